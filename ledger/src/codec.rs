@@ -1,0 +1,123 @@
+//! The one encoding of everything that is signed, hashed or stored.
+//!
+//! bincode 1.3.3 with fixed-width little-endian integers, a byte limit and no
+//! trailing bytes. Sum types carry a `u32` tag in declaration order; options
+//! and booleans are one byte, 0 or 1; lists are a `u64` count and the items.
+//! There are no map types, and lists that are sets are sorted and checked on
+//! decode, so each value has exactly one encoding.
+
+use std::{fmt, ops::Deref};
+
+use bincode::Options;
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+
+/// Bytes that are not the canonical encoding of the wanted type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a canonical {what}: {why}")]
+pub struct DecodeError {
+    /// Name of the wanted type.
+    pub what: &'static str,
+    /// What the decoder met.
+    pub why: String,
+}
+
+fn options(limit: u64) -> impl Options {
+    bincode::DefaultOptions::new()
+        .with_fixint_encoding()
+        .with_little_endian()
+        .with_limit(limit)
+        .reject_trailing_bytes()
+}
+
+/// Encodes a value; the length is bounded by the value's own bounded lists.
+pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
+    options(u64::MAX)
+        .serialize(value)
+        .expect("serialising plain values into memory cannot fail")
+}
+
+/// Decodes exactly one value from all of `bytes`, at most `limit` of them.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, DecodeError> {
+    let what = std::any::type_name::<T>();
+    if bytes.len() > limit {
+        return Err(DecodeError { what, why: format!("{} bytes, at most {limit}", bytes.len()) });
+    }
+    options(limit as u64)
+        .deserialize(bytes)
+        .map_err(|e| DecodeError { what, why: e.to_string() })
+}
+
+/// A list of at most `MAX` items; decoding a longer one fails.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct List<T, const MAX: usize>(Vec<T>);
+
+impl<T, const MAX: usize> List<T, MAX> {
+    /// Wraps `items`; gives them back if there are more than `MAX`.
+    pub fn new(items: Vec<T>) -> Result<Self, Vec<T>> {
+        if items.len() > MAX { Err(items) } else { Ok(Self(items)) }
+    }
+
+    /// The items, by value.
+    pub fn into_vec(self) -> Vec<T> {
+        self.0
+    }
+}
+
+impl<T, const MAX: usize> Default for List<T, MAX> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T, const MAX: usize> Deref for List<T, MAX> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T: fmt::Debug, const MAX: usize> fmt::Debug for List<T, MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // serde caps what it allocates ahead by size, and the codec's byte
+        // limit bounds the rest, so a lying count costs nothing.
+        let items = Vec::<T>::deserialize(deserializer)?;
+        Self::new(items).map_err(|items| {
+            serde::de::Error::custom(format!("{} items, at most {MAX}", items.len()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailing_bytes_and_long_lists_are_rejected() {
+        let bytes = encode(&7u32);
+        assert_eq!(decode::<u32>(&bytes, 4), Ok(7));
+        assert!(decode::<u32>(&[&bytes[..], &[0]].concat(), 16).is_err());
+        assert!(decode::<u32>(&bytes, 3).is_err());
+        let three = encode(&vec![1u8, 2, 3]);
+        assert!(decode::<List<u8, 3>>(&three, 64).is_ok());
+        assert!(decode::<List<u8, 2>>(&three, 64).is_err());
+    }
+
+    #[test]
+    fn a_lying_count_neither_allocates_nor_passes() {
+        let bytes = u64::MAX.to_le_bytes();
+        assert!(decode::<List<u64, 8>>(&bytes, 64).is_err());
+    }
+
+    #[test]
+    fn booleans_and_options_have_one_encoding() {
+        assert!(decode::<bool>(&[2], 1).is_err());
+        assert!(decode::<Option<u8>>(&[2, 0], 2).is_err());
+    }
+}
