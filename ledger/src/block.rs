@@ -118,7 +118,10 @@ impl ValidatorSet {
 
     /// Index of the validator with this consensus key.
     pub fn index_of(&self, key: &PublicKey) -> Option<u16> {
-        self.0.iter().position(|v| v.consensus_key == *key).map(|i| i as u16)
+        self.0
+            .iter()
+            .position(|v| v.consensus_key == *key)
+            .map(|i| i as u16)
     }
 }
 
@@ -195,7 +198,10 @@ impl Certificate {
                 .0
                 .get(usize::from(*index))
                 .ok_or(CertificateError::UnknownValidator(*index))?;
-            if !validator.consensus_key.verify(Domain::Precommit, chain, &bytes, signature) {
+            if !validator
+                .consensus_key
+                .verify(Domain::Precommit, chain, &bytes, signature)
+            {
                 return Err(CertificateError::BadSignature(*index));
             }
         }

@@ -40,11 +40,17 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, DecodeError> {
     let what = std::any::type_name::<T>();
     if bytes.len() > limit {
-        return Err(DecodeError { what, why: format!("{} bytes, at most {limit}", bytes.len()) });
+        return Err(DecodeError {
+            what,
+            why: format!("{} bytes, at most {limit}", bytes.len()),
+        });
     }
     options(limit as u64)
         .deserialize(bytes)
-        .map_err(|e| DecodeError { what, why: e.to_string() })
+        .map_err(|e| DecodeError {
+            what,
+            why: e.to_string(),
+        })
 }
 
 /// A list of at most `MAX` items; decoding a longer one fails.
@@ -55,7 +61,11 @@ pub struct List<T, const MAX: usize>(Vec<T>);
 impl<T, const MAX: usize> List<T, MAX> {
     /// Wraps `items`; gives them back if there are more than `MAX`.
     pub fn new(items: Vec<T>) -> Result<Self, Vec<T>> {
-        if items.len() > MAX { Err(items) } else { Ok(Self(items)) }
+        if items.len() > MAX {
+            Err(items)
+        } else {
+            Ok(Self(items))
+        }
     }
 
     /// The items, by value.

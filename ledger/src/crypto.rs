@@ -80,14 +80,23 @@ impl PublicKey {
     /// Decompresses the key once, for repeated checks. `None` if the bytes
     /// are no valid, full-order point.
     pub fn verifier(&self) -> Option<VerifyingKey> {
-        VerifyingKey::from_bytes(&self.0).ok().filter(|key| !key.is_weak())
+        VerifyingKey::from_bytes(&self.0)
+            .ok()
+            .filter(|key| !key.is_weak())
     }
 
     /// Checks a signature over `bytes` in `domain` on `chain`, strictly.
-    pub fn verify(&self, domain: Domain, chain: &ChainId, bytes: &[u8], signature: &Signature) -> bool {
+    pub fn verify(
+        &self,
+        domain: Domain,
+        chain: &ChainId,
+        bytes: &[u8],
+        signature: &Signature,
+    ) -> bool {
         self.verifier().is_some_and(|key| {
             let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
-            key.verify_strict(&domain.message(chain, bytes), &signature).is_ok()
+            key.verify_strict(&domain.message(chain, bytes), &signature)
+                .is_ok()
         })
     }
 }
@@ -136,7 +145,9 @@ impl<'de> Deserialize<'de> for Signature {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (r, s) = <([u8; 32], [u8; 32])>::deserialize(deserializer)?;
         let bytes = [r, s].concat();
-        Ok(Signature(bytes.try_into().map_err(|_| D::Error::custom("64 bytes"))?))
+        Ok(Signature(
+            bytes.try_into().map_err(|_| D::Error::custom("64 bytes"))?,
+        ))
     }
 }
 
@@ -196,7 +207,11 @@ mod tests {
     #[test]
     fn weak_and_broken_keys_verify_nothing() {
         let signature = Signature([0; 64]);
-        for key in [[0; 32], [0xff; 32], { let mut one = [0; 32]; one[0] = 1; one }] {
+        for key in [[0; 32], [0xff; 32], {
+            let mut one = [0; 32];
+            one[0] = 1;
+            one
+        }] {
             assert!(!PublicKey(key).verify(Domain::Prevote, &ChainId::default(), b"", &signature));
         }
     }

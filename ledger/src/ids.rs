@@ -100,7 +100,9 @@ impl Time {
 }
 
 /// An amount of compute tokens, in micro-CT (6 decimals).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Amount(pub u64);
 
@@ -139,7 +141,12 @@ impl Amount {
             return None;
         }
         let micro: u64 = format!("{fraction:0<6}").parse().ok()?;
-        whole.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(micro).map(Amount)
+        whole
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(1_000_000)?
+            .checked_add(micro)
+            .map(Amount)
     }
 }
 
@@ -156,10 +163,23 @@ mod tests {
 
     #[test]
     fn amounts_print_and_parse() {
-        for (text, micro) in [("0", 0), ("1.5", 1_500_000), ("0.000001", 1), ("18446744073709.551615", u64::MAX)] {
+        for (text, micro) in [
+            ("0", 0),
+            ("1.5", 1_500_000),
+            ("0.000001", 1),
+            ("18446744073709.551615", u64::MAX),
+        ] {
             assert_eq!(Amount::parse(text), Some(Amount(micro)));
         }
-        for bad in ["", ".5", "1.", "1.0000001", "-1", "1e3", "18446744073709.551616"] {
+        for bad in [
+            "",
+            ".5",
+            "1.",
+            "1.0000001",
+            "-1",
+            "1e3",
+            "18446744073709.551616",
+        ] {
             assert_eq!(Amount::parse(bad), None, "{bad}");
         }
         assert_eq!(Amount(1_500_000).to_string(), "1.500000");

@@ -1,1 +1,34 @@
-//! Placeholder.
+//! The rules of Tally, a permissioned ledger of compute tokens: state, price,
+//! proofs and the verifier.
+//!
+//! Everything here is a synchronous, deterministic function of its inputs
+//! (I6): no clock, disk, network, randomness, float or hash map. Time is the
+//! block's; iteration is over sorted data. Proposer, voter, syncing node,
+//! offline verifier and simulator call the same functions.
+
+#![deny(
+    clippy::float_arithmetic,
+    clippy::disallowed_types,
+    clippy::disallowed_methods
+)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod account;
+pub mod action;
+pub mod block;
+pub mod class;
+pub mod codec;
+pub mod correction;
+pub mod crypto;
+pub mod debit;
+pub mod entry;
+pub mod gateway;
+pub mod genesis;
+pub mod hash;
+pub mod ids;
+pub mod merkle;
+pub mod parameters;
+pub mod person;
+pub mod price;
+pub mod reason;
+pub mod transaction;

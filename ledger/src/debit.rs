@@ -1,0 +1,311 @@
+//! Debits: gateway-signed statements of served requests.
+//!
+//! A debit is a fixed part and a detail. One signature covers a batch: the
+//! body names gateway, journal, first number, count and an RFC 9162 root;
+//! the payload is `count` records of [`RECORD_BYTES`], read in place. Gateway,
+//! journal and number are implied there.
+//!
+//! Record, little-endian:
+//!
+//! ```text
+//! fixed, 38: version u8 | kind u8 | flags u16 | account u32 | class u16 |
+//!            API key u32 | lease u64 | limit u64 | fee u64
+//! detail, 112: salt 16 | model u32 | table u32 | six counts u32 |
+//!            hold journal u32 | hold number u64 | project u32 | purpose u32 |
+//!            arrival u64 (ms) | duration u32 (ms) | request hash 32
+//! ```
+//!
+//! Batch leaf = fixed part as hashed (54 bytes: version, kind, flags,
+//! gateway u32, journal u32, number u64, then as above) || H(detail).
+
+use crate::{
+    hash::{Context, Hash},
+    ids::{
+        AccountNumber, Amount, ApiKeyNumber, ClassNumber, DebitNumber, GatewayNumber,
+        JournalNumber, LeaseNumber, ModelNumber, TableVersion,
+    },
+    price::Usage,
+};
+
+/// Version of the debit layout.
+pub const DEBIT_VERSION: u8 = 1;
+/// Kind of a debit for a served request.
+pub const KIND_REQUEST: u8 = 1;
+/// Bytes of the fixed part on disk and wire.
+pub const FIXED_BYTES: usize = 38;
+/// Bytes of the fixed part as hashed.
+pub const FIXED_HASHED_BYTES: usize = 54;
+/// Bytes of the detail.
+pub const DETAIL_BYTES: usize = 112;
+/// Bytes of a record.
+pub const RECORD_BYTES: usize = FIXED_BYTES + DETAIL_BYTES;
+/// Bytes of a batch leaf.
+pub const BATCH_LEAF_BYTES: usize = FIXED_HASHED_BYTES + 32;
+/// Most debits in a batch.
+pub const MAX_BATCH: usize = 10_000;
+
+/// What gateway and ledger remark about a debit. No flag changes an amount.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Flags(pub u16);
+
+impl Flags {
+    /// By the gateway: usage is the hold's worst case or its last mark.
+    pub const ESTIMATED: Flags = Flags(1);
+    /// By the gateway: usage was counted from the stream.
+    pub const COUNTED: Flags = Flags(2);
+    /// By gateway or ledger: the cost was above what could be charged.
+    pub const CAPPED: Flags = Flags(4);
+    /// By the ledger: the lease had ended or was closed.
+    pub const LATE: Flags = Flags(8);
+    /// By the ledger: the lease had been recalled.
+    pub const AFTER_RECALL: Flags = Flags(16);
+    /// By the ledger: class or API key may not buy this model.
+    pub const CLASS_RULE: Flags = Flags(32);
+
+    /// Those that a gateway may set.
+    pub const FROM_GATEWAY: Flags = Flags(1 | 2 | 4);
+
+    /// Whether all of `flags` are set.
+    pub fn has(self, flags: Flags) -> bool {
+        self.0 & flags.0 == flags.0
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn with(self, flags: Flags) -> Flags {
+        Flags(self.0 | flags.0)
+    }
+
+    /// Names of the set flags, in the order of their bits.
+    pub fn names(self) -> Vec<&'static str> {
+        let all = [
+            "estimated",
+            "counted",
+            "capped",
+            "late",
+            "after_recall",
+            "class_rule",
+        ];
+        all.into_iter()
+            .enumerate()
+            .filter(|(i, _)| self.0 >> i & 1 == 1)
+            .map(|(_, name)| name)
+            .collect()
+    }
+}
+
+/// The detail part: what can be pruned or erased.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// Random; hides the rest behind its hash.
+    pub salt: [u8; 16],
+    /// What was bought.
+    pub model: ModelNumber,
+    /// At which prices.
+    pub table: TableVersion,
+    /// How much.
+    pub usage: Usage,
+    /// Journal in which the hold was made.
+    pub hold_journal: JournalNumber,
+    /// The hold's number there.
+    pub hold: u64,
+    /// Opaque project number; 0: none.
+    pub project: u32,
+    /// Opaque purpose number; 0: none.
+    pub purpose: u32,
+    /// When the request arrived at the gateway, ms since 1970 by its clock.
+    pub arrival: u64,
+    /// How long it took, in ms.
+    pub duration: u32,
+    /// Keyed blake3 over the request; zero: none.
+    pub request: Hash,
+}
+
+/// The fixed part: what receipts are computed from, besides the price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fixed {
+    /// [`DEBIT_VERSION`].
+    pub version: u8,
+    /// [`KIND_REQUEST`].
+    pub kind: u8,
+    /// The gateway's remarks.
+    pub flags: Flags,
+    /// Who pays.
+    pub account: AccountNumber,
+    /// With what.
+    pub class: ClassNumber,
+    /// Through which key.
+    pub api_key: ApiKeyNumber,
+    /// From which of the gateway's leases.
+    pub lease: LeaseNumber,
+    /// The hold: most that may be charged.
+    pub limit: Amount,
+    /// Priority fee; part of the cost.
+    pub fee: Amount,
+}
+
+/// Where a debit stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Whose.
+    pub gateway: GatewayNumber,
+    /// In which journal.
+    pub journal: JournalNumber,
+    /// Its number there.
+    pub number: DebitNumber,
+}
+
+/// One debit of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Debit {
+    /// The fixed part.
+    pub fixed: Fixed,
+    /// The detail.
+    pub detail: Detail,
+}
+
+/// Reads fixed-size little-endian fields, one after another.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let (head, tail) = self.0.split_at(N);
+        self.0 = tail;
+        head.try_into().expect("split at N")
+    }
+    fn u16(&mut self) -> u16 {
+        u16::from_le_bytes(self.take())
+    }
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
+    }
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take())
+    }
+}
+
+impl Fixed {
+    /// Reads the 38 bytes; form is checked on execution.
+    pub fn read(bytes: &[u8; FIXED_BYTES]) -> Self {
+        let [version, kind] = [bytes[0], bytes[1]];
+        let mut fields = Fields(&bytes[2..]);
+        Fixed {
+            version,
+            kind,
+            flags: Flags(fields.u16()),
+            account: AccountNumber(fields.u32()),
+            class: ClassNumber(fields.u16()),
+            api_key: ApiKeyNumber(fields.u32()),
+            lease: LeaseNumber(fields.u64()),
+            limit: Amount(fields.u64()),
+            fee: Amount(fields.u64()),
+        }
+    }
+
+    /// The 38 bytes.
+    pub fn write(&self) -> [u8; FIXED_BYTES] {
+        let mut bytes = [0; FIXED_BYTES];
+        bytes[0] = self.version;
+        bytes[1] = self.kind;
+        bytes[2..4].copy_from_slice(&self.flags.0.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.account.0.to_le_bytes());
+        bytes[8..10].copy_from_slice(&self.class.0.to_le_bytes());
+        bytes[10..14].copy_from_slice(&self.api_key.0.to_le_bytes());
+        bytes[14..22].copy_from_slice(&self.lease.0.to_le_bytes());
+        bytes[22..30].copy_from_slice(&self.limit.0.to_le_bytes());
+        bytes[30..38].copy_from_slice(&self.fee.0.to_le_bytes());
+        bytes
+    }
+}
+
+impl Detail {
+    /// Reads the 112 bytes.
+    pub fn read(bytes: &[u8; DETAIL_BYTES]) -> Self {
+        let mut fields = Fields(bytes);
+        Detail {
+            salt: fields.take(),
+            model: ModelNumber(fields.u32()),
+            table: TableVersion(fields.u32()),
+            usage: Usage(std::array::from_fn(|_| fields.u32())),
+            hold_journal: JournalNumber(fields.u32()),
+            hold: fields.u64(),
+            project: fields.u32(),
+            purpose: fields.u32(),
+            arrival: fields.u64(),
+            duration: fields.u32(),
+            request: Hash(fields.take()),
+        }
+    }
+
+    /// The 112 bytes.
+    pub fn write(&self) -> [u8; DETAIL_BYTES] {
+        let mut bytes = Vec::with_capacity(DETAIL_BYTES);
+        bytes.extend_from_slice(&self.salt);
+        bytes.extend_from_slice(&self.model.0.to_le_bytes());
+        bytes.extend_from_slice(&self.table.0.to_le_bytes());
+        self.usage
+            .0
+            .iter()
+            .for_each(|count| bytes.extend_from_slice(&count.to_le_bytes()));
+        bytes.extend_from_slice(&self.hold_journal.0.to_le_bytes());
+        bytes.extend_from_slice(&self.hold.to_le_bytes());
+        bytes.extend_from_slice(&self.project.to_le_bytes());
+        bytes.extend_from_slice(&self.purpose.to_le_bytes());
+        bytes.extend_from_slice(&self.arrival.to_le_bytes());
+        bytes.extend_from_slice(&self.duration.to_le_bytes());
+        bytes.extend_from_slice(&self.request.0);
+        bytes.try_into().expect("the fields fill the layout")
+    }
+
+    /// What leaves carry instead of the detail.
+    pub fn hash(&self) -> Hash {
+        Context::Detail.hash(&self.write())
+    }
+}
+
+impl Debit {
+    /// Reads a record.
+    pub fn read(record: &[u8; RECORD_BYTES]) -> Self {
+        let (fixed, detail) = record.split_at(FIXED_BYTES);
+        Debit {
+            fixed: Fixed::read(fixed.try_into().expect("split at its length")),
+            detail: Detail::read(detail.try_into().expect("the rest of a record")),
+        }
+    }
+
+    /// Appends the record.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.fixed.write());
+        out.extend_from_slice(&self.detail.write());
+    }
+}
+
+/// The batch leaf of a record at a position; hash it with
+/// [`crate::merkle::leaf_hash`].
+pub fn batch_leaf(
+    position: &Position,
+    fixed: &[u8; FIXED_BYTES],
+    detail_hash: &Hash,
+) -> [u8; BATCH_LEAF_BYTES] {
+    let mut leaf = [0; BATCH_LEAF_BYTES];
+    leaf[..4].copy_from_slice(&fixed[..4]);
+    leaf[4..8].copy_from_slice(&position.gateway.0.to_le_bytes());
+    leaf[8..12].copy_from_slice(&position.journal.0.to_le_bytes());
+    leaf[12..20].copy_from_slice(&position.number.0.to_le_bytes());
+    leaf[20..54].copy_from_slice(&fixed[4..]);
+    leaf[54..].copy_from_slice(&detail_hash.0);
+    leaf
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back() {
+        let record: [u8; RECORD_BYTES] = std::array::from_fn(|i| i as u8);
+        let mut out = Vec::new();
+        Debit::read(&record).write(&mut out);
+        assert_eq!(out, record);
+    }
+}
