@@ -9,7 +9,9 @@ use std::{fmt, str::FromStr};
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::hash::{Hash, HexError, parse_hex, write_hex};
+use crate::hash::{
+    Hash, Hex, HexError, deserialize_bytes32, parse_hex, serialize_bytes32, write_hex,
+};
 
 /// What a signature is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,9 +74,21 @@ impl fmt::Debug for ChainId {
 }
 
 /// A public key: 32 bytes. May be no curve point; then nothing verifies.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+/// Lower-case hex in text formats.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey(pub [u8; 32]);
+
+impl Serialize for PublicKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize_bytes32(&self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize_bytes32(deserializer).map(PublicKey)
+    }
+}
 
 impl PublicKey {
     /// Decompresses the key once, for repeated checks. `None` if the bytes
@@ -120,7 +134,7 @@ impl FromStr for PublicKey {
     }
 }
 
-/// An ed25519 signature: 64 bytes.
+/// An ed25519 signature: 64 bytes. Lower-case hex in text formats.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Signature(pub [u8; 64]);
 
@@ -132,6 +146,9 @@ impl fmt::Debug for Signature {
 
 impl Serialize for Signature {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            return serializer.collect_str(&Hex(&self.0));
+        }
         let (r, s) = self.0.split_at(32);
         let halves: ([u8; 32], [u8; 32]) = (
             r.try_into().expect("a half has 32 bytes"),
@@ -143,6 +160,10 @@ impl Serialize for Signature {
 
 impl<'de> Deserialize<'de> for Signature {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            let text = String::deserialize(deserializer)?;
+            return parse_hex(&text).map(Signature).map_err(D::Error::custom);
+        }
         let (r, s) = <([u8; 32], [u8; 32])>::deserialize(deserializer)?;
         let bytes = [r, s].concat();
         Ok(Signature(
@@ -202,6 +223,20 @@ mod tests {
         assert!(!public.verify(Domain::Precommit, &chain, b"x", &signature));
         assert!(!public.verify(Domain::Prevote, &ChainId(Hash([2; 32])), b"x", &signature));
         assert!(!public.verify(Domain::Prevote, &chain, b"y", &signature));
+    }
+
+    #[test]
+    fn text_formats_carry_hex_and_the_encoding_bytes() {
+        let key = SecretKey::from_seed(&[7; 32]);
+        let signature = key.sign(Domain::Prevote, &ChainId::default(), b"");
+        let value = (key.public(), signature, ChainId(Hash([0xab; 32])));
+        let text = serde_json::to_string(&value).unwrap();
+        assert!(text.contains(&"ab".repeat(32)), "{text}");
+        assert_eq!(
+            serde_json::from_str::<(PublicKey, Signature, ChainId)>(&text).unwrap(),
+            value
+        );
+        assert_eq!(crate::codec::encode(&value).len(), 128);
     }
 
     #[test]

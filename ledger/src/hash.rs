@@ -4,10 +4,10 @@
 
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// A 32-byte hash or root.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A 32-byte hash or root. Lower-case hex in text formats, 32 bytes in ours.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hash(pub [u8; 32]);
 
 impl Hash {
@@ -17,6 +17,51 @@ impl Hash {
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize_bytes32(&self.0, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize_bytes32(deserializer).map(Hash)
+    }
+}
+
+/// Hex for formats that people read (genesis and transaction files), the
+/// plain bytes for the canonical encoding.
+pub(crate) fn serialize_bytes32<S: Serializer>(
+    bytes: &[u8; 32],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    if serializer.is_human_readable() {
+        serializer.collect_str(&Hex(bytes))
+    } else {
+        bytes.serialize(serializer)
+    }
+}
+
+/// Reads what [`serialize_bytes32`] wrote.
+pub(crate) fn deserialize_bytes32<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<[u8; 32], D::Error> {
+    if deserializer.is_human_readable() {
+        parse_hex(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    } else {
+        <[u8; 32]>::deserialize(deserializer)
+    }
+}
+
+/// Displays bytes as lower-case hex.
+pub(crate) struct Hex<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(f, self.0)
     }
 }
 

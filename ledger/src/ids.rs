@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -99,12 +99,32 @@ impl Time {
     }
 }
 
-/// An amount of compute tokens, in micro-CT (6 decimals).
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(transparent)]
+/// An amount of compute tokens, in micro-CT (6 decimals). Decimal CT in a
+/// string in text formats, where a bare number would be ambiguous and lose
+/// precision beyond 2^53.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Amount(pub u64);
+
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return u64::deserialize(deserializer).map(Amount);
+        }
+        let text = String::deserialize(deserializer)?;
+        let error = || D::Error::custom(format!("`{text}` is no amount of CT, such as \"12.5\""));
+        Amount::parse(&text).ok_or_else(error)
+    }
+}
 
 impl Amount {
     /// Nothing.
@@ -183,5 +203,12 @@ mod tests {
             assert_eq!(Amount::parse(bad), None, "{bad}");
         }
         assert_eq!(Amount(1_500_000).to_string(), "1.500000");
+        let text = serde_json::to_string(&Amount(u64::MAX)).unwrap();
+        assert_eq!(text, "\"18446744073709.551615\"");
+        assert_eq!(
+            serde_json::from_str::<Amount>(&text).unwrap(),
+            Amount(u64::MAX)
+        );
+        assert_eq!(crate::codec::encode(&Amount(1)).len(), 8);
     }
 }
