@@ -1,1 +1,28 @@
-//! Placeholder.
+//! Consensus of Tally: the binding to the Malachite engine, and the gossip of
+//! transactions.
+//!
+//! Nothing of the engine's types leaves this crate. The node implements
+//! [`Application`], calls `start`, or [`solo::start`] for one validator
+//! alone, and holds a [`Handle`]. Block bodies and transactions are opaque
+//! bytes here.
+
+mod application;
+mod calls;
+#[doc(hidden)]
+pub mod codec;
+mod config;
+#[doc(hidden)]
+pub mod context;
+pub mod gossip;
+mod guard;
+mod handle;
+mod pace;
+pub mod solo;
+
+pub use application::{
+    Application, Candidate, Decision, Effort, Evidence, Fatal, Pace, Slot, Source, Verdict, Wake,
+};
+pub use config::{Config, Keys, Spread, Timeouts, peer_id};
+pub use guard::Guard;
+pub use handle::{ConsensusError, Handle, Mode, Observing, SentVote, Status, Stop};
+pub use libp2p::{Multiaddr, PeerId};
