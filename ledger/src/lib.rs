@@ -31,4 +31,6 @@ pub mod parameters;
 pub mod person;
 pub mod price;
 pub mod reason;
+pub mod state_proof;
 pub mod transaction;
+pub mod tree;
