@@ -58,7 +58,9 @@ impl Grant {
     }
 }
 
-/// Why a lease ended early.
+/// Why a lease ended early. A recall sets `end` to block time if that is
+/// earlier; the end step follows in the next block. A lease whose end step
+/// has run is past recalling: only `JournalLost` is still noted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Recall {
     /// Tag 0: it was not.
@@ -88,7 +90,9 @@ pub struct LeasePart {
     pub amount: Amount,
 }
 
-/// An open lease. A closed one leaves no state.
+/// An open lease. A closed one leaves no state: each part returns to
+/// `expired` if its grant's expiry has come (whether or not the step has
+/// run), else to `revoked` if the grant was revoked, else to the grant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenLease {
     /// Whose.
@@ -116,7 +120,7 @@ pub struct OpenLease {
 }
 
 impl OpenLease {
-    /// What is left in it.
+    /// What is left in it. Cannot overflow: it is at most what was granted.
     pub fn remaining(&self) -> Amount {
         Amount(self.parts.iter().map(|part| part.amount.0).sum())
     }

@@ -22,6 +22,15 @@
 //!
 //! Maker and checker are different persons by construction: signers are
 //! unique. The author is always one of those whose signature counts.
+//!
+//! What a transaction is checked for, in this order; the first failure is
+//! the answer: form and size, list of signers, their existence, their
+//! signatures, replay, authority, references, policy, balance. A list whose
+//! doc asks for an order or for no repeats is form (`Malformed`).
+//!
+//! Issue, Revoke, Surrender, Correct, Lease and Debits first run the due
+//! vest and expiry steps of the accounts and classes that they name; if the
+//! transaction is refused, these have not happened either.
 
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +84,8 @@ pub struct NewGrant {
 
 /// Issues grants, all or nothing. Who may burn them is the class's rule at
 /// this moment. The sum per class must fit the class's supply cap, and each
-/// account and class may hold at most 64 live grants. With one issuer, the
+/// account and class may hold at most 64 live grants, that is, such as still
+/// hold something. A frozen account may be issued to. With one issuer, the
 /// sum counts against the issuer's limits of the clock day, in total and per
 /// account; with two, no limit applies and nothing is counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,8 +95,8 @@ pub struct Issue {
 }
 
 /// Takes back what a grant still holds. The free part goes to `revoked` at
-/// once, the leased part when its leases close; all leases of the account
-/// and class are recalled. Needs a grant that its issuer may burn. Free and
+/// once, the leased part when its leases close; a revoked grant has no vest
+/// or expiry step any more. All leases of the account and class are recalled. Needs a grant that its issuer may burn. Free and
 /// leased part count against the day limits as in [`Issue`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revoke {
@@ -111,7 +121,7 @@ pub struct Correct {
     pub expires: Time,
 }
 
-/// Lets an API key spend from an account.
+/// Lets an API key spend from an account. Not by the holder of a frozen one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindApiKey {
     /// Whose.
@@ -128,7 +138,7 @@ pub struct BindApiKey {
 }
 
 /// Gives back a part of a grant's free amount, for good. Needs a grant that
-/// its holder may burn.
+/// its holder may burn, and an account that is not frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Surrender {
     /// Whose.
@@ -155,6 +165,15 @@ pub struct OpenJournal {
 /// change: a form error, a number that is not the next, a journal that is
 /// not current, an API key, account or class that does not exist or belong
 /// together. Everything else is recorded as granted 0 with its reason.
+///
+/// With `available` the free sum of the class's spendable grants and `eight`
+/// that of the first eight of them that are not empty, by (expires, number),
+/// three limits apply:
+/// balance = min(max(available / 2, min(available, worst_case)), eight);
+/// gateway = what its four caps leave; key = cap - spent - leased.
+/// granted = min(wanted, balance, gateway, key); if less than wanted, the
+/// first of these three limits that equals it is the reason.
+/// end = min(now + min(duration, max_lease_ms), the key's expiry).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// The gateway's current journal.
@@ -189,8 +208,9 @@ pub struct Debits {
 }
 
 /// Creates a person (number = how many there are) or changes one: key and
-/// roles. Nobody is issuer and admin, or issuer and validator owner; the
-/// admins left must reach the threshold.
+/// roles. Nobody is issuer and admin, or issuer and validator owner (by role
+/// or by owning a validator of the set); the admins left must reach the
+/// threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetRole {
     /// Who.
@@ -201,7 +221,8 @@ pub struct SetRole {
     pub roles: Roles,
 }
 
-/// Creates a class (number = how many there are) or changes its rules.
+/// Creates a class (number = how many there are) or changes its rules, and
+/// nothing else of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetClass {
     /// Which.
@@ -241,7 +262,8 @@ pub enum Action {
     Revoke(Revoke),
     /// Tag 3.
     Correct(Correct),
-    /// Tag 4. Stops all spending of an account and recalls its leases.
+    /// Tag 4. Stops all spending of an account and recalls its leases. Its
+    /// holder can then only revoke API keys.
     Freeze(AccountNumber),
     /// Tag 5. Ends a freeze.
     Unfreeze(AccountNumber),
@@ -249,7 +271,8 @@ pub enum Action {
     BindApiKey(BindApiKey),
     /// Tag 7. Ends a key for good and recalls its leases.
     RevokeApiKey(ApiKeyNumber),
-    /// Tag 8. Replaces an account's holder key.
+    /// Tag 8. Replaces an account's holder key. Not by the holder of a
+    /// frozen account.
     RotateHolderKey(AccountNumber, PublicKey),
     /// Tag 9.
     Surrender(Surrender),
@@ -266,9 +289,10 @@ pub enum Action {
     /// Tag 15.
     SetClass(SetClass),
     /// Tag 16. The next version of the price table, in force from the block
-    /// after this one; at most one per block.
+    /// after this one; at most one per block. A model's number keeps its
+    /// name for all time.
     SetPriceTable(PriceTable),
-    /// Tag 17.
+    /// Tag 17. The admins that there are must reach the new threshold.
     SetParameters(Parameters),
     /// Tag 18.
     RegisterGateway(RegisterGateway),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     codec::List,
-    ids::{Amount, ModelNumber},
+    ids::{Amount, ModelNumber, Sum},
 };
 
 /// Most bytes of a class's name.
@@ -99,9 +99,9 @@ pub struct Totals {
     /// Given back by holders.
     pub surrendered: Amount,
     /// Costs of all receipts.
-    pub costs: Amount,
+    pub costs: Sum,
     /// Costs that were not charged; the gateways' loss.
-    pub loss: Amount,
+    pub loss: Sum,
 }
 
 impl Totals {
@@ -117,8 +117,7 @@ impl Totals {
             self.surrendered,
         ];
         let held: u128 = buckets.iter().map(|amount| u128::from(amount.0)).sum();
-        held == u128::from(self.issued.0)
-            && u128::from(self.costs.0) == u128::from(self.spent.0) + u128::from(self.loss.0)
+        held == u128::from(self.issued.0) && self.costs.0 == u128::from(self.spent.0) + self.loss.0
     }
 }
 

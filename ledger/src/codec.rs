@@ -53,6 +53,39 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, Deco
         })
 }
 
+/// Serde adaptor that moves a byte vector in one piece instead of byte by
+/// byte; the encoding is the same (`#[serde(with = "codec::bytes")]`).
+pub mod bytes {
+    use std::fmt;
+
+    use serde::{Deserializer, Serializer, de};
+
+    struct Bytes;
+
+    impl de::Visitor<'_> for Bytes {
+        type Value = Vec<u8>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+        fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+        fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+            Ok(bytes)
+        }
+    }
+
+    /// Writes count and bytes.
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    /// Reads count and bytes.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        deserializer.deserialize_byte_buf(Bytes)
+    }
+}
+
 /// A list of at most `MAX` items; decoding a longer one fails.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -123,6 +156,17 @@ mod tests {
     fn a_lying_count_neither_allocates_nor_passes() {
         let bytes = u64::MAX.to_le_bytes();
         assert!(decode::<List<u64, 8>>(&bytes, 64).is_err());
+    }
+
+    #[test]
+    fn bytes_in_one_piece_are_encoded_as_a_list_of_bytes() {
+        #[derive(Serialize, Deserialize, PartialEq, Debug)]
+        struct Whole(#[serde(with = "super::bytes")] Vec<u8>);
+        let listed = encode(&vec![1u8, 2, 3]);
+        assert_eq!(encode(&Whole(vec![1, 2, 3])), listed);
+        assert_eq!(decode::<Whole>(&listed, 64), Ok(Whole(vec![1, 2, 3])));
+        assert!(decode::<Whole>(&u64::MAX.to_le_bytes(), 64).is_err());
+        assert!(decode::<Whole>(&listed[..10], 64).is_err());
     }
 
     #[test]

@@ -53,11 +53,13 @@ impl Flags {
     pub const ESTIMATED: Flags = Flags(1);
     /// By the gateway: usage was counted from the stream.
     pub const COUNTED: Flags = Flags(2);
-    /// By gateway or ledger: the cost was above what could be charged.
+    /// By gateway or ledger: the cost, less a fee that the class does not
+    /// pay, was above what could be charged: the limit, or what remains in
+    /// the lease (0 if it is closed).
     pub const CAPPED: Flags = Flags(4);
     /// By the ledger: the lease had ended or was closed.
     pub const LATE: Flags = Flags(8);
-    /// By the ledger: the lease had been recalled.
+    /// By the ledger: the lease had been recalled and was not yet closed.
     pub const AFTER_RECALL: Flags = Flags(16);
     /// By the ledger: class or API key may not buy this model.
     pub const CLASS_RULE: Flags = Flags(32);

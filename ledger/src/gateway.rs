@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     crypto::PublicKey,
     hash::Hash,
-    ids::{Amount, DebitNumber, JournalNumber, LeaseNumber},
+    ids::{Amount, DebitNumber, JournalNumber, LeaseNumber, Sum},
 };
 
 /// A gateway's blast radius. Each cap lowers what a Lease grants.
@@ -49,5 +49,5 @@ pub struct Gateway {
     /// Leased less returned in that hour.
     pub hour_leased: Amount,
     /// Costs that its receipts did not charge.
-    pub loss: Amount,
+    pub loss: Sum,
 }

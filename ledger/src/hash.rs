@@ -157,6 +157,8 @@ pub enum Context {
     Journal,
     /// A snapshot file's content.
     Snapshot,
+    /// The running hash of a bucket of live transaction ids.
+    IdBucket,
 }
 
 impl Context {
@@ -176,6 +178,7 @@ impl Context {
             Context::State => "tally v1 state",
             Context::Journal => "tally v1 journal",
             Context::Snapshot => "tally v1 snapshot",
+            Context::IdBucket => "tally v1 id bucket",
         }
     }
 

@@ -76,6 +76,19 @@ number!(
     /// Milliseconds since 1970-01-01 UTC.
     Time(u64)
 );
+number!(
+    /// A sum of costs, in micro-CT. Costs rest on a gateway's word alone and
+    /// a debit is never refused for its amount (I5), so this is wide enough
+    /// for 2^64 of the largest.
+    Sum(u128)
+);
+
+impl Sum {
+    /// Adds an amount; cannot overflow before 2^64 of the largest.
+    pub fn add(&mut self, amount: Amount) {
+        self.0 += u128::from(amount.0);
+    }
+}
 
 impl AccountNumber {
     /// Stands for "no account" in log leaves.

@@ -83,7 +83,7 @@ reasons! {
     48 UnknownReceipt Never "the leaf is no receipt"
     49 BadInclusion SameBytes "the proof does not show this leaf at this index under the parent block's log root"
     // Policy.
-    60 Frozen SameBytes "the account is frozen"
+    60 Frozen SameBytes "the account is frozen; its holder can only revoke API keys"
     61 NotFrozen SameBytes "the account is not frozen"
     62 NotBurnable Never "this grant may not be burned by the author"
     63 AlreadyRevoked Never "it is revoked already"
@@ -94,7 +94,7 @@ reasons! {
     68 Amount Never "an amount is zero, or a sum leaves its range"
     69 OverReceipt SameBytes "corrections would exceed what the receipt charged"
     70 Dates Never "a grant must vest before it expires, and expire in the future"
-    71 KeyTaken SameBytes "another person, gateway or account has this key"
+    71 KeyTaken SameBytes "another person or gateway has this key"
     72 UnlawfulRoles Never "nobody is issuer and admin, or issuer and validator owner"
     73 TooFewAdmins SameBytes "fewer admins than the threshold would be left"
     74 UnlawfulRules Never "class rules are malformed, or the name is another class's"

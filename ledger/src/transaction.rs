@@ -181,10 +181,12 @@ pub fn transaction_id(body: &[u8]) -> TransactionId {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transaction {
     /// Canonical bytes of a [`Body`].
+    #[serde(with = "codec::bytes")]
     pub body: Vec<u8>,
     /// One per signer, in the body's order.
     pub signatures: List<Signature, MAX_SIGNERS>,
     /// Debits or a proof; empty for every other action.
+    #[serde(with = "codec::bytes")]
     pub payload: Vec<u8>,
 }
 
