@@ -1,0 +1,47 @@
+//! A validator's public file: what its owner hands to the others, who put it
+//! into the genesis and into their own lists of peers. Nothing in it is
+//! secret.
+
+use std::{fs, path::Path};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use tally_ledger::crypto::PublicKey;
+
+use super::keys::write_new_file;
+
+/// The public side of a validator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ValidatorFile {
+    /// A name for people, in logs and metrics.
+    pub(crate) name: String,
+    /// Where the other validators reach it, `host:port`.
+    pub(crate) address: String,
+    /// Signs votes and proposals.
+    pub(crate) consensus_key: PublicKey,
+    /// Signs checkpoints of the log.
+    pub(crate) checkpoint_key: PublicKey,
+    /// Identity of the transport.
+    pub(crate) network_key: PublicKey,
+    /// The person who owns the machine.
+    pub(crate) owner_key: PublicKey,
+}
+
+impl ValidatorFile {
+    /// Reads a file.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let at = || format!("validator file {}", path.display());
+        let text = fs::read_to_string(path).with_context(at)?;
+        toml::from_str(&text).with_context(at)
+    }
+
+    /// Writes a new file.
+    pub(crate) fn write_new(&self, path: &Path) -> anyhow::Result<()> {
+        let text = format!(
+            "# Public file of a validator: hand it to the other owners.\n{}",
+            toml::to_string(self)?
+        );
+        write_new_file(path, text.as_bytes(), 0o644)
+    }
+}
