@@ -1,1 +1,7 @@
-//! Placeholder.
+//! What the test binaries of this workspace share: the naive oracle that the
+//! real ledger is compared with, and the worlds that property tests run both
+//! in.
+
+#![allow(clippy::unwrap_used)]
+
+pub mod oracle;

@@ -1,0 +1,155 @@
+//! What admins govern: roles, classes, prices, parameters, gateways.
+
+use tally_ledger::{
+    action::{SetClass, SetGatewayKey, SetRole},
+    crypto::PublicKey,
+    gateway::Caps,
+    parameters::Parameters,
+    person::Roles,
+    price::PriceTable,
+    reason::Reason,
+};
+
+use super::{Class, Fact, Gateway, Oracle, Person};
+
+impl Oracle {
+    pub(super) fn set_role_faults(&self, set: &SetRole) -> Vec<Reason> {
+        let mut faults = Vec::new();
+        let number = set.person.0;
+        if number as usize > self.persons.len() {
+            faults.push(Reason::UnknownPerson);
+        }
+        let others = || self.persons.iter().filter(|(n, _)| **n != number);
+        if others().any(|(_, person)| person.key == set.key) {
+            faults.push(Reason::KeyTaken);
+        }
+        let owner_issues = self.owners.contains(&number) && set.roles.has(Roles::ISSUER);
+        if !set.roles.are_lawful() || owner_issues {
+            faults.push(Reason::UnlawfulRoles);
+        }
+        let admins = others().filter(|(_, p)| p.roles.has(Roles::ADMIN)).count()
+            + usize::from(set.roles.has(Roles::ADMIN));
+        if admins < self.parameters.threshold as usize {
+            faults.push(Reason::TooFewAdmins);
+        }
+        faults
+    }
+
+    pub(super) fn set_role(&mut self, set: &SetRole) {
+        let (key, roles) = (set.key, set.roles);
+        self.persons.insert(set.person.0, Person { key, roles });
+        let person = set.person.0;
+        self.record(None, Fact::RoleSet { person });
+    }
+
+    pub(super) fn set_class_faults(&self, set: &SetClass) -> Vec<Reason> {
+        let mut faults = Vec::new();
+        if usize::from(set.class.0) > self.classes.len() {
+            faults.push(Reason::UnknownClass);
+        }
+        let rules = &set.rules;
+        let name_taken = (self.classes.iter())
+            .any(|(number, class)| *number != set.class.0 && class.rules.name == rules.name);
+        if !rules.are_lawful() || name_taken {
+            faults.push(Reason::UnlawfulRules);
+        }
+        faults
+    }
+
+    pub(super) fn set_class(&mut self, set: &SetClass) {
+        let rules = set.rules.clone();
+        self.classes.insert(set.class.0, Class { rules });
+        let class = set.class.0;
+        self.record(None, Fact::ClassSet { class });
+    }
+
+    pub(super) fn set_prices_faults(&self, table: &PriceTable) -> Vec<Reason> {
+        let mut faults = Vec::new();
+        let newest = *self.tables.keys().last().unwrap();
+        if newest != self.table {
+            faults.push(Reason::OnePriceTablePerBlock);
+            if table.version.0 != self.table + 1 {
+                faults.push(Reason::TableVersion);
+            }
+        } else if table.version.0 != newest + 1 {
+            faults.push(Reason::TableVersion);
+        }
+        if table.validate().is_err() {
+            faults.push(Reason::UnlawfulPrices);
+        }
+        faults
+    }
+
+    pub(super) fn set_prices(&mut self, table: &PriceTable) {
+        let version = table.version.0;
+        self.tables.insert(version, table.clone());
+        self.record(None, Fact::PriceTableSet { version });
+    }
+
+    pub(super) fn set_parameters_faults(&self, parameters: &Parameters) -> Vec<Reason> {
+        let mut faults = Vec::new();
+        if parameters.validate().is_err() {
+            faults.push(Reason::UnlawfulParameters);
+        }
+        let admins = (self.persons.values())
+            .filter(|p| p.roles.has(Roles::ADMIN))
+            .count();
+        if admins < parameters.threshold as usize {
+            faults.push(Reason::TooFewAdmins);
+        }
+        faults
+    }
+
+    pub(super) fn set_parameters(&mut self, parameters: Parameters) {
+        self.parameters = parameters;
+        self.record(None, Fact::ParametersSet);
+    }
+
+    /// For a new gateway (`None`) or a registered one.
+    pub(super) fn gateway_key_faults(&self, number: Option<u32>, key: &PublicKey) -> Vec<Reason> {
+        let mut faults = Vec::new();
+        if number.is_some_and(|n| !self.gateways.contains_key(&n)) {
+            faults.push(Reason::UnknownGateway);
+        }
+        if (self.gateways.iter()).any(|(n, g)| Some(*n) != number && g.key == *key) {
+            faults.push(Reason::KeyTaken);
+        }
+        faults
+    }
+
+    pub(super) fn add_gateway(&mut self, key: PublicKey, caps: Caps) -> u32 {
+        let number = self.gateways.len() as u32;
+        let gateway = Gateway {
+            key,
+            caps,
+            suspended: false,
+            journal: 0,
+            last_debit: 0,
+            last_lease: 0,
+        };
+        self.gateways.insert(number, gateway);
+        number
+    }
+
+    pub(super) fn set_gateway_key(&mut self, set: &SetGatewayKey) {
+        let gateway = self.gateways.get_mut(&set.gateway.0).unwrap();
+        gateway.key = set.key;
+        gateway.caps = set.caps;
+        let gateway = set.gateway.0;
+        self.record(None, Fact::GatewayKeySet { gateway });
+    }
+
+    pub(super) fn suspend_faults(&self, number: u32) -> Vec<Reason> {
+        match self.gateways.get(&number) {
+            None => vec![Reason::UnknownGateway],
+            Some(gateway) if gateway.suspended => vec![Reason::AlreadySuspended],
+            Some(_) => Vec::new(),
+        }
+    }
+
+    pub(super) fn suspend(&mut self, number: u32) {
+        self.gateways.get_mut(&number).unwrap().suspended = true;
+        self.recall("Suspended", |(gateway, _), _| gateway == number);
+        self.record(None, Fact::GatewaySuspended { gateway: number });
+    }
+}
