@@ -74,7 +74,12 @@ impl Oracle {
         } else if table.version.0 != newest + 1 {
             faults.push(Reason::TableVersion);
         }
-        if table.validate().is_err() {
+        // A model's number keeps its name for all time.
+        let renamed = table.models.iter().any(|new| {
+            (self.tables.values().flat_map(|old| old.models.iter()))
+                .any(|old| old.number == new.number && old.name != new.name)
+        });
+        if table.validate().is_err() || renamed {
             faults.push(Reason::UnlawfulPrices);
         }
         faults

@@ -37,9 +37,6 @@ impl Oracle {
         for debit in debits {
             faults.extend(self.debit_faults(number, debit));
         }
-        if faults.is_empty() && self.costs_overflow(number, debits) {
-            faults.push(Reason::Amount);
-        }
         faults
     }
 
@@ -95,21 +92,6 @@ impl Oracle {
         price::price(prices, model, usage, debit.fixed.fee.0)
     }
 
-    /// Whether a sum of costs would leave its 64 bits.
-    fn costs_overflow(&self, gateway: u32, debits: &[Debit]) -> bool {
-        let cost = |debit: &Debit| u128::from(self.cost(debit).unwrap());
-        let most = u128::from(u64::MAX);
-        let loss: u128 = debits.iter().map(cost).sum();
-        let by_class = debits.iter().any(|one| {
-            let class = one.fixed.class;
-            let new: u128 = (debits.iter().filter(|d| d.fixed.class == class))
-                .map(cost)
-                .sum();
-            self.class_totals(class.0).costs + new > most
-        });
-        by_class || self.gateway_loss(gateway) + loss > most
-    }
-
     pub(super) fn debits(&mut self, gateway: u32, batch: &Debits, payload: &Payload) {
         let Payload::Debits { debits, .. } = payload else {
             unreachable!("checked as a fault");
@@ -135,11 +117,12 @@ impl Oracle {
         let remaining = lease.map_or(0, |lease| lease.remaining());
         let late = lease.is_none_or(|lease| lease.ended.is_some());
         let recalled = lease.is_some_and(|lease| lease.recall != "No");
-        let charged = (cost - excess_fee).min(fixed.limit.0).min(remaining);
+        let payable = cost - excess_fee;
+        let charged = payable.min(fixed.limit.0).min(remaining);
 
         let mut flags = fixed.flags;
         for (applies, flag) in [
-            (charged < cost, Flags::CAPPED),
+            (charged < payable, Flags::CAPPED),
             (late, Flags::LATE),
             (recalled, Flags::AFTER_RECALL),
             (!may_buy, Flags::CLASS_RULE),

@@ -47,6 +47,7 @@ impl Oracle {
         });
         let grants = (self.grants.iter())
             .filter(|((account, number), _)| self.is_live(*account, *number))
+            .filter(|(_, grant)| !grant.is_revoked)
             .filter_map(|(_, grant)| match (grant.vest_done, grant.expiry_done) {
                 (false, _) => Some(grant.vests),
                 (true, false) => Some(grant.expires),
@@ -59,7 +60,7 @@ impl Oracle {
         let mut steps = Vec::new();
         for ((account, number), grant) in &self.grants {
             let wanted = only.is_none_or(|pair| pair == (*account, grant.class));
-            if !wanted || !self.is_live(*account, *number) {
+            if !wanted || grant.is_revoked || !self.is_live(*account, *number) {
                 continue;
             }
             let number = u64::from(*number);

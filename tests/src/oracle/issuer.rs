@@ -8,6 +8,7 @@ use tally_ledger::{
     ids::DAY_MS,
     person::Roles,
     reason::Reason,
+    transaction::AuthorKind,
 };
 
 use super::{Account, ApiKey, Fact, Grant, Oracle, Payload, Request};
@@ -26,13 +27,7 @@ impl Oracle {
                 faults.push(Reason::Malformed);
             }
         }
-        faults.extend(self.holder_key_faults(&open.holder));
         faults
-    }
-
-    fn holder_key_faults(&self, key: &PublicKey) -> Option<Reason> {
-        let taken = self.accounts.values().any(|a| a.holder == *key);
-        taken.then_some(Reason::KeyTaken)
     }
 
     pub(super) fn open_account(&mut self, open: &OpenAccount) {
@@ -290,8 +285,16 @@ impl Oracle {
         self.record(Some(account), Fact::Unfrozen);
     }
 
-    pub(super) fn bind_faults(&self, bind: &BindApiKey) -> Vec<Reason> {
+    /// The holder of a frozen account can only revoke API keys.
+    fn frozen_holder(&self, request: &Request, account: u32) -> Option<Reason> {
+        let by_holder = request.author.kind == AuthorKind::Account;
+        let frozen = self.accounts.get(&account).is_some_and(|a| a.frozen);
+        (by_holder && frozen).then_some(Reason::Frozen)
+    }
+
+    pub(super) fn bind_faults(&self, request: &Request, bind: &BindApiKey) -> Vec<Reason> {
         let mut faults = Vec::new();
+        faults.extend(self.frozen_holder(request, bind.account.0));
         if !self.accounts.contains_key(&bind.account.0) {
             faults.push(Reason::UnknownAccount);
         }
@@ -347,9 +350,9 @@ impl Oracle {
         self.record(Some(account), Fact::ApiKeyRevoked { api_key: number });
     }
 
-    pub(super) fn rotate_faults(&self, account: u32, key: &PublicKey) -> Vec<Reason> {
+    pub(super) fn rotate_faults(&self, request: &Request, account: u32) -> Vec<Reason> {
         match self.accounts.contains_key(&account) {
-            true => self.holder_key_faults(key).into_iter().collect(),
+            true => self.frozen_holder(request, account).into_iter().collect(),
             false => vec![Reason::UnknownAccount],
         }
     }
@@ -368,6 +371,9 @@ impl Oracle {
         if !self.accounts.contains_key(&account) {
             faults.push(Reason::UnknownAccount);
             return faults;
+        }
+        if self.accounts[&account].frozen {
+            faults.push(Reason::Frozen);
         }
         if !self.is_live(account, number) {
             faults.push(Reason::UnknownGrant);

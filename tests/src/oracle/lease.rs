@@ -14,7 +14,8 @@ const MAX_PARTS: usize = 8;
 
 impl Oracle {
     /// Ends leases now, with a reason: the first one counts, but a lost
-    /// journal overrides. The end step follows in the next block.
+    /// journal overrides. The end step follows in the next block; where it
+    /// has run already, only a lost journal is still noted.
     pub(super) fn recall(
         &mut self,
         reason: &'static str,
@@ -25,8 +26,11 @@ impl Oracle {
             if lease.closed.is_some() || !which(*key, lease) {
                 continue;
             }
-            lease.end = lease.end.min(now);
-            if lease.recall == "No" || reason == "JournalLost" {
+            let running = lease.ended.is_none();
+            if running {
+                lease.end = lease.end.min(now);
+            }
+            if (running && lease.recall == "No") || reason == "JournalLost" {
                 lease.recall = reason;
             }
         }

@@ -183,9 +183,9 @@ impl Oracle {
             Action::Correct(correct) => self.correct_faults(request, correct),
             Action::Freeze(account) => self.freeze_faults(account.0, false),
             Action::Unfreeze(account) => self.freeze_faults(account.0, true),
-            Action::BindApiKey(bind) => self.bind_faults(bind),
+            Action::BindApiKey(bind) => self.bind_faults(request, bind),
             Action::RevokeApiKey(key) => self.revoke_key_faults(key.0),
-            Action::RotateHolderKey(account, key) => self.rotate_faults(account.0, key),
+            Action::RotateHolderKey(account, _) => self.rotate_faults(request, account.0),
             Action::Surrender(surrender) => self.surrender_faults(surrender),
             Action::OpenJournal(open) => self.open_journal_faults(request, open),
             Action::Lease(lease) => self.lease_faults(request, lease),
@@ -247,11 +247,6 @@ impl Oracle {
                 .map(|charge| (charge.account, charge.class))
                 .collect(),
             (Action::Lease(lease), _) => vec![(lease.account.0, lease.class.0)],
-            (Action::ReturnLease(number), _) => {
-                (self.open_lease(request.author.number, number.0).into_iter())
-                    .map(|lease| (lease.account, lease.class))
-                    .collect()
-            }
             (Action::Debits(_), Payload::Debits { debits, .. }) => (debits.iter())
                 .map(|debit| (debit.fixed.account.0, debit.fixed.class.0))
                 .collect(),
