@@ -9,7 +9,11 @@
 use std::{fmt, ops::Deref};
 
 use bincode::Options;
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeOwned, Error as _, SeqAccess},
+    ser::SerializeTuple,
+};
 
 /// Bytes that are not the canonical encoding of the wanted type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -137,6 +141,41 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MA
     }
 }
 
+/// Exactly `N` bytes, encoded as they are, without a count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bytes<const N: usize>(pub [u8; N]);
+
+impl<const N: usize> Serialize for Bytes<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut tuple = serializer.serialize_tuple(N)?;
+        self.0
+            .iter()
+            .try_for_each(|byte| tuple.serialize_element(byte))?;
+        tuple.end()
+    }
+}
+
+impl<'de, const N: usize> Deserialize<'de> for Bytes<N> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor<const N: usize>;
+        impl<'de, const N: usize> serde::de::Visitor<'de> for Visitor<N> {
+            type Value = Bytes<N>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{N} bytes")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut bytes: A) -> Result<Bytes<N>, A::Error> {
+                let mut out = [0; N];
+                for (at, byte) in out.iter_mut().enumerate() {
+                    let next = bytes.next_element()?;
+                    *byte = next.ok_or_else(|| A::Error::invalid_length(at, &self))?;
+                }
+                Ok(Bytes(out))
+            }
+        }
+        deserializer.deserialize_tuple(N, Visitor)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +206,14 @@ mod tests {
         assert_eq!(decode::<Whole>(&listed, 64), Ok(Whole(vec![1, 2, 3])));
         assert!(decode::<Whole>(&u64::MAX.to_le_bytes(), 64).is_err());
         assert!(decode::<Whole>(&listed[..10], 64).is_err());
+    }
+
+    #[test]
+    fn fixed_bytes_carry_no_count() {
+        let value = Bytes(std::array::from_fn::<u8, 40, _>(|i| i as u8));
+        assert_eq!(encode(&value), value.0);
+        assert_eq!(decode(&value.0, 40), Ok(value));
+        assert!(decode::<Bytes<40>>(&value.0[1..], 40).is_err());
     }
 
     #[test]

@@ -15,7 +15,9 @@
 
 pub mod account;
 pub mod action;
+pub mod audit;
 pub mod block;
+pub mod certified;
 pub mod class;
 pub mod codec;
 pub mod correction;
@@ -31,6 +33,8 @@ pub mod parameters;
 pub mod person;
 pub mod price;
 pub mod reason;
+pub mod receipt;
+pub mod state_file;
 pub mod state_proof;
 pub mod transaction;
 pub mod tree;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Most bytes of a leaf in a proof.
-pub const MAX_LEAF_BYTES: usize = 8 * 1024 * 1024;
+pub const MAX_LEAF_BYTES: usize = 2 * 1024 * 1024;
 /// Most bytes of an encoded proof.
 pub const MAX_STATE_PROOF_BYTES: usize =
     1 + 4 + 9 + MAX_LEAF_BYTES + 8 + MAX_DEPTH * 32 + Table::COUNT * 36;

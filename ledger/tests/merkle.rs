@@ -2,6 +2,8 @@
 //! Transparency, against the RFC's recursive definitions, and against every
 //! single-bit change.
 
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 use tally_ledger::{

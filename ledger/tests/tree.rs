@@ -1,6 +1,8 @@
 //! State trees: against a naive tree that is built from nothing each time,
 //! and proofs against every single-bit change.
 
+#![allow(clippy::unwrap_used)]
+
 use proptest::prelude::*;
 use tally_ledger::{
     codec::List,

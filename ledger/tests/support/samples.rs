@@ -1,0 +1,649 @@
+//! Sample values: fixed, so that golden vectors can be made of them.
+
+use tally_ledger::{
+    account::{Account, ApiKey, DayCounter, Grant, HourCounter, LeasePart, OpenLease, Recall},
+    action::*,
+    block::{Validator, ValidatorSet},
+    class::{Burn, Class, ClassRules, Totals},
+    codec::List,
+    crypto::{ChainId, PublicKey, SecretKey},
+    debit::{DEBIT_VERSION, Debit, Detail, Fixed, Flags, KIND_REQUEST},
+    entry::{Event, Shortfall},
+    gateway::{Caps, Gateway},
+    genesis::{GENESIS_VERSION, Genesis, GenesisGateway, GenesisPerson},
+    hash::Hash,
+    ids::*,
+    parameters::Parameters,
+    person::{PersonState, Roles},
+    price::{Meter, Model, PriceTable, Usage},
+    transaction::{Author, Body},
+};
+
+pub(crate) fn key(n: u8) -> SecretKey {
+    SecretKey::from_seed(&[n; 32])
+}
+
+pub(crate) fn public(n: u8) -> PublicKey {
+    key(n).public()
+}
+
+pub(crate) fn hash(n: u8) -> Hash {
+    Hash(std::array::from_fn(|i| n.wrapping_add(i as u8)))
+}
+
+fn list<T: std::fmt::Debug, const MAX: usize>(items: Vec<T>) -> List<T, MAX> {
+    List::new(items).unwrap()
+}
+
+fn meter(name: &str, coefficient: u64, subset_of: Option<u8>) -> Meter {
+    Meter {
+        name: name.into(),
+        coefficient,
+        subset_of,
+    }
+}
+
+pub(crate) fn first_table() -> PriceTable {
+    let chat = Model {
+        number: ModelNumber(1),
+        name: "chat-8b".into(),
+        meters: list(vec![
+            meter("input", 1_000, None),
+            meter("cached_input", 250, Some(0)),
+            meter("output", 4_000, None),
+            meter("reasoning", 3_000, Some(2)),
+        ]),
+        weight: 8,
+        weight_coefficient: 125,
+    };
+    let images = Model {
+        number: ModelNumber(7),
+        name: "images-xl".into(),
+        meters: list(vec![meter("images", 40_000_000, None)]),
+        weight: 0,
+        weight_coefficient: 0,
+    };
+    PriceTable {
+        version: TableVersion(1),
+        models: list(vec![chat, images]),
+    }
+}
+
+/// Table 2: everything costs twice as much.
+pub(crate) fn second_table() -> PriceTable {
+    let mut models = first_table().models.to_vec();
+    for model in &mut models {
+        let mut meters = model.meters.to_vec();
+        meters.iter_mut().for_each(|meter| meter.coefficient *= 2);
+        model.meters = list(meters);
+    }
+    PriceTable {
+        version: TableVersion(2),
+        models: list(models),
+    }
+}
+
+pub(crate) fn caps() -> Caps {
+    Caps {
+        open: Amount(5_000_000_000),
+        open_account: Amount(50_000_000),
+        hour: Amount(9_000_000_000),
+        hour_account: Amount(90_000_000),
+    }
+}
+
+fn rules(name: &str, models: Vec<ModelNumber>, max_fee: u64, burn: Burn) -> ClassRules {
+    ClassRules {
+        name: name.into(),
+        models: list(models),
+        max_fee: Amount(max_fee),
+        burn,
+        supply_cap: Amount(u64::MAX),
+        period_days: 30,
+    }
+}
+
+pub(crate) fn genesis() -> Genesis {
+    let roles = [
+        Roles::ADMIN,
+        Roles::ADMIN.with(Roles::AUDITOR),
+        Roles::ISSUER,
+        Roles::ISSUER,
+        Roles::VALIDATOR,
+        Roles::VALIDATOR,
+        Roles::VALIDATOR,
+        Roles::VALIDATOR.with(Roles::ADMIN),
+    ];
+    let person = |(n, roles)| GenesisPerson {
+        key: public(n),
+        roles,
+    };
+    let validator = |index: u8| Validator {
+        consensus_key: super::validator_key(index.into()).public(),
+        checkpoint_key: public(60 + index),
+        network_key: public(70 + index),
+        owner: Person(u32::from(index) + 4),
+    };
+    Genesis {
+        version: GENESIS_VERSION,
+        name: "sample chain".into(),
+        time: Time(1_800_000_000_000),
+        persons: list((1..).zip(roles).map(person).collect()),
+        validators: ValidatorSet(list((0..4).map(validator).collect())),
+        classes: list(vec![
+            rules("innovation", vec![ModelNumber(1)], 0, Burn::IssuerOnly),
+            rules("priority", vec![], 1_000_000, Burn::Both),
+        ]),
+        prices: first_table(),
+        parameters: Parameters::default(),
+        gateways: list(vec![GenesisGateway {
+            key: public(40),
+            caps: caps(),
+        }]),
+    }
+}
+
+/// Class leaves with [`super::ISSUED`] issued and leased.
+pub(crate) fn classes(genesis: &Genesis) -> Vec<Class> {
+    let class = |rules: &ClassRules| Class {
+        rules: rules.clone(),
+        totals: Totals {
+            issued: super::ISSUED,
+            leased: super::ISSUED,
+            ..Totals::default()
+        },
+        period: 694,
+        period_issued: super::ISSUED,
+    };
+    genesis.classes.iter().map(class).collect()
+}
+
+pub(crate) fn gateways(genesis: &Genesis) -> Vec<Gateway> {
+    let gateway = |gateway: &GenesisGateway| Gateway {
+        key: gateway.key,
+        caps: gateway.caps,
+        suspended: false,
+        journal: super::JOURNAL,
+        last_debit: DebitNumber(0),
+        journal_hash: hash(3),
+        last_lease: LeaseNumber(9),
+        open: Amount(1_000_000),
+        open_leases: 1,
+        hour: 500_000,
+        hour_leased: Amount(2_000_000),
+        loss: Sum(0),
+    };
+    genesis.gateways.iter().map(gateway).collect()
+}
+
+/// The n-th debit; every third has a fee, every fourth is capped, every
+/// fifth is of table 2.
+pub(crate) fn debit(n: u32) -> Debit {
+    let capped = n % 4 == 3;
+    Debit {
+        fixed: Fixed {
+            version: DEBIT_VERSION,
+            kind: KIND_REQUEST,
+            flags: if capped {
+                Flags::CAPPED
+            } else {
+                Flags::COUNTED
+            },
+            account: AccountNumber(n % 3),
+            class: ClassNumber((n % 2) as u16),
+            api_key: ApiKeyNumber(n),
+            lease: LeaseNumber(9),
+            limit: Amount(if capped { 400 } else { 50_000 }),
+            fee: Amount(if n % 3 == 1 { 700 } else { 0 }),
+        },
+        detail: Detail {
+            salt: [n as u8; 16],
+            model: ModelNumber(1),
+            table: TableVersion(if n % 5 == 4 { 2 } else { 1 }),
+            usage: Usage([1_000 + n, 400, 200 + n, 50, 0, 0]),
+            hold_journal: super::JOURNAL,
+            hold: u64::from(n) + 1,
+            project: 12,
+            purpose: 0,
+            arrival: 1_800_000_000_000 + u64::from(n),
+            duration: 1_500,
+            request: hash(n as u8),
+        },
+    }
+}
+
+pub(crate) fn grant() -> Grant {
+    Grant {
+        number: GrantNumber(3),
+        class: ClassNumber(1),
+        amount: Amount(12_500_000),
+        free: Amount(2_500_000),
+        leased: Amount(9_000_000),
+        vests: Time(1_800_000_000_000),
+        expires: Time(1_900_000_000_000),
+        burn: Burn::Both,
+        vested: true,
+        expired: false,
+        revoked: false,
+    }
+}
+
+fn open_lease() -> OpenLease {
+    OpenLease {
+        gateway: super::GATEWAY,
+        number: LeaseNumber(9),
+        class: ClassNumber(1),
+        api_key: ApiKeyNumber(5),
+        granted: Amount(10_000_000),
+        parts: list(vec![
+            LeasePart {
+                grant: GrantNumber(3),
+                amount: Amount(9_000_000),
+            },
+            LeasePart {
+                grant: GrantNumber(4),
+                amount: Amount(1),
+            },
+        ]),
+        opened: Time(1_800_000_000_500),
+        end: Time(1_800_000_600_500),
+        table: TableVersion(1),
+        recall: Recall::Wanted,
+        ended: Some((Time(1_800_000_300_000), Height(77))),
+    }
+}
+
+pub(crate) fn account() -> Account {
+    Account {
+        unit: 4_711,
+        holder: public(50),
+        frozen: false,
+        classes: list(vec![ClassNumber(1), ClassNumber(0)]),
+        entries: 12,
+        last_grant: GrantNumber(4),
+        totals: vec![(
+            ClassNumber(1),
+            Totals {
+                issued: Amount(12_500_000),
+                available: Amount(2_500_000),
+                leased: Amount(9_000_000),
+                spent: Amount(1_000_000),
+                costs: Sum(1_000_300),
+                loss: Sum(300),
+                ..Totals::default()
+            },
+        )],
+        grants: vec![grant()],
+        leases: vec![open_lease()],
+        api_keys: vec![ApiKeyNumber(5), ApiKeyNumber(8)],
+        hours: vec![HourCounter {
+            gateway: super::GATEWAY,
+            hour: 500_000,
+            leased: Amount(10_000_000),
+        }],
+        days: vec![DayCounter {
+            issuer: Person(2),
+            day: 20_833,
+            total: Amount(12_500_000),
+        }],
+    }
+}
+
+pub(crate) fn api_key() -> ApiKey {
+    ApiKey {
+        account: AccountNumber(2),
+        key: public(51),
+        models: list(vec![ModelNumber(1)]),
+        cap: Amount(u64::MAX),
+        expires: Time(u64::MAX),
+        revoked: false,
+        spent: Amount(1_000_000),
+        leased: Amount(9_000_000),
+    }
+}
+
+pub(crate) fn person_state() -> PersonState {
+    PersonState {
+        key: public(3),
+        roles: Roles::ISSUER,
+        day: 20_833,
+        day_total: Amount(12_500_000),
+    }
+}
+
+fn lease() -> Lease {
+    Lease {
+        journal: super::JOURNAL,
+        number: LeaseNumber(10),
+        account: AccountNumber(2),
+        class: ClassNumber(1),
+        api_key: ApiKeyNumber(5),
+        wanted: Amount(10_000_000),
+        worst_case: Amount(250_000),
+        duration_ms: 600_000,
+    }
+}
+
+/// Every action, in the order of the tags.
+pub(crate) fn actions() -> Vec<(&'static str, Action)> {
+    let account = AccountNumber(2);
+    let new_grant = |class| NewGrant {
+        account,
+        class: ClassNumber(class),
+        amount: Amount(12_500_000),
+        vests: Time(1_800_000_000_000),
+        expires: Time(1_900_000_000_000),
+    };
+    vec![
+        (
+            "open_account",
+            Action::OpenAccount(OpenAccount {
+                unit: 4_711,
+                holder: public(50),
+                classes: list(vec![ClassNumber(1), ClassNumber(0)]),
+            }),
+        ),
+        (
+            "issue",
+            Action::Issue(Issue {
+                grants: list(vec![new_grant(0), new_grant(1)]),
+            }),
+        ),
+        (
+            "revoke",
+            Action::Revoke(Revoke {
+                account,
+                grant: GrantNumber(3),
+            }),
+        ),
+        (
+            "correct",
+            Action::Correct(Correct {
+                entry: 4_242,
+                amount: Amount(300),
+                expires: Time(1_900_000_000_000),
+            }),
+        ),
+        ("freeze", Action::Freeze(account)),
+        ("unfreeze", Action::Unfreeze(account)),
+        (
+            "bind_api_key",
+            Action::BindApiKey(BindApiKey {
+                account,
+                key: public(51),
+                models: list(vec![ModelNumber(1), ModelNumber(7)]),
+                cap: Amount(u64::MAX),
+                expires: Time(u64::MAX),
+            }),
+        ),
+        ("revoke_api_key", Action::RevokeApiKey(ApiKeyNumber(5))),
+        (
+            "rotate_holder_key",
+            Action::RotateHolderKey(account, public(52)),
+        ),
+        (
+            "surrender",
+            Action::Surrender(Surrender {
+                account,
+                grant: GrantNumber(3),
+                amount: Amount(1_000_000),
+            }),
+        ),
+        (
+            "open_journal",
+            Action::OpenJournal(OpenJournal {
+                journal: JournalNumber(2),
+                previous_intact: true,
+            }),
+        ),
+        ("lease", Action::Lease(lease())),
+        ("return_lease", Action::ReturnLease(LeaseNumber(9))),
+        (
+            "debits",
+            Action::Debits(Debits {
+                journal: super::JOURNAL,
+                first: DebitNumber(1),
+                count: 5,
+                root: hash(9),
+            }),
+        ),
+        (
+            "set_role",
+            Action::SetRole(SetRole {
+                person: Person(9),
+                key: public(10),
+                roles: Roles::AUDITOR,
+            }),
+        ),
+        (
+            "set_class",
+            Action::SetClass(SetClass {
+                class: ClassNumber(2),
+                rules: rules("bio", vec![ModelNumber(7)], 0, Burn::Neither),
+            }),
+        ),
+        ("set_price_table", Action::SetPriceTable(second_table())),
+        (
+            "set_parameters",
+            Action::SetParameters(Parameters::default()),
+        ),
+        (
+            "register_gateway",
+            Action::RegisterGateway(RegisterGateway {
+                key: public(41),
+                caps: caps(),
+            }),
+        ),
+        (
+            "set_gateway_key",
+            Action::SetGatewayKey(SetGatewayKey {
+                gateway: super::GATEWAY,
+                key: public(42),
+                caps: caps(),
+            }),
+        ),
+        ("suspend_gateway", Action::SuspendGateway(super::GATEWAY)),
+    ]
+}
+
+/// A body for an action, with an author that may write it and, for a Lease,
+/// the API key as second signer.
+pub(crate) fn body(action: Action) -> Body {
+    let (author, others): (Author, Vec<Author>) = match &action {
+        Action::OpenJournal(_) | Action::ReturnLease(_) | Action::Debits(_) => {
+            (super::GATEWAY.into(), vec![])
+        }
+        Action::Lease(lease) => (super::GATEWAY.into(), vec![lease.api_key.into()]),
+        Action::Surrender(surrender) => (surrender.account.into(), vec![]),
+        Action::RevokeApiKey(api_key) => ((*api_key).into(), vec![]),
+        _ => (Person(3).into(), vec![Person(2).into()]),
+    };
+    let counted = author.kind == tally_ledger::transaction::AuthorKind::Gateway;
+    let (id, hour) = if counted {
+        ([0; 16], 0)
+    } else {
+        ([0xa5; 16], 500_024)
+    };
+    Body::new(author, &others, id, hour, action)
+}
+
+/// Every event, in the order of the tags.
+pub(crate) fn events() -> Vec<(&'static str, Event)> {
+    let transaction = hash(1);
+    let gateway = super::GATEWAY;
+    let lease = LeaseNumber(9);
+    let grant_number = GrantNumber(3);
+    let amount = Amount(2_500_000);
+    let api_key = ApiKeyNumber(5);
+    vec![
+        (
+            "lease_granted",
+            Event::LeaseGranted {
+                transaction,
+                gateway,
+                lease,
+                class: ClassNumber(1),
+                api_key,
+                granted: Amount(10_000_000),
+                shortfall: Shortfall::Balance,
+                end: Time(1_800_000_600_500),
+                table: TableVersion(1),
+            },
+        ),
+        (
+            "lease_ended",
+            Event::LeaseEnded {
+                gateway,
+                lease,
+                recall: Recall::Wanted,
+            },
+        ),
+        (
+            "lease_closed",
+            Event::LeaseClosed {
+                gateway,
+                lease,
+                transaction: Some(transaction),
+                returned: amount,
+                unreported: Amount(0),
+            },
+        ),
+        (
+            "genesis",
+            Event::Genesis {
+                chain: ChainId(hash(2)),
+            },
+        ),
+        (
+            "account_opened",
+            Event::AccountOpened {
+                transaction,
+                unit: 4_711,
+                holder: public(50),
+            },
+        ),
+        (
+            "grant_issued",
+            Event::GrantIssued {
+                transaction,
+                grant: grant(),
+            },
+        ),
+        (
+            "grant_vested",
+            Event::GrantVested {
+                grant: grant_number,
+                amount,
+            },
+        ),
+        (
+            "grant_expired",
+            Event::GrantExpired {
+                grant: grant_number,
+                amount,
+            },
+        ),
+        (
+            "grant_revoked",
+            Event::GrantRevoked {
+                transaction,
+                grant: grant_number,
+                amount,
+            },
+        ),
+        (
+            "surrendered",
+            Event::Surrendered {
+                transaction,
+                grant: grant_number,
+                amount,
+            },
+        ),
+        (
+            "corrected",
+            Event::Corrected {
+                transaction,
+                entry: 4_242,
+                grant: grant(),
+            },
+        ),
+        ("frozen", Event::Frozen { transaction }),
+        ("unfrozen", Event::Unfrozen { transaction }),
+        (
+            "api_key_bound",
+            Event::ApiKeyBound {
+                transaction,
+                api_key,
+                key: public(51),
+            },
+        ),
+        (
+            "api_key_revoked",
+            Event::ApiKeyRevoked {
+                transaction,
+                api_key,
+            },
+        ),
+        (
+            "holder_key_rotated",
+            Event::HolderKeyRotated {
+                transaction,
+                key: public(52),
+            },
+        ),
+        (
+            "journal_opened",
+            Event::JournalOpened {
+                transaction,
+                gateway,
+                journal: JournalNumber(2),
+                previous_intact: true,
+                closed_last: DebitNumber(7),
+                closed_hash: hash(3),
+            },
+        ),
+        (
+            "role_set",
+            Event::RoleSet {
+                transaction,
+                person: Person(9),
+            },
+        ),
+        (
+            "class_set",
+            Event::ClassSet {
+                transaction,
+                class: ClassNumber(2),
+            },
+        ),
+        (
+            "price_table_set",
+            Event::PriceTableSet {
+                transaction,
+                version: TableVersion(2),
+            },
+        ),
+        ("parameters_set", Event::ParametersSet { transaction }),
+        (
+            "gateway_registered",
+            Event::GatewayRegistered {
+                transaction,
+                gateway: GatewayNumber(1),
+            },
+        ),
+        (
+            "gateway_key_set",
+            Event::GatewayKeySet {
+                transaction,
+                gateway,
+            },
+        ),
+        (
+            "gateway_suspended",
+            Event::GatewaySuspended {
+                transaction,
+                gateway,
+            },
+        ),
+    ]
+}
