@@ -2,7 +2,7 @@
 //! transactions.
 //!
 //! Nothing of the engine's types leaves this crate. The node implements
-//! [`Application`], calls `start`, or [`solo::start`] for one validator
+//! [`Application`], calls [`start`], or [`solo::start`] for one validator
 //! alone, and holds a [`Handle`]. Block bodies and transactions are opaque
 //! bytes here.
 
@@ -13,16 +13,25 @@ pub mod codec;
 mod config;
 #[doc(hidden)]
 pub mod context;
+mod effort;
+mod engine;
 pub mod gossip;
 mod guard;
 mod handle;
+mod host;
 mod pace;
+mod parts;
+mod signer;
 pub mod solo;
+mod undecided;
+mod verifier;
+mod wal;
 
 pub use application::{
     Application, Candidate, Decision, Effort, Evidence, Fatal, Pace, Slot, Source, Verdict, Wake,
 };
 pub use config::{Config, Keys, Spread, Timeouts, peer_id};
+pub use engine::{metrics, start};
 pub use guard::Guard;
 pub use handle::{ConsensusError, Handle, Mode, Observing, SentVote, Status, Stop};
 pub use libp2p::{Multiaddr, PeerId};
