@@ -60,7 +60,7 @@ const LET_GO: Duration = Duration::from_secs(5);
 pub fn start<A: Application>(
     config: Config,
     keys: Keys,
-    mut application: A,
+    application: A,
     wake: Wake,
 ) -> Result<Handle, ConsensusError> {
     let home = config.home.clone();

@@ -239,10 +239,10 @@ impl Mesh {
                 add(&self.counters.refused, 1);
                 debug!(%error, "an incoming connection was refused");
             }
-            SwarmEvent::OutgoingConnectionError { error, .. } => {
-                if !matches!(error, DialError::DialPeerConditionFalse(_)) {
-                    debug!(%error, "a peer cannot be dialled");
-                }
+            SwarmEvent::OutgoingConnectionError { error, .. }
+                if !matches!(error, DialError::DialPeerConditionFalse(_)) =>
+            {
+                debug!(%error, "a peer cannot be dialled");
             }
             _ => {}
         }
