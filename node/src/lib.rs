@@ -1,1 +1,10 @@
-//! Placeholder.
+//! The validator node of Tally: storage, mempool, the application that
+//! consensus drives, gRPC, metrics. The commands of the binary are beside it.
+//!
+//! What is true is in the block files: everything else on disk can be
+//! rebuilt from them. Nothing follows from a decision before its block and
+//! certificate are fsynced. A fault of this machine stops the process and
+//! never becomes a refusal.
+
+pub mod config;
+pub mod home;
