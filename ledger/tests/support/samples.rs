@@ -1,14 +1,16 @@
 //! Sample values: fixed, so that golden vectors can be made of them.
 
+pub(crate) mod actions;
+pub(crate) mod events;
+
 use tally_ledger::{
     account::{Account, ApiKey, DayCounter, Grant, HourCounter, LeasePart, OpenLease, Recall},
-    action::*,
     block::{Validator, ValidatorSet},
     class::{Burn, Class, ClassRules, Totals},
     codec::List,
-    crypto::{ChainId, PublicKey, SecretKey},
+    correction::Correction,
+    crypto::{PublicKey, SecretKey},
     debit::{DEBIT_VERSION, Debit, Detail, Fixed, Flags, KIND_REQUEST},
-    entry::{Event, Shortfall},
     gateway::{Caps, Gateway},
     genesis::{GENESIS_VERSION, Genesis, GenesisGateway, GenesisPerson},
     hash::Hash,
@@ -16,7 +18,6 @@ use tally_ledger::{
     parameters::Parameters,
     person::{PersonState, Roles},
     price::{Meter, Model, PriceTable, Usage},
-    transaction::{Author, Body},
 };
 
 pub(crate) fn key(n: u8) -> SecretKey {
@@ -31,7 +32,7 @@ pub(crate) fn hash(n: u8) -> Hash {
     Hash(std::array::from_fn(|i| n.wrapping_add(i as u8)))
 }
 
-fn list<T: std::fmt::Debug, const MAX: usize>(items: Vec<T>) -> List<T, MAX> {
+pub(crate) fn list<T: std::fmt::Debug, const MAX: usize>(items: Vec<T>) -> List<T, MAX> {
     List::new(items).unwrap()
 }
 
@@ -92,7 +93,7 @@ pub(crate) fn caps() -> Caps {
     }
 }
 
-fn rules(name: &str, models: Vec<ModelNumber>, max_fee: u64, burn: Burn) -> ClassRules {
+pub(crate) fn rules(name: &str, models: Vec<ModelNumber>, max_fee: u64, burn: Burn) -> ClassRules {
     ClassRules {
         name: name.into(),
         models: list(models),
@@ -100,6 +101,21 @@ fn rules(name: &str, models: Vec<ModelNumber>, max_fee: u64, burn: Burn) -> Clas
         burn,
         supply_cap: Amount(u64::MAX),
         period_days: 30,
+    }
+}
+
+pub(crate) fn parameters() -> Parameters {
+    Parameters {
+        threshold: 2,
+        max_block_bytes: 3 * 1024 * 1024,
+        max_block_debits: 20_000,
+        max_lease_ms: 600_000,
+        lease_grace_ms: 3_600_000,
+        lease_grace_blocks: 20,
+        heartbeat_ms: 5_000,
+        clock_error_ms: 900_000,
+        issuer_day_limit: Amount(100_000_000_000),
+        issuer_day_account_limit: Amount(1_000_000_000),
     }
 }
 
@@ -135,7 +151,7 @@ pub(crate) fn genesis() -> Genesis {
             rules("priority", vec![], 1_000_000, Burn::Both),
         ]),
         prices: first_table(),
-        parameters: Parameters::default(),
+        parameters: parameters(),
         gateways: list(vec![GenesisGateway {
             key: public(40),
             caps: caps(),
@@ -311,339 +327,9 @@ pub(crate) fn person_state() -> PersonState {
     }
 }
 
-fn lease() -> Lease {
-    Lease {
-        journal: super::JOURNAL,
-        number: LeaseNumber(10),
-        account: AccountNumber(2),
-        class: ClassNumber(1),
-        api_key: ApiKeyNumber(5),
-        wanted: Amount(10_000_000),
-        worst_case: Amount(250_000),
-        duration_ms: 600_000,
+pub(crate) fn correction() -> Correction {
+    Correction {
+        entry: 4_242,
+        corrected: Amount(300),
     }
-}
-
-/// Every action, in the order of the tags.
-pub(crate) fn actions() -> Vec<(&'static str, Action)> {
-    let account = AccountNumber(2);
-    let new_grant = |class| NewGrant {
-        account,
-        class: ClassNumber(class),
-        amount: Amount(12_500_000),
-        vests: Time(1_800_000_000_000),
-        expires: Time(1_900_000_000_000),
-    };
-    vec![
-        (
-            "open_account",
-            Action::OpenAccount(OpenAccount {
-                unit: 4_711,
-                holder: public(50),
-                classes: list(vec![ClassNumber(1), ClassNumber(0)]),
-            }),
-        ),
-        (
-            "issue",
-            Action::Issue(Issue {
-                grants: list(vec![new_grant(0), new_grant(1)]),
-            }),
-        ),
-        (
-            "revoke",
-            Action::Revoke(Revoke {
-                account,
-                grant: GrantNumber(3),
-            }),
-        ),
-        (
-            "correct",
-            Action::Correct(Correct {
-                entry: 4_242,
-                amount: Amount(300),
-                expires: Time(1_900_000_000_000),
-            }),
-        ),
-        ("freeze", Action::Freeze(account)),
-        ("unfreeze", Action::Unfreeze(account)),
-        (
-            "bind_api_key",
-            Action::BindApiKey(BindApiKey {
-                account,
-                key: public(51),
-                models: list(vec![ModelNumber(1), ModelNumber(7)]),
-                cap: Amount(u64::MAX),
-                expires: Time(u64::MAX),
-            }),
-        ),
-        ("revoke_api_key", Action::RevokeApiKey(ApiKeyNumber(5))),
-        (
-            "rotate_holder_key",
-            Action::RotateHolderKey(account, public(52)),
-        ),
-        (
-            "surrender",
-            Action::Surrender(Surrender {
-                account,
-                grant: GrantNumber(3),
-                amount: Amount(1_000_000),
-            }),
-        ),
-        (
-            "open_journal",
-            Action::OpenJournal(OpenJournal {
-                journal: JournalNumber(2),
-                previous_intact: true,
-            }),
-        ),
-        ("lease", Action::Lease(lease())),
-        ("return_lease", Action::ReturnLease(LeaseNumber(9))),
-        (
-            "debits",
-            Action::Debits(Debits {
-                journal: super::JOURNAL,
-                first: DebitNumber(1),
-                count: 5,
-                root: hash(9),
-            }),
-        ),
-        (
-            "set_role",
-            Action::SetRole(SetRole {
-                person: Person(9),
-                key: public(10),
-                roles: Roles::AUDITOR,
-            }),
-        ),
-        (
-            "set_class",
-            Action::SetClass(SetClass {
-                class: ClassNumber(2),
-                rules: rules("bio", vec![ModelNumber(7)], 0, Burn::Neither),
-            }),
-        ),
-        ("set_price_table", Action::SetPriceTable(second_table())),
-        (
-            "set_parameters",
-            Action::SetParameters(Parameters::default()),
-        ),
-        (
-            "register_gateway",
-            Action::RegisterGateway(RegisterGateway {
-                key: public(41),
-                caps: caps(),
-            }),
-        ),
-        (
-            "set_gateway_key",
-            Action::SetGatewayKey(SetGatewayKey {
-                gateway: super::GATEWAY,
-                key: public(42),
-                caps: caps(),
-            }),
-        ),
-        ("suspend_gateway", Action::SuspendGateway(super::GATEWAY)),
-    ]
-}
-
-/// A body for an action, with an author that may write it and, for a Lease,
-/// the API key as second signer.
-pub(crate) fn body(action: Action) -> Body {
-    let (author, others): (Author, Vec<Author>) = match &action {
-        Action::OpenJournal(_) | Action::ReturnLease(_) | Action::Debits(_) => {
-            (super::GATEWAY.into(), vec![])
-        }
-        Action::Lease(lease) => (super::GATEWAY.into(), vec![lease.api_key.into()]),
-        Action::Surrender(surrender) => (surrender.account.into(), vec![]),
-        Action::RevokeApiKey(api_key) => ((*api_key).into(), vec![]),
-        _ => (Person(3).into(), vec![Person(2).into()]),
-    };
-    let counted = author.kind == tally_ledger::transaction::AuthorKind::Gateway;
-    let (id, hour) = if counted {
-        ([0; 16], 0)
-    } else {
-        ([0xa5; 16], 500_024)
-    };
-    Body::new(author, &others, id, hour, action)
-}
-
-/// Every event, in the order of the tags.
-pub(crate) fn events() -> Vec<(&'static str, Event)> {
-    let transaction = hash(1);
-    let gateway = super::GATEWAY;
-    let lease = LeaseNumber(9);
-    let grant_number = GrantNumber(3);
-    let amount = Amount(2_500_000);
-    let api_key = ApiKeyNumber(5);
-    vec![
-        (
-            "lease_granted",
-            Event::LeaseGranted {
-                transaction,
-                gateway,
-                lease,
-                class: ClassNumber(1),
-                api_key,
-                granted: Amount(10_000_000),
-                shortfall: Shortfall::Balance,
-                end: Time(1_800_000_600_500),
-                table: TableVersion(1),
-            },
-        ),
-        (
-            "lease_ended",
-            Event::LeaseEnded {
-                gateway,
-                lease,
-                recall: Recall::Wanted,
-            },
-        ),
-        (
-            "lease_closed",
-            Event::LeaseClosed {
-                gateway,
-                lease,
-                transaction: Some(transaction),
-                returned: amount,
-                unreported: Amount(0),
-            },
-        ),
-        (
-            "genesis",
-            Event::Genesis {
-                chain: ChainId(hash(2)),
-            },
-        ),
-        (
-            "account_opened",
-            Event::AccountOpened {
-                transaction,
-                unit: 4_711,
-                holder: public(50),
-            },
-        ),
-        (
-            "grant_issued",
-            Event::GrantIssued {
-                transaction,
-                grant: grant(),
-            },
-        ),
-        (
-            "grant_vested",
-            Event::GrantVested {
-                grant: grant_number,
-                amount,
-            },
-        ),
-        (
-            "grant_expired",
-            Event::GrantExpired {
-                grant: grant_number,
-                amount,
-            },
-        ),
-        (
-            "grant_revoked",
-            Event::GrantRevoked {
-                transaction,
-                grant: grant_number,
-                amount,
-            },
-        ),
-        (
-            "surrendered",
-            Event::Surrendered {
-                transaction,
-                grant: grant_number,
-                amount,
-            },
-        ),
-        (
-            "corrected",
-            Event::Corrected {
-                transaction,
-                entry: 4_242,
-                grant: grant(),
-            },
-        ),
-        ("frozen", Event::Frozen { transaction }),
-        ("unfrozen", Event::Unfrozen { transaction }),
-        (
-            "api_key_bound",
-            Event::ApiKeyBound {
-                transaction,
-                api_key,
-                key: public(51),
-            },
-        ),
-        (
-            "api_key_revoked",
-            Event::ApiKeyRevoked {
-                transaction,
-                api_key,
-            },
-        ),
-        (
-            "holder_key_rotated",
-            Event::HolderKeyRotated {
-                transaction,
-                key: public(52),
-            },
-        ),
-        (
-            "journal_opened",
-            Event::JournalOpened {
-                transaction,
-                gateway,
-                journal: JournalNumber(2),
-                previous_intact: true,
-                closed_last: DebitNumber(7),
-                closed_hash: hash(3),
-            },
-        ),
-        (
-            "role_set",
-            Event::RoleSet {
-                transaction,
-                person: Person(9),
-            },
-        ),
-        (
-            "class_set",
-            Event::ClassSet {
-                transaction,
-                class: ClassNumber(2),
-            },
-        ),
-        (
-            "price_table_set",
-            Event::PriceTableSet {
-                transaction,
-                version: TableVersion(2),
-            },
-        ),
-        ("parameters_set", Event::ParametersSet { transaction }),
-        (
-            "gateway_registered",
-            Event::GatewayRegistered {
-                transaction,
-                gateway: GatewayNumber(1),
-            },
-        ),
-        (
-            "gateway_key_set",
-            Event::GatewayKeySet {
-                transaction,
-                gateway,
-            },
-        ),
-        (
-            "gateway_suspended",
-            Event::GatewaySuspended {
-                transaction,
-                gateway,
-            },
-        ),
-    ]
 }
