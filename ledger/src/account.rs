@@ -179,6 +179,55 @@ pub struct Account {
     pub days: Vec<DayCounter>,
 }
 
+impl Account {
+    /// Its totals of a class.
+    pub fn totals_of(&self, class: ClassNumber) -> Totals {
+        match self
+            .totals
+            .binary_search_by_key(&class, |(class, _)| *class)
+        {
+            Ok(index) => self.totals[index].1,
+            Err(_) => Totals::default(),
+        }
+    }
+
+    /// Its totals of a class, from now on kept.
+    pub(crate) fn totals_mut(&mut self, class: ClassNumber) -> &mut Totals {
+        let found = self
+            .totals
+            .binary_search_by_key(&class, |(class, _)| *class);
+        let index = found.unwrap_or_else(|index| {
+            self.totals.insert(index, (class, Totals::default()));
+            index
+        });
+        &mut self.totals[index].1
+    }
+
+    /// A live grant.
+    pub fn grant(&self, number: GrantNumber) -> Option<&Grant> {
+        let found = self
+            .grants
+            .binary_search_by_key(&number, |grant| grant.number);
+        found.ok().map(|index| &self.grants[index])
+    }
+
+    /// Where a gateway's open lease stands, or would.
+    pub(crate) fn lease_index(
+        &self,
+        gateway: GatewayNumber,
+        number: LeaseNumber,
+    ) -> Result<usize, usize> {
+        self.leases
+            .binary_search_by_key(&(gateway, number), |lease| (lease.gateway, lease.number))
+    }
+
+    /// A gateway's open lease.
+    pub fn lease(&self, gateway: GatewayNumber, number: LeaseNumber) -> Option<&OpenLease> {
+        let found = self.lease_index(gateway, number).ok();
+        found.map(|index| &self.leases[index])
+    }
+}
+
 /// An API key's leaf (table 6).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiKey {

@@ -104,7 +104,67 @@ pub struct Totals {
     pub loss: Sum,
 }
 
+/// A place in which issued tokens can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bucket {
+    Unvested,
+    Available,
+    Leased,
+    Spent,
+    Expired,
+    Revoked,
+    Surrendered,
+}
+
 impl Totals {
+    fn bucket(&mut self, bucket: Bucket) -> &mut Amount {
+        match bucket {
+            Bucket::Unvested => &mut self.unvested,
+            Bucket::Available => &mut self.available,
+            Bucket::Leased => &mut self.leased,
+            Bucket::Spent => &mut self.spent,
+            Bucket::Expired => &mut self.expired,
+            Bucket::Revoked => &mut self.revoked,
+            Bucket::Surrendered => &mut self.surrendered,
+        }
+    }
+
+    /// Moves tokens from one place to another; upholds I1.
+    ///
+    /// # Panics
+    /// If there are not as many: the caller has checked (I3).
+    pub(crate) fn shift(&mut self, from: Bucket, to: Bucket, amount: Amount) {
+        let source = self.bucket(from);
+        *source = source
+            .checked_sub(amount)
+            .expect("I3: nothing is taken that is not there");
+        let target = self.bucket(to);
+        *target = target
+            .checked_add(amount)
+            .expect("I1: no bucket holds more than was issued");
+    }
+
+    /// Adds newly issued tokens; upholds I1.
+    ///
+    /// # Panics
+    /// If `issued` leaves its range: the caller has checked.
+    pub(crate) fn issue(&mut self, to: Bucket, amount: Amount) {
+        let sum = |old: Amount| {
+            old.checked_add(amount)
+                .expect("issued sums are checked first")
+        };
+        self.issued = sum(self.issued);
+        let target = self.bucket(to);
+        *target = sum(*target);
+    }
+
+    /// Books a receipt; upholds I1 and I4.
+    pub(crate) fn charge(&mut self, cost: Amount, charged: Amount) {
+        self.shift(Bucket::Leased, Bucket::Spent, charged);
+        self.costs.add(cost);
+        self.loss.add(Amount(cost.0 - charged.0));
+    }
+
     /// I1 for these totals.
     pub fn are_conserved(&self) -> bool {
         let buckets = [

@@ -6,7 +6,10 @@
 //! There are no map types, and lists that are sets are sorted and checked on
 //! decode, so each value has exactly one encoding.
 
-use std::{fmt, ops::Deref};
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+};
 
 use bincode::Options;
 use serde::{
@@ -108,6 +111,18 @@ impl<T, const MAX: usize> List<T, MAX> {
     /// The items, by value.
     pub fn into_vec(self) -> Vec<T> {
         self.0
+    }
+
+    /// Drops the items that `keep` does not want.
+    pub fn retain(&mut self, keep: impl FnMut(&T) -> bool) {
+        self.0.retain(keep);
+    }
+}
+
+/// Items can be changed in place, their number cannot.
+impl<T, const MAX: usize> DerefMut for List<T, MAX> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.0
     }
 }
 

@@ -18,6 +18,8 @@
 //! Batch leaf = fixed part as hashed (54 bytes: version, kind, flags,
 //! gateway u32, journal u32, number u64, then as above) || H(detail).
 
+use std::sync::LazyLock;
+
 use crate::{
     hash::{Context, Hash},
     ids::{
@@ -297,6 +299,17 @@ pub fn batch_leaf(
     leaf[20..54].copy_from_slice(&fixed[4..]);
     leaf[54..].copy_from_slice(&detail_hash.0);
     leaf
+}
+
+static JOURNAL_KEY: LazyLock<[u8; 32]> = LazyLock::new(|| Context::Journal.key());
+
+/// The running hash of a journal after one more debit, from
+/// [`Hash::ZERO`]: keyed(before || hash of the batch leaf).
+pub fn journal_hash(before: &Hash, batch_leaf_hash: &Hash) -> Hash {
+    let mut both = [0; 64];
+    both[..32].copy_from_slice(&before.0);
+    both[32..].copy_from_slice(&batch_leaf_hash.0);
+    Hash(blake3::keyed_hash(&JOURNAL_KEY, &both).into())
 }
 
 #[cfg(test)]

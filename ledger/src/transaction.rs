@@ -206,11 +206,21 @@ impl Transaction {
         codec::decode(bytes, MAX_TRANSACTION_BYTES)
     }
 
+    /// Bytes of its canonical encoding.
+    pub fn encoded_len(&self) -> usize {
+        3 * 8 + self.body.len() + self.signatures.len() * 64 + self.payload.len()
+    }
+
     /// The leaf under the block's transactions root: id, hash of the encoded
     /// signatures, hash of the payload; 96 bytes.
     pub fn leaf(&self) -> [u8; 96] {
+        self.leaf_of(&self.id())
+    }
+
+    /// The same, with the id already known.
+    pub(crate) fn leaf_of(&self, id: &TransactionId) -> [u8; 96] {
         let mut leaf = [0; 96];
-        leaf[..32].copy_from_slice(&self.id().0);
+        leaf[..32].copy_from_slice(&id.0);
         leaf[32..64].copy_from_slice(&Context::Signatures.hash(&codec::encode(&self.signatures)).0);
         leaf[64..].copy_from_slice(&Context::Payload.hash(&self.payload).0);
         leaf

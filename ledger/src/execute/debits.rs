@@ -1,0 +1,323 @@
+//! Debits: a batch of signed statements of what was served, read in place.
+//! Upholds I3 (a lease's remainder bounds what is charged), I4 (the price is
+//! computed here) and I5 (only the journal's next number is taken, and no
+//! well-formed one is refused).
+//!
+//! A debit is refused, and its batch with it, only for what cannot change
+//! later; in this order: form, lease above the gateway's last, account,
+//! class, API key unknown or unlike the open lease's, price table, model,
+//! usage. Everything else is an outcome:
+//!
+//! ```text
+//! cost     = price(usage, fee)
+//! payable  = cost - what the fee is above the class's largest
+//! charged  = min(payable, limit, lease's remainder; 0 if it is closed)
+//! loss     = cost - charged
+//! ```
+
+use super::{Call, Draft, draft::has_room};
+use crate::{
+    account::{Account, OpenLease, Recall},
+    action::Debits,
+    debit::{
+        DEBIT_VERSION, DETAIL_BYTES, Detail, FIXED_BYTES, Fixed, Flags, KIND_REQUEST, Position,
+        RECORD_BYTES, batch_leaf, journal_hash,
+    },
+    entry::{Entry, Receipt},
+    gateway::Gateway,
+    hash::{Context, Hash},
+    ids::{AccountNumber, Amount, ClassNumber, DebitNumber, GatewayNumber, TableVersion},
+    merkle::{self, Frontier},
+    reason::Reason,
+};
+
+/// A debit as it is executed.
+struct Served<'r> {
+    position: Position,
+    fixed: Fixed,
+    detail: &'r Detail,
+    detail_hash: Hash,
+}
+
+fn split(record: &[u8; RECORD_BYTES]) -> (&[u8; FIXED_BYTES], &[u8; DETAIL_BYTES]) {
+    let (fixed, detail) = record.split_at(FIXED_BYTES);
+    (
+        fixed.try_into().expect("split at its length"),
+        detail.try_into().expect("the rest of a record"),
+    )
+}
+
+fn records(payload: &[u8]) -> impl Iterator<Item = &[u8; RECORD_BYTES]> {
+    let (records, _) = payload.as_chunks();
+    records.iter()
+}
+
+/// What a batch commits to, and what journal and receipts need of it.
+struct Hashed {
+    root: Hash,
+    journal: Hash,
+    details: Vec<Hash>,
+}
+
+fn hash_batch(start: Position, journal: Hash, payload: &[u8]) -> Hashed {
+    let mut batch = Frontier::new();
+    let mut journal = journal;
+    let mut details = Vec::with_capacity(payload.len() / RECORD_BYTES);
+    let mut position = start;
+    for record in records(payload) {
+        let (fixed, detail) = split(record);
+        let detail = Context::Detail.hash(detail);
+        let leaf = merkle::leaf_hash(&batch_leaf(&position, fixed, &detail));
+        journal = journal_hash(&journal, &leaf);
+        batch.append(leaf);
+        details.push(detail);
+        position.number.0 += 1;
+    }
+    Hashed {
+        root: batch.root(),
+        journal,
+        details,
+    }
+}
+
+impl Draft<'_> {
+    pub(super) fn debits(&mut self, call: &Call<'_>, action: &Debits) -> Result<(), Reason> {
+        let number = self.author_gateway(call)?;
+        let mut gateway = *self.gateway(number)?;
+        journal_is_open(&gateway, action)?;
+        let last = gateway.last_debit.0;
+        if Some(action.first.0) != last.checked_add(1) {
+            return Err(Reason::DebitNotNext);
+        }
+        let last = last.checked_add(u64::from(action.count));
+        let last = last.ok_or(Reason::TableFull)?;
+        let mut position = first_position(number, action);
+        let hashed = hash_batch(position, gateway.journal_hash, call.payload);
+        if hashed.root != action.root {
+            return Err(Reason::DebitRoot);
+        }
+        if self.steps_left {
+            let pairs: Vec<(AccountNumber, ClassNumber)> = records(call.payload)
+                .map(|record| Fixed::read(split(record).0))
+                .map(|fixed| (fixed.account, fixed.class))
+                .collect();
+            self.run_steps_of(pairs);
+        }
+        self.entries.reserve(hashed.details.len());
+        for (record, detail_hash) in records(call.payload).zip(hashed.details) {
+            let (fixed, detail) = split(record);
+            let served = Served {
+                position,
+                fixed: Fixed::read(fixed),
+                detail: &Detail::read(detail),
+                detail_hash,
+            };
+            let receipt = self.debit(&mut gateway, &served)?;
+            self.entries.push(Entry::Receipt(receipt));
+            position.number.0 += 1;
+        }
+        gateway.last_debit = DebitNumber(last);
+        gateway.journal_hash = hashed.journal;
+        *self.gateway_mut(number) = gateway;
+        Ok(())
+    }
+
+    /// Whether a Lease or Debits is admitted ahead of its number, because
+    /// those between may be on their way. Who signed is known by then.
+    pub(super) fn is_ahead(&self, call: &Call<'_>) -> Result<bool, Reason> {
+        let Ok(number) = self.author_gateway(call) else {
+            return Ok(false);
+        };
+        let gateway = self.gateway(number)?;
+        match &call.body.action {
+            crate::action::Action::Lease(lease) => Ok(lease.journal == gateway.journal
+                && gateway.journal.0 > 0
+                && lease.number.0 > gateway.last_lease.0.saturating_add(1)),
+            crate::action::Action::Debits(debits) => {
+                journal_is_open(gateway, debits)?;
+                if debits.first.0 <= gateway.last_debit.0.saturating_add(1) {
+                    return Ok(false);
+                }
+                debits
+                    .first
+                    .0
+                    .checked_add(u64::from(debits.count))
+                    .ok_or(Reason::TableFull)?;
+                let start = first_position(number, debits);
+                let hashed = hash_batch(start, Hash::ZERO, call.payload);
+                if hashed.root == debits.root {
+                    Ok(true)
+                } else {
+                    Err(Reason::DebitRoot)
+                }
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// One debit's receipt, and its effects but on the gateway's leaf.
+    fn debit(&mut self, gateway: &mut Gateway, served: &Served<'_>) -> Result<Receipt, Reason> {
+        let Served {
+            position,
+            ref fixed,
+            detail,
+            detail_hash,
+        } = *served;
+        has_form(fixed)?;
+        if fixed.lease > gateway.last_lease {
+            return Err(Reason::LeaseAhead);
+        }
+        let account = self.accounts.get_mut(fixed.account.0);
+        let account = account.ok_or(Reason::UnknownAccount)?;
+        has_room(account)?;
+        let class = self.classes.get_mut(u32::from(fixed.class.0));
+        let class = class.ok_or(Reason::UnknownClass)?;
+        let api_key = self.api_keys.get(fixed.api_key.0);
+        let api_key = api_key.ok_or(Reason::UnknownApiKey)?;
+        let index = account.lease_index(position.gateway, fixed.lease).ok();
+        let open = index.map(|index| &account.leases[index]);
+        match open {
+            Some(lease) if lease.class != fixed.class || lease.api_key != fixed.api_key => {
+                return Err(Reason::LeaseMismatch);
+            }
+            Some(_) => (),
+            // Open, then, under another account?
+            None => {
+                let key = (position.gateway, fixed.lease);
+                let owner = match self.leases.get(&key) {
+                    Some(changed) => *changed,
+                    None => self.base.index.leases.get(&key).copied(),
+                };
+                if owner.is_some() {
+                    return Err(Reason::LeaseMismatch);
+                }
+            }
+        }
+        let oldest = open.map_or(TableVersion(1), |lease| lease.table);
+        if !(oldest..=self.chain.table).contains(&detail.table) {
+            return Err(Reason::UnknownTable);
+        }
+        let table = self.prices.get(detail.table.0 - 1);
+        let table = table.expect("versions up to the one in force exist");
+        let model = table.model(detail.model).ok_or(Reason::UnknownModel)?;
+        let cost = model.cost(&detail.usage, fixed.fee);
+        let cost = cost.map_err(|_| Reason::UsageForm)?;
+
+        let excess = fixed.fee.saturating_sub(class.rules.max_fee);
+        let payable = Amount(cost.0 - excess.0);
+        let remaining = open.map_or(Amount::ZERO, OpenLease::remaining);
+        let charged = payable.min(fixed.limit).min(remaining);
+        let buys = class.rules.buys(detail.model)
+            && (api_key.models.is_empty() || api_key.models.binary_search(&detail.model).is_ok());
+        let flags = fixed
+            .flags
+            .with(if charged < payable {
+                Flags::CAPPED
+            } else {
+                Flags::default()
+            })
+            .with(lease_flags(open))
+            .with(if buys {
+                Flags::default()
+            } else {
+                Flags::CLASS_RULE
+            });
+
+        if let Some(index) = index
+            && charged > Amount::ZERO
+        {
+            spend(account, index, charged);
+            gateway.open.0 -= charged.0;
+            let api_key = self.api_keys.get_mut(fixed.api_key.0);
+            let api_key = api_key.expect("looked up above");
+            api_key.leased.0 -= charged.0;
+            api_key.spent.0 += charged.0;
+        }
+        account.totals_mut(fixed.class).charge(cost, charged);
+        class.totals.charge(cost, charged);
+        gateway.loss.add(Amount(cost.0 - charged.0));
+        account.entries += 1;
+        Ok(Receipt {
+            flags,
+            height: self.height,
+            account: fixed.account,
+            entry: account.entries,
+            position,
+            class: fixed.class,
+            cost,
+            charged,
+            detail: detail_hash,
+        })
+    }
+}
+
+fn first_position(gateway: GatewayNumber, action: &Debits) -> Position {
+    Position {
+        gateway,
+        journal: action.journal,
+        number: action.first,
+    }
+}
+
+fn journal_is_open(gateway: &Gateway, action: &Debits) -> Result<(), Reason> {
+    if action.journal != gateway.journal || gateway.journal.0 == 0 {
+        return Err(Reason::JournalNotCurrent);
+    }
+    if gateway.suspended && gateway.open_leases == 0 {
+        return Err(Reason::SuspendedAndClosed);
+    }
+    Ok(())
+}
+
+fn has_form(fixed: &Fixed) -> Result<(), Reason> {
+    let known = fixed.version == DEBIT_VERSION
+        && fixed.kind == KIND_REQUEST
+        && Flags::FROM_GATEWAY.has(fixed.flags);
+    if known {
+        Ok(())
+    } else {
+        Err(Reason::DebitForm)
+    }
+}
+
+/// What the ledger remarks about a lease; `None`: it is closed.
+fn lease_flags(open: Option<&OpenLease>) -> Flags {
+    let Some(lease) = open else {
+        return Flags::LATE;
+    };
+    let mut flags = Flags::default();
+    if lease.ended.is_some() {
+        flags = flags.with(Flags::LATE);
+    }
+    if lease.recall != Recall::No {
+        flags = flags.with(Flags::AFTER_RECALL);
+    }
+    flags
+}
+
+/// Takes `charged` from a lease's parts in their order, and from the grants
+/// behind them.
+fn spend(account: &mut Account, lease: usize, charged: Amount) {
+    let mut rest = charged.0;
+    let mut emptied = false;
+    for at in 0..account.leases[lease].parts.len() {
+        let part = &mut account.leases[lease].parts[at];
+        let amount = rest.min(part.amount.0);
+        part.amount.0 -= amount;
+        rest -= amount;
+        emptied |= part.amount == Amount::ZERO;
+        let number = part.grant;
+        let grant = account.grant_mut(number);
+        let grant = grant.expect("I3: a grant lives as long as a lease holds some of it");
+        grant.leased.0 -= amount;
+        account.drop_if_empty(number);
+        if rest == 0 {
+            break;
+        }
+    }
+    assert!(rest == 0, "I3: no more is charged than the lease holds");
+    if emptied {
+        let parts = &mut account.leases[lease].parts;
+        parts.retain(|part| part.amount > Amount::ZERO);
+    }
+}

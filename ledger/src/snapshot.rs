@@ -1,0 +1,133 @@
+//! Snapshots: a whole state in one canonical piece of bytes.
+//!
+//! ```text
+//! version u8 | chain id 32 | header (option) | log frontier | leaves of all
+//! tables, live ids with them | blake3 derive_key("tally v1 snapshot", all
+//! before) 32
+//! ```
+//!
+//! What is derived from the leaves is rebuilt. Reading checks the hash (the
+//! file is whole), the genesis (it is this chain's), and that state root and
+//! log root are those of the header. Whether that header is certified is the
+//! caller's to check: only then is a foreign snapshot to be believed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    block::Header,
+    codec::{self, DecodeError},
+    crypto::ChainId,
+    genesis::Genesis,
+    hash::Context,
+    merkle::Frontier,
+    state::{IdBucket, Leaves, State, ids::BUCKETS},
+};
+
+/// Version of the layout.
+pub const SNAPSHOT_VERSION: u8 = 1;
+
+/// Why a snapshot cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// Cut short or damaged.
+    #[error("the snapshot's hash does not match its content")]
+    Damaged,
+    /// Another layout.
+    #[error("snapshot version {0}, this program knows {SNAPSHOT_VERSION}")]
+    Version(u8),
+    /// Not canonical.
+    #[error("the snapshot does not decode: {0}")]
+    Decode(#[from] DecodeError),
+    /// Of another genesis.
+    #[error("the snapshot is of chain {0}")]
+    OtherChain(ChainId),
+    /// The content is not what its header says.
+    #[error("the snapshot's {0} is not its header's")]
+    Roots(&'static str),
+}
+
+/// What a snapshot stores, after version and chain id.
+type Content<'a> = (&'a Option<Header>, &'a Frontier, &'a Leaves);
+
+/// The same, owned.
+#[derive(Serialize, Deserialize)]
+struct Read {
+    header: Option<Header>,
+    log: Frontier,
+    leaves: Leaves,
+}
+
+impl State {
+    /// The whole state as bytes; equal states give equal bytes.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let mut bytes = vec![SNAPSHOT_VERSION];
+        bytes.extend_from_slice(&self.chain.0.0);
+        let content: Content<'_> = (&self.header, &self.log, &self.leaves);
+        bytes.extend_from_slice(&codec::encode(&content));
+        let hash = Context::Snapshot.hash(&bytes);
+        bytes.extend_from_slice(&hash.0);
+        bytes
+    }
+
+    /// Reads what [`State::snapshot`] wrote, of the chain that starts with
+    /// `genesis`.
+    pub fn from_snapshot(genesis: &Genesis, bytes: &[u8]) -> Result<State, SnapshotError> {
+        let (body, hash) = bytes
+            .split_last_chunk::<32>()
+            .ok_or(SnapshotError::Damaged)?;
+        if Context::Snapshot.hash(body).0 != *hash {
+            return Err(SnapshotError::Damaged);
+        }
+        let (version, rest) = body.split_first().ok_or(SnapshotError::Damaged)?;
+        if *version != SNAPSHOT_VERSION {
+            return Err(SnapshotError::Version(*version));
+        }
+        let (chain, content) = rest
+            .split_first_chunk::<32>()
+            .ok_or(SnapshotError::Damaged)?;
+        let chain = ChainId(crate::hash::Hash(*chain));
+        if chain != genesis.chain() {
+            return Err(SnapshotError::OtherChain(chain));
+        }
+        let Read {
+            header,
+            log,
+            mut leaves,
+        } = codec::decode(content, content.len())?;
+        if leaves.buckets.len() != BUCKETS {
+            return Err(SnapshotError::Roots("table of ids"));
+        }
+        for (slot, bucket) in (0..).zip(&mut leaves.buckets) {
+            bucket.rebuild();
+            let placed = bucket.leaf == IdBucket::default() || IdBucket::slot(bucket.hour) == slot;
+            if !placed {
+                return Err(SnapshotError::Roots("table of ids"));
+            }
+        }
+        let state = State::assemble(chain, genesis.time, header, log, leaves);
+        state.matches_header(genesis)?;
+        Ok(state)
+    }
+
+    /// Compares roots with the header's, or with the genesis's state.
+    fn matches_header(&self, genesis: &Genesis) -> Result<(), SnapshotError> {
+        let (state_root, log_size, log_root) = match &self.header {
+            Some(header) => (header.state_root, header.log_size, header.log_root),
+            None => {
+                let start = State::genesis(genesis).map_err(|_| SnapshotError::Roots("genesis"))?;
+                (start.state_root(), start.log.size(), start.log.root())
+            }
+        };
+        let chain = self.header.map_or(self.chain, |header| header.chain);
+        if chain != self.chain {
+            return Err(SnapshotError::OtherChain(chain));
+        }
+        if self.state_root() != state_root {
+            return Err(SnapshotError::Roots("state root"));
+        }
+        if (self.log.size(), self.log.root()) != (log_size, log_root) {
+            return Err(SnapshotError::Roots("log root"));
+        }
+        Ok(())
+    }
+}
