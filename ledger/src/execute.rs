@@ -268,7 +268,6 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn start(state: &'a State, time: Time) -> Self {
         let mut draft = Draft::new(state, time);
-        draft.chain.table = crate::ids::TableVersion(state.price_tables().len() as u32);
         draft.run_due_steps();
         Run {
             draft,

@@ -8,4 +8,3 @@
 
 pub mod config;
 pub mod home;
-pub mod storage;

@@ -4,4 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+pub mod compare;
 pub mod oracle;
+pub mod rfc9162;
+pub mod world;

@@ -63,11 +63,16 @@ pub(crate) struct Draft<'a> {
 impl<'a> Draft<'a> {
     pub(crate) fn new(base: &'a State, now: Time) -> Self {
         let leaves = &base.leaves;
+        // The last price table is in force from the block after its own.
+        let chain = Chain {
+            table: TableVersion(base.price_tables().len() as u32),
+            ..leaves.chain
+        };
         Draft {
             base,
             height: Height(base.height().0 + 1),
             now,
-            chain: leaves.chain,
+            chain,
             parameters: leaves.parameters,
             persons: Overlay::new(&leaves.persons),
             accounts: Overlay::new(&leaves.accounts),
@@ -84,7 +89,7 @@ impl<'a> Draft<'a> {
             used_list: Vec::new(),
             entries: Vec::new(),
             steps_left: false,
-            saved: (leaves.chain, leaves.parameters, 0),
+            saved: (chain, leaves.parameters, 0),
         }
     }
 

@@ -105,8 +105,7 @@ fn rows_table(rows: &[Value]) -> String {
     lines.iter().map(line).collect()
 }
 
-/// A value in one cell.
-pub(crate) fn cell(value: &Value) -> String {
+fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),

@@ -29,6 +29,9 @@ impl Oracle {
         if !listed {
             faults.push(Reason::SignerList);
         }
+        if !request.counted {
+            faults.push(Reason::SignatureCount);
+        }
         if !request.signers.iter().all(|signer| self.exists(*signer)) {
             faults.push(Reason::UnknownSigner);
         } else if !request.signed {

@@ -203,6 +203,8 @@ pub struct Request {
     pub signers: Vec<Author>,
     /// Whether each signature verifies under the signer's present key.
     pub signed: bool,
+    /// Whether there is one signature per signer.
+    pub counted: bool,
     /// The author's id.
     pub id: [u8; 16],
     /// First clock hour at which it is no longer valid.

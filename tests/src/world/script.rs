@@ -1,0 +1,54 @@
+//! Scripts: what proptest makes, shrinks and prints. Words only; what they
+//! mean depends on the world in which they are played.
+
+use proptest::{collection::vec, prelude::*};
+
+/// One transaction to be written.
+#[derive(Debug, Clone)]
+pub struct Op {
+    /// Which action, by weight.
+    pub kind: u8,
+    /// Honest below 192; above, something may be wrong with it.
+    pub mood: u8,
+    /// All further choices.
+    pub words: [u32; 5],
+}
+
+/// One block to be made.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How long after the one before.
+    pub wait: (u8, u32),
+    /// Its candidates.
+    pub ops: Vec<Op>,
+    /// What else to check after it.
+    pub checks: u8,
+}
+
+/// A world and what happens in it.
+#[derive(Debug, Clone)]
+pub struct Script {
+    /// Choices of the genesis.
+    pub genesis: [u32; 4],
+    /// The blocks.
+    pub blocks: Vec<Plan>,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    (any::<u8>(), any::<u8>(), any::<[u32; 5]>()).prop_map(|(kind, mood, words)| Op {
+        kind,
+        mood,
+        words,
+    })
+}
+
+fn plan(most: usize) -> impl Strategy<Value = Plan> {
+    (any::<(u8, u32)>(), vec(op(), 0..=most), any::<u8>())
+        .prop_map(|(wait, ops, checks)| Plan { wait, ops, checks })
+}
+
+/// Scripts of so many blocks with at most so many transactions each.
+pub fn scripts(blocks: usize, transactions: usize) -> impl Strategy<Value = Script> {
+    let plans = vec(plan(transactions), blocks / 2..=blocks);
+    (any::<[u32; 4]>(), plans).prop_map(|(genesis, blocks)| Script { genesis, blocks })
+}
