@@ -1,17 +1,34 @@
 //! The command line: nouns, then verbs. Each file is one noun; commands that
 //! need no node never open a connection, and bad input changes nothing.
 
+mod account;
 mod args;
+mod audit;
+mod batch;
+mod class;
+mod client;
 mod clock;
+mod entry;
 mod exit;
+mod gateway_key;
 mod genesis;
 mod genesis_config;
+mod grant;
+mod init;
+mod key;
 mod keypair;
 mod keys;
 mod mock_engine;
+mod names;
 mod output;
+mod parameter;
 mod price;
+mod receipt;
+mod role;
+mod status;
 mod stop;
+mod submit;
+mod testnet;
 mod tx;
 mod tx_file;
 mod validator_file;
@@ -25,7 +42,7 @@ use output::Format;
 
 /// Tally, a permissioned ledger of compute tokens
 #[derive(Debug, Parser)]
-#[command(version, after_help = exit::TABLE, propagate_version = true, max_term_width = 100)]
+#[command(version, after_help = exit::TABLE, max_term_width = 100)]
 struct Cli {
     /// How to print results
     #[arg(long, global = true, value_enum, default_value_t)]
@@ -36,6 +53,46 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Make a validator's home: keys, configuration and a public file
+    #[command(
+        after_help = "Example:\n  tally init --home v0 --name v0 --address 10.0.0.1 \
+        --owner ann.pub\n\nNext: hand HOME/validator.pub to the others, make the genesis, then \
+        `tally join`."
+    )]
+    Init(init::Init),
+    /// Put the genesis and the other validators' addresses into a home
+    #[command(
+        after_help = "Example:\n  tally join --home v0 --genesis genesis.json \
+        --hash $(tally genesis show genesis.json --format json | jq -r .hash) \\\n      \
+        --validator v1.pub v2.pub v3.pub"
+    )]
+    Join(init::Join),
+    /// Make all homes and keys of a chain at once, for trials only
+    #[command(after_help = "Example:\n  tally testnet trial --validators 4 --base-port 26650")]
+    Testnet(testnet::Testnet),
+    /// How each validator is, and what to do
+    #[command(after_help = "Example:\n  tally status --node 127.0.0.1:26650 \
+        --also 127.0.0.1:26654 --also 127.0.0.1:26658\n\n\
+        Exit code 0: healthy, 8: degraded, 9: not final.")]
+    Status(status::Status),
+    #[command(subcommand)]
+    Account(account::AccountCommand),
+    #[command(subcommand)]
+    Grant(grant::GrantCommand),
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    #[command(subcommand)]
+    Receipt(receipt::ReceiptCommand),
+    #[command(subcommand)]
+    Entry(entry::EntryCommand),
+    #[command(subcommand)]
+    Role(role::RoleCommand),
+    #[command(subcommand)]
+    Class(class::ClassCommand),
+    #[command(subcommand)]
+    Parameter(parameter::ParameterCommand),
+    #[command(subcommand)]
+    GatewayKey(gateway_key::GatewayKeyCommand),
     #[command(subcommand)]
     Genesis(genesis::GenesisCommand),
     #[command(subcommand)]
@@ -52,6 +109,19 @@ enum Command {
 impl Command {
     fn run(self, format: Format) -> anyhow::Result<Exit> {
         match self {
+            Command::Init(init) => init.run(format),
+            Command::Join(join) => join.run(format),
+            Command::Testnet(testnet) => testnet.run(format),
+            Command::Status(status) => status.run(format),
+            Command::Account(command) => command.run(format),
+            Command::Grant(command) => command.run(format),
+            Command::Key(command) => command.run(format),
+            Command::Receipt(command) => command.run(format),
+            Command::Entry(command) => command.run(format),
+            Command::Role(command) => command.run(format),
+            Command::Class(command) => command.run(format),
+            Command::Parameter(command) => command.run(format),
+            Command::GatewayKey(command) => command.run(format),
             Command::Genesis(command) => command.run(format),
             Command::Keypair(command) => command.run(format),
             Command::Tx(command) => command.run(format),

@@ -105,7 +105,8 @@ fn rows_table(rows: &[Value]) -> String {
     lines.iter().map(line).collect()
 }
 
-fn cell(value: &Value) -> String {
+/// A value in one cell.
+pub(crate) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),

@@ -7,14 +7,21 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde_json::{Value, json};
 use tally_ledger::{
-    ids::Amount,
+    action::Action,
+    genesis::Genesis,
+    ids::{Amount, TableVersion},
     price::{Model, PriceTable, Usage},
+    tree::Table,
 };
+use tally_proto::v1::GetStatusRequest;
 
 use super::{
-    args::{parse_amount, parse_count},
+    args::{GenesisArg, parse_amount, parse_count, runtime},
+    client::{NodeArg, failure},
     exit::Exit,
+    genesis_config::{ModelConfig, price_table},
     output::{self, Format},
+    submit::SubmitArgs,
 };
 
 /// Price tables and quotes
@@ -24,6 +31,50 @@ pub(crate) enum PriceCommand {
     #[command(after_help = "Example:\n  tally price quote --genesis genesis.json \
         --model tally-base --count input=1200 --count cached_input=1000 --count output=300")]
     Quote(Quote),
+    /// Print the price table in force, proven by the validators' signatures
+    #[command(after_help = "Example:\n  tally price show --genesis genesis.json")]
+    Show(Show),
+    /// Set the next version of the price table (admins sign)
+    #[command(after_help = SET_EXAMPLE)]
+    Set(Set),
+}
+
+const SET_EXAMPLE: &str = "\
+Example:
+  tally price set --models prices.toml --genesis genesis.json \\
+      --key admin-0.key --key admin-1.key
+
+The file holds all models, as [[model]] of `tally genesis example`. The table
+is in force from the block after its own.";
+
+/// Arguments of `price show`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Show {
+    /// Version; absent: the one in force
+    #[arg(long)]
+    version: Option<u32>,
+    #[command(flatten)]
+    genesis: GenesisArg,
+    #[command(flatten)]
+    node: NodeArg,
+}
+
+/// Arguments of `price set`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Set {
+    /// File with all models
+    #[arg(long, value_name = "FILE")]
+    models: PathBuf,
+    #[command(flatten)]
+    submit: SubmitArgs,
+}
+
+/// A file of models.
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ModelsFile {
+    #[serde(rename = "model")]
+    models: Vec<ModelConfig>,
 }
 
 /// Arguments of `price quote`.
@@ -56,8 +107,63 @@ impl PriceCommand {
     pub(crate) fn run(self, format: Format) -> anyhow::Result<Exit> {
         match self {
             PriceCommand::Quote(quote) => quote.run(format),
+            PriceCommand::Show(show) => show.run(format),
+            PriceCommand::Set(set) => set.run(format),
         }
     }
+}
+
+impl Show {
+    fn run(self, format: Format) -> anyhow::Result<Exit> {
+        let genesis = self.genesis.read()?;
+        let table = read_table(&genesis, &self.node, self.version)?;
+        match format {
+            Format::Table => output::print(format, &rows(&table))?,
+            Format::Json => output::print(format, &table)?,
+        }
+        Ok(Exit::Done)
+    }
+}
+
+impl Set {
+    fn run(self, format: Format) -> anyhow::Result<Exit> {
+        let at = || format!("prices {}", self.models.display());
+        let text = std::fs::read_to_string(&self.models).with_context(at)?;
+        let file: ModelsFile = toml::from_str(&text).with_context(at)?;
+        let genesis = self.submit.sign.genesis.read()?;
+        let now = read_table(&genesis, &self.submit.wait.node, None)?;
+        let next = TableVersion(now.version.0 + 1);
+        let table = price_table(next, &file.models).with_context(at)?;
+        self.submit.run(format, Action::SetPriceTable(table))
+    }
+}
+
+/// A price table of the state, proven; the last version if none is named.
+/// Leaf n holds version n + 1.
+fn read_table(
+    genesis: &Genesis,
+    node: &NodeArg,
+    version: Option<u32>,
+) -> anyhow::Result<PriceTable> {
+    runtime()?.block_on(async {
+        let mut client = node.connect().await?;
+        let version = match version {
+            Some(version) => version,
+            None => {
+                let status = client.ledger.get_status(GetStatusRequest {}).await;
+                status.map_err(|e| failure(&e))?.into_inner().table
+            }
+        };
+        let number = version.checked_sub(1).context("versions count from 1")?;
+        let (_, table): (_, PriceTable) = client
+            .state(genesis, Table::PriceTables, number, "price table at index")
+            .await?;
+        anyhow::ensure!(
+            table.version.0 == version,
+            "the node showed another version"
+        );
+        Ok(table)
+    })
 }
 
 impl Quote {

@@ -2,11 +2,12 @@
 //! into the genesis and into their own lists of peers. Nothing in it is
 //! secret.
 
-use std::{fs, path::Path};
+use std::{fs, net::SocketAddr, path::Path};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tally_ledger::crypto::PublicKey;
+use tally_node::config::Peer;
 
 use super::keys::write_new_file;
 
@@ -16,13 +17,15 @@ use super::keys::write_new_file;
 pub(crate) struct ValidatorFile {
     /// A name for people, in logs and metrics.
     pub(crate) name: String,
-    /// Where the other validators reach it, `host:port`.
-    pub(crate) address: String,
+    /// Where the other validators reach its consensus.
+    pub(crate) consensus: SocketAddr,
+    /// Where the other validators hand it transactions.
+    pub(crate) gossip: SocketAddr,
     /// Signs votes and proposals.
     pub(crate) consensus_key: PublicKey,
     /// Signs checkpoints of the log.
     pub(crate) checkpoint_key: PublicKey,
-    /// Identity of the transport.
+    /// Identity of the transports.
     pub(crate) network_key: PublicKey,
     /// The person who owns the machine.
     pub(crate) owner_key: PublicKey,
@@ -43,5 +46,15 @@ impl ValidatorFile {
             toml::to_string(self)?
         );
         write_new_file(path, text.as_bytes(), 0o644)
+    }
+
+    /// As the other validators' configurations list it.
+    pub(crate) fn peer(&self) -> Peer {
+        Peer {
+            name: self.name.clone(),
+            network_key: self.network_key,
+            consensus: self.consensus,
+            gossip: self.gossip,
+        }
     }
 }

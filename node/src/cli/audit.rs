@@ -1,0 +1,132 @@
+//! `tally receipt audit`: from a folder of receipt and state files and the
+//! genesis alone, that nothing is missing, doubled or altered, and that the
+//! sums are the ledger's own. The checks themselves are in the ledger's
+//! `audit`.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use tally_ledger::{
+    audit::{Audit, AuditReport, ClassReport},
+    ids::Amount,
+    receipt::{PriceCheck, ReceiptFile},
+    state_file::StateFile,
+};
+
+use super::{
+    args::GenesisArg,
+    exit::{Exit, Failure},
+    output::{self, Format},
+};
+
+/// Example of the command.
+pub(crate) const EXAMPLE: &str = "\
+Example:
+  tally receipt audit receipts/ --genesis genesis.json
+
+The folder holds *.receipt files, and *.state files of every class (and of the
+gateways) at one height. Nothing else is read: no node, no network.";
+
+/// Ending of receipt files.
+pub(crate) const RECEIPT: &str = "receipt";
+/// Ending of state files.
+pub(crate) const STATE: &str = "state";
+
+/// Arguments of `receipt audit`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AuditArgs {
+    /// Folder with the files
+    dir: PathBuf,
+    #[command(flatten)]
+    genesis: GenesisArg,
+}
+
+/// Files of a folder with an ending, in the order of their names.
+fn files(dir: &Path, ending: &str) -> anyhow::Result<BTreeSet<PathBuf>> {
+    let at = || format!("folder {}", dir.display());
+    let mut files = BTreeSet::new();
+    for entry in fs::read_dir(dir).with_context(at)? {
+        let path = entry.with_context(at)?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == ending)
+        {
+            files.insert(path);
+        }
+    }
+    Ok(files)
+}
+
+impl AuditArgs {
+    /// Runs the command.
+    pub(crate) fn run(self, format: Format) -> anyhow::Result<Exit> {
+        let genesis = self.genesis.read()?;
+        let mut audit = Audit::new(&genesis)?;
+        let mut exact = 0u64;
+        for path in files(&self.dir, STATE)? {
+            let bytes = read(&path)?;
+            let file = StateFile::decode(&bytes).map_err(|e| invalid(&path, e))?;
+            audit.state(&file).map_err(|e| invalid(&path, e))?;
+        }
+        for path in files(&self.dir, RECEIPT)? {
+            let bytes = read(&path)?;
+            let file = ReceiptFile::decode(&bytes).map_err(|e| invalid(&path, e))?;
+            let verified = audit.receipt(&file).map_err(|e| invalid(&path, e))?;
+            exact += u64::from(verified.price == PriceCheck::Exact);
+        }
+        let report = audit.finish().map_err(|e| invalid(&self.dir, e))?;
+        output::print(format, &describe(&report, exact))?;
+        Ok(Exit::Done)
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+fn invalid(path: &Path, error: impl std::fmt::Display) -> anyhow::Error {
+    Failure::new(Exit::Invalid, format!("{}: {error}", path.display()))
+}
+
+fn amount(sum: u128) -> Value {
+    u64::try_from(sum).map_or_else(|_| json!(sum.to_string()), |sum| json!(Amount(sum)))
+}
+
+fn describe(report: &AuditReport, exact: u64) -> Value {
+    let class = |class: &ClassReport| {
+        json!({
+            "class": class.number,
+            "name": class.name,
+            "receipts": class.sums.receipts,
+            "cost": amount(class.sums.cost),
+            "charged": amount(class.sums.charged),
+            "loss": amount(class.sums.loss),
+            "issued": class.totals.issued,
+            "available": class.totals.available,
+            "leased": class.totals.leased,
+            "spent": class.totals.spent,
+        })
+    };
+    let journals = report.journals.iter().map(|journal| {
+        json!({
+            "gateway": journal.gateway,
+            "journal": journal.journal,
+            "debits": journal.last,
+            "end proven": journal.end_proven,
+        })
+    });
+    json!({
+        "verified at height": report.header.height,
+        "log entries": report.header.log_size,
+        "receipts": report.receipts,
+        "price recomputed exactly": exact,
+        "every debit once (I5), sums equal the state's, buckets add up (I1)": "yes",
+        "classes": report.classes.iter().map(class).collect::<Vec<_>>(),
+        "journals": journals.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,186 @@
+//! Talking to a node: the address, TLS, and what its errors mean for the
+//! exit code.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use tally_ledger::{codec, genesis::Genesis, ids::Height, state_file::StateFile, tree::Table};
+use tally_proto::{
+    Problem,
+    v1::{
+        self, audit_service_client::AuditServiceClient, ledger_service_client::LedgerServiceClient,
+    },
+};
+use tonic::{
+    Code, Status,
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+};
+
+use super::exit::{Exit, Failure};
+
+/// Largest answer that is read.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// Which node to ask.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct NodeArg {
+    /// Node to talk to
+    #[arg(
+        long,
+        env = "TALLY_NODE",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:26650"
+    )]
+    pub(crate) node: String,
+    /// Certificate that the node's TLS must lead to; needed beyond loopback
+    #[arg(long, env = "TALLY_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+}
+
+/// A connection to a node.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    /// Writing.
+    pub(crate) ledger: LedgerServiceClient<Channel>,
+    /// Reading.
+    pub(crate) audit: AuditServiceClient<Channel>,
+}
+
+impl NodeArg {
+    /// A node at an address without TLS.
+    pub(crate) fn plain(address: impl ToString) -> Self {
+        NodeArg {
+            node: address.to_string(),
+            ca: None,
+        }
+    }
+
+    fn endpoint(&self) -> anyhow::Result<Endpoint> {
+        let wrong = || {
+            let node = &self.node;
+            Failure::new(
+                Exit::Usage,
+                format!("`{node}` is no address such as 127.0.0.1:26650"),
+            )
+        };
+        let uri = match (self.node.contains("://"), &self.ca) {
+            (true, _) => self.node.clone(),
+            (false, None) => format!("http://{}", self.node),
+            (false, Some(_)) => format!("https://{}", self.node),
+        };
+        let endpoint = Endpoint::from_shared(uri).map_err(|_| wrong())?;
+        let endpoint = endpoint
+            .connect_timeout(Duration::from_secs(5))
+            .http2_keep_alive_interval(Duration::from_secs(10));
+        let Some(ca) = &self.ca else {
+            return Ok(endpoint);
+        };
+        let pem = std::fs::read(ca).with_context(|| format!("certificate {}", ca.display()))?;
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+        Ok(endpoint.tls_config(tls)?)
+    }
+
+    /// Connects.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
+        let channel = self.endpoint()?.connect().await.map_err(|e| {
+            let cause = std::error::Error::source(&e)
+                .map(|e| format!(": {e}"))
+                .unwrap_or_default();
+            let message = format!(
+                "no node answers at {}{cause}; is it running, and is --node its gRPC address?",
+                self.node
+            );
+            Failure::new(Exit::Unreachable, message)
+        })?;
+        Ok(Client {
+            ledger: LedgerServiceClient::new(channel.clone()),
+            audit: AuditServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER),
+        })
+    }
+}
+
+/// What a status means: the ledger's own words, and the exit code.
+pub(crate) fn failure(status: &Status) -> anyhow::Error {
+    let Some(problem) = Problem::of(status) else {
+        let exit = match status.code() {
+            Code::DeadlineExceeded | Code::Cancelled => Exit::Unknown,
+            Code::Unavailable | Code::Unknown => Exit::Unreachable,
+            _ => Exit::Failed,
+        };
+        return Failure::new(
+            exit,
+            format!("the node answers {}: {}", status.code(), status.message()),
+        );
+    };
+    let exit = match problem.retry.as_str() {
+        "done" => Exit::Done,
+        "never" => Exit::Refused,
+        _ => Exit::NotNow,
+    };
+    let advice = match problem.retry.as_str() {
+        "never" => "these bytes will never be accepted",
+        "same_bytes" => "the same bytes may be accepted later",
+        "later" => "ask again later",
+        _ => "it has happened already",
+    };
+    let number = problem
+        .reason
+        .map(|reason| format!(" ({})", reason.number()))
+        .unwrap_or_default();
+    let message = format!("{}{number}: {}; {advice}", problem.name, status.message());
+    Failure::new(exit, message)
+}
+
+impl Client {
+    /// A leaf of the state, proven under a header that a quorum of the
+    /// genesis's validators signed: the node need not be believed. `None`:
+    /// there provably is no such number.
+    pub(crate) async fn leaf(
+        &mut self,
+        genesis: &Genesis,
+        table: Table,
+        number: u32,
+    ) -> anyhow::Result<Option<(Height, Vec<u8>)>> {
+        let request = v1::GetLeafRequest {
+            table: u32::from(table as u8),
+            number,
+        };
+        let answer = self
+            .audit
+            .get_leaf(request)
+            .await
+            .map_err(|e| failure(&e))?
+            .into_inner();
+        let proof = answer.proof.context("the node's answer lacks the proof")?;
+        let false_proof = |why: String| {
+            Failure::new(
+                Exit::Invalid,
+                format!("the node's proof is false: {why}; ask another node"),
+            )
+        };
+        let file = StateFile::decode(&proof.file).map_err(|e| false_proof(e.to_string()))?;
+        if (file.proof.table, file.proof.number) != (table, number) {
+            return Err(false_proof("it is of another leaf".to_owned()));
+        }
+        let leaf = file
+            .verify(genesis)
+            .map_err(|e| false_proof(e.to_string()))?;
+        let height = file.certified.header.height;
+        Ok(leaf.map(|leaf| (height, leaf.to_vec())))
+    }
+
+    /// The same, decoded; an absent one is an error.
+    pub(crate) async fn state<T: serde::de::DeserializeOwned>(
+        &mut self,
+        genesis: &Genesis,
+        table: Table,
+        number: u32,
+        what: &str,
+    ) -> anyhow::Result<(Height, T)> {
+        let (height, leaf) = self
+            .leaf(genesis, table, number)
+            .await?
+            .ok_or_else(|| Failure::new(Exit::NotNow, format!("there is no {what} {number}")))?;
+        Ok((height, codec::decode(&leaf, leaf.len())?))
+    }
+}

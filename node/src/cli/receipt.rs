@@ -1,0 +1,324 @@
+//! `tally receipt`: fetching, verifying, explaining and correcting. To
+//! verify, the file and the genesis are enough; no node is asked.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use tally_ledger::{
+    action::{Action, Correct},
+    certified::Trust,
+    codec,
+    genesis::Genesis,
+    ids::{Amount, Time},
+    price::PriceTable,
+    receipt::{PriceCheck, ReceiptFile, VerifiedReceipt},
+};
+use tally_proto::v1::{self, get_receipt_request::By};
+
+use super::{
+    args::{GenesisArg, parse_amount, runtime},
+    client::{Client, NodeArg, failure},
+    clock::{parse_date, show_date},
+    exit::{Exit, Failure},
+    keys::write_new_file,
+    output::{self, Format},
+    submit::SubmitArgs,
+};
+
+/// Receipts: proofs of what was charged
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum ReceiptCommand {
+    /// Fetch a receipt file from a node, and verify it
+    #[command(
+        after_help = "Example:\n  tally receipt get --hold 0/1/17 --out 17.receipt \
+        --genesis genesis.json\n\nThe hold is what a response's x-tally-receipt header names."
+    )]
+    Get(Get),
+    /// Verify receipt files with nothing but the genesis
+    #[command(after_help = "Example:\n  tally receipt verify *.receipt --genesis genesis.json")]
+    Verify(Files),
+    /// Print how a receipt's cost was computed: the formula with its numbers
+    #[command(after_help = "Example:\n  tally receipt explain 17.receipt --genesis genesis.json")]
+    Explain(Files),
+    /// Check that the receipts of a folder are all there are and add up
+    #[command(after_help = super::audit::EXAMPLE)]
+    Audit(super::audit::AuditArgs),
+    /// Give back what a receipt charged, as a new grant (two issuers sign)
+    #[command(
+        after_help = "Example:\n  tally receipt correct --entry 812 --amount 0.5 \
+        --expires 2026-12-31 --genesis genesis.json --key maker.key --key checker.key"
+    )]
+    Correct(CorrectArgs),
+}
+
+/// Arguments of `receipt get`.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("by").required(true)))]
+pub(crate) struct Get {
+    /// By its index in the log
+    #[arg(long, group = "by")]
+    index: Option<u64>,
+    /// By its hold, GATEWAY/JOURNAL/NUMBER
+    #[arg(long, group = "by", value_name = "G/J/N", value_parser = parse_triple)]
+    hold: Option<(u32, u32, u64)>,
+    /// By its debit, GATEWAY/JOURNAL/NUMBER
+    #[arg(long, group = "by", value_name = "G/J/N", value_parser = parse_triple)]
+    debit: Option<(u32, u32, u64)>,
+    /// Where to write the file
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    genesis: GenesisArg,
+    #[command(flatten)]
+    node: NodeArg,
+}
+
+/// Receipt files and the genesis.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Files {
+    /// Receipt files
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    genesis: GenesisArg,
+}
+
+/// Arguments of `receipt correct`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CorrectArgs {
+    /// Index of the receipt in the log
+    #[arg(long)]
+    entry: u64,
+    /// How much, in CT
+    #[arg(long, value_name = "CT", value_parser = parse_amount)]
+    amount: Amount,
+    /// UTC date at which the new grant expires
+    #[arg(long, value_name = "DATE", value_parser = parse_date)]
+    expires: Time,
+    #[command(flatten)]
+    submit: SubmitArgs,
+}
+
+/// Parses `0/1/17`; a name with dashes, as headers carry it, does too.
+fn parse_triple(text: &str) -> Result<(u32, u32, u64), String> {
+    let error = || format!("`{text}` is no GATEWAY/JOURNAL/NUMBER such as 0/1/17");
+    let parts: Vec<&str> = text.split(['/', '-', '.']).collect();
+    let [gateway, journal, number] = parts[..] else {
+        return Err(error());
+    };
+    Ok((
+        gateway.parse().map_err(|_| error())?,
+        journal.parse().map_err(|_| error())?,
+        number.parse().map_err(|_| error())?,
+    ))
+}
+
+impl ReceiptCommand {
+    /// Runs the command.
+    pub(crate) fn run(self, format: Format) -> anyhow::Result<Exit> {
+        match self {
+            ReceiptCommand::Get(get) => get.run(format),
+            ReceiptCommand::Verify(files) => files.verify(format),
+            ReceiptCommand::Explain(files) => files.explain(format),
+            ReceiptCommand::Audit(audit) => audit.run(format),
+            ReceiptCommand::Correct(args) => {
+                let CorrectArgs {
+                    entry,
+                    amount,
+                    expires,
+                    submit,
+                } = args;
+                submit.run(
+                    format,
+                    Action::Correct(Correct {
+                        entry,
+                        amount,
+                        expires,
+                    }),
+                )
+            }
+        }
+    }
+}
+
+impl Get {
+    fn by(&self) -> By {
+        match (self.index, self.hold, self.debit) {
+            (Some(index), _, _) => By::Index(index),
+            (_, Some((gateway, journal, number)), _) => By::Hold(v1::HoldId {
+                gateway,
+                journal,
+                number,
+            }),
+            (_, _, debit) => {
+                let (gateway, journal, number) = debit.unwrap_or_default();
+                By::Debit(v1::DebitId {
+                    gateway,
+                    journal,
+                    number,
+                })
+            }
+        }
+    }
+
+    fn run(self, format: Format) -> anyhow::Result<Exit> {
+        let genesis = self.genesis.read()?;
+        let bytes = runtime()?.block_on(async {
+            let mut client = self.node.connect().await?;
+            fetch(&mut client, self.by()).await
+        })?;
+        let verified = verify(&bytes, &mut Trust::new(&genesis)?)?;
+        write_new_file(&self.out, &bytes, 0o644)?;
+        output::print(format, &row(&self.out, &verified))?;
+        Ok(Exit::Done)
+    }
+}
+
+/// A receipt file from a node.
+pub(crate) async fn fetch(client: &mut Client, by: By) -> anyhow::Result<Vec<u8>> {
+    let request = v1::GetReceiptRequest { by: Some(by) };
+    let answer = client
+        .audit
+        .get_receipt(request)
+        .await
+        .map_err(|e| failure(&e))?;
+    Ok(answer.into_inner().file.to_vec())
+}
+
+/// Decodes and verifies a file's bytes.
+pub(crate) fn verify(bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<VerifiedReceipt> {
+    let invalid = |why: String| Failure::new(Exit::Invalid, why);
+    let file = ReceiptFile::decode(bytes).map_err(|e| invalid(e.to_string()))?;
+    file.verify_with(trust).map_err(|e| invalid(e.to_string()))
+}
+
+fn price_check(check: &PriceCheck) -> String {
+    match check {
+        PriceCheck::Exact => "exact".to_owned(),
+        PriceCheck::ImpliedFee(fee) => format!("exact, if the fee was {fee}"),
+        PriceCheck::UnknownTable(version) => format!("unknown: price table {version} not in file"),
+        PriceCheck::NoDetail => "unknown: the detail is not kept".to_owned(),
+    }
+}
+
+fn row(path: &Path, verified: &VerifiedReceipt) -> Value {
+    let VerifiedReceipt { receipt, index, .. } = verified;
+    let position = receipt.position;
+    json!({
+        "file": path,
+        "verified": "yes",
+        "entry": index,
+        "height": receipt.height,
+        "account": receipt.account,
+        "class": receipt.class,
+        "debit": format!("{}/{}/{}", position.gateway, position.journal, position.number),
+        "cost": receipt.cost,
+        "charged": receipt.charged,
+        "loss": verified.loss(),
+        "price": price_check(&verified.price),
+        "flags": receipt.flags.names(),
+    })
+}
+
+impl Files {
+    fn verify(self, format: Format) -> anyhow::Result<Exit> {
+        let genesis = self.genesis.read()?;
+        let mut trust = Trust::new(&genesis)?;
+        let mut rows = Vec::new();
+        let mut exit = Exit::Done;
+        for path in &self.files {
+            let bytes = read(path)?;
+            rows.push(verify(&bytes, &mut trust).map_or_else(
+                |error| {
+                    exit = Exit::Invalid;
+                    json!({"file": path, "verified": format!("NO: {error}")})
+                },
+                |verified| row(path, &verified),
+            ));
+        }
+        output::print(format, &rows)?;
+        Ok(exit)
+    }
+
+    fn explain(self, format: Format) -> anyhow::Result<Exit> {
+        let genesis = self.genesis.read()?;
+        let mut trust = Trust::new(&genesis)?;
+        let mut all = Vec::new();
+        for path in &self.files {
+            let at = || format!("receipt file {}", path.display());
+            let bytes = read(path)?;
+            let verified = verify(&bytes, &mut trust).with_context(at)?;
+            let file = ReceiptFile::decode(&bytes).with_context(at)?;
+            all.push(explain(&genesis, &file, &verified).with_context(at)?);
+        }
+        match &all[..] {
+            [one] => output::print(format, one)?,
+            _ if format == Format::Json => output::print(format, &all)?,
+            _ => {
+                for one in &all {
+                    output::print(format, one)?;
+                    output::write("\n")?;
+                }
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("receipt file {}", path.display()))
+}
+
+/// The formula with its numbers, then who bears the cost.
+fn explain(
+    genesis: &Genesis,
+    file: &ReceiptFile,
+    verified: &VerifiedReceipt,
+) -> anyhow::Result<Value> {
+    let detail = verified
+        .detail
+        .context("the detail is not kept, so the usage is unknown")?;
+    let table = price_table(genesis, file);
+    let table = table.filter(|table| table.version == detail.table);
+    let table =
+        table.with_context(|| format!("price table {} is not in the file", detail.table))?;
+    let model = table
+        .model(detail.model)
+        .context("the table lacks the model")?;
+    let fee = match (verified.fixed, verified.price) {
+        (Some(fixed), _) => fixed.fee,
+        (None, PriceCheck::ImpliedFee(fee)) => fee,
+        _ => Amount::ZERO,
+    };
+    let mut value = super::price::explain(model, &detail.usage, fee)?;
+    let receipt = verified.receipt;
+    value["price table"] = json!(detail.table);
+    value["limit (hold)"] = json!(verified.fixed.map(|fixed| fixed.limit));
+    value["charged"] = json!(receipt.charged);
+    value["loss of the gateway"] = json!(verified.loss());
+    value["account"] = json!(receipt.account);
+    value["class"] = json!(receipt.class);
+    value["flags"] = json!(receipt.flags.names());
+    value["hold"] = json!(format!(
+        "{}/{}/{}",
+        receipt.position.gateway, detail.hold_journal, detail.hold
+    ));
+    value["arrival"] = json!(show_date(Time(detail.arrival)));
+    value["duration ms"] = json!(detail.duration);
+    value["entry"] = json!(verified.index);
+    value["final in block"] = json!(receipt.height);
+    Ok(value)
+}
+
+/// The table that the file proves, else the genesis's.
+fn price_table(genesis: &Genesis, file: &ReceiptFile) -> Option<PriceTable> {
+    let Some(proof) = &file.prices else {
+        return Some(genesis.prices.clone());
+    };
+    let leaf = proof.verify(&file.certified.header.state_root).ok()??;
+    codec::decode(leaf, leaf.len()).ok()
+}
