@@ -170,9 +170,7 @@ fn of_people(event: &Event) -> Fact {
         Event::ClassSet { class, .. } => Fact::ClassSet { class: class.0 },
         Event::PriceTableSet { version, .. } => Fact::PriceTableSet { version: version.0 },
         Event::ParametersSet { .. } => Fact::ParametersSet,
-        Event::GatewayRegistered { gateway, .. } => {
-            Fact::GatewayRegistered { gateway: gateway.0 }
-        }
+        Event::GatewayRegistered { gateway, .. } => Fact::GatewayRegistered { gateway: gateway.0 },
         Event::GatewayKeySet { gateway, .. } => Fact::GatewayKeySet { gateway: gateway.0 },
         Event::GatewaySuspended { gateway, .. } => Fact::GatewaySuspended { gateway: gateway.0 },
         other => {
@@ -360,7 +358,11 @@ fn keys(oracle: &Oracle, state: &State) {
         assert_eq!(found.expires.0, key.expires, "{place}");
         assert_eq!(found.revoked, key.revoked, "{place}");
         assert_eq!(found.spent.0, oracle.key_spent(*number), "{place}: spent");
-        assert_eq!(found.leased.0, oracle.key_leased(*number), "{place}: leased");
+        assert_eq!(
+            found.leased.0,
+            oracle.key_leased(*number),
+            "{place}: leased"
+        );
     }
 }
 

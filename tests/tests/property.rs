@@ -11,11 +11,7 @@ use proptest::{
     strategy::Strategy,
     test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner},
 };
-use tally_ledger::reason::Reason;
-use tally_tests::{
-    oracle::Oracle,
-    world::{Coverage, Op, Plan, Script, World, scripts},
-};
+use tally_tests::world::{Coverage, Script, World, scripts};
 
 /// Plays `cases` scripts of a seed; proptest shrinks one that fails.
 fn run(seed: u8, cases: u32, strategy: impl Strategy<Value = Script>) -> Coverage {

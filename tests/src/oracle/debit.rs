@@ -14,22 +14,26 @@ const MAX_BATCH: usize = 10_000;
 
 impl Oracle {
     pub(super) fn debits_faults(&self, request: &Request, batch: &Debits) -> Vec<Reason> {
-        let number = request.author.number;
-        let (Some(gateway), Payload::Debits { debits, root_fits }) =
-            (self.gateway(number), &request.payload)
-        else {
+        let Payload::Debits { debits, root_fits } = &request.payload else {
             return Vec::new();
         };
         let mut faults = Vec::new();
-        faults.extend(self.journal_fault(number, batch.journal.0));
-        if batch.first.0 != gateway.last_debit + 1 {
-            faults.push(Reason::DebitNotNext);
-        }
         let count = batch.count as usize;
         if count == 0 || count > MAX_BATCH || count != debits.len() {
             faults.push(Reason::DebitCount);
         } else if !root_fits {
             faults.push(Reason::DebitRoot);
+        }
+        if !debits.iter().all(is_well_formed) {
+            faults.push(Reason::DebitForm);
+        }
+        let number = request.author.number;
+        let Some(gateway) = self.gateway(number) else {
+            return faults;
+        };
+        faults.extend(self.journal_fault(number, batch.journal.0));
+        if batch.first.0 != gateway.last_debit + 1 {
+            faults.push(Reason::DebitNotNext);
         }
         if gateway.suspended && !self.open_leases().any(|((g, _), _)| g == number) {
             faults.push(Reason::SuspendedAndClosed);
@@ -43,9 +47,6 @@ impl Oracle {
     fn debit_faults(&self, gateway: u32, debit: &Debit) -> Vec<Reason> {
         let fixed = &debit.fixed;
         let mut faults = Vec::new();
-        if fixed.version != 1 || fixed.kind != 1 || fixed.flags.0 & !7 != 0 {
-            faults.push(Reason::DebitForm);
-        }
         if fixed.lease.0 > self.gateways[&gateway].last_lease {
             faults.push(Reason::LeaseAhead);
         }
@@ -166,4 +167,10 @@ impl Oracle {
             self.grants.get_mut(&grant).unwrap().spent += taken;
         }
     }
+}
+
+/// Version and kind that are known, no flag but the gateway's three.
+fn is_well_formed(debit: &Debit) -> bool {
+    let fixed = &debit.fixed;
+    fixed.version == 1 && fixed.kind == 1 && fixed.flags.0 & !7 == 0
 }

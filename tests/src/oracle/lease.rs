@@ -75,13 +75,13 @@ impl Oracle {
 
     pub(super) fn lease_faults(&self, request: &Request, wanted: &Wanted) -> Vec<Reason> {
         let number = request.author.number;
-        let Some(gateway) = self.gateway(number) else {
-            return Vec::new();
-        };
         let mut faults = Vec::new();
         if wanted.wanted.0 == 0 || wanted.duration_ms == 0 {
             faults.push(Reason::LeaseForm);
         }
+        let Some(gateway) = self.gateway(number) else {
+            return faults;
+        };
         faults.extend(self.journal_fault(number, wanted.journal.0));
         if wanted.number.0 != gateway.last_lease + 1 {
             faults.push(Reason::LeaseNotNext);
@@ -124,12 +124,8 @@ impl Oracle {
         let rule = (available / 2).max(available.min(wanted.worst_case.0));
         let balance = rule.min(reachable);
         let gateway_cap = self.gateway_room(gateway, account);
-        let key_cap = match key.cap {
-            u64::MAX => u64::MAX,
-            cap => cap.saturating_sub(
-                self.key_spent(wanted.api_key.0) + self.key_leased(wanted.api_key.0),
-            ),
-        };
+        let key_used = self.key_spent(wanted.api_key.0) + self.key_leased(wanted.api_key.0);
+        let key_cap = key.cap.saturating_sub(key_used);
         let limits = [
             (balance, "Balance"),
             (gateway_cap, "GatewayCap"),

@@ -12,7 +12,7 @@ use crate::oracle::Payload;
 
 /// A transaction before it is signed.
 #[derive(Debug, Clone)]
-pub struct Draft {
+pub(super) struct Draft {
     /// Who writes it.
     pub author: Author,
     /// Who signs it, as listed.
@@ -36,33 +36,33 @@ pub struct Draft {
 }
 
 /// An author of this kind.
-pub fn author(kind: AuthorKind, number: u32) -> Author {
+pub(super) fn author(kind: AuthorKind, number: u32) -> Author {
     Author { kind, number }
 }
 
 /// A person.
-pub fn person(number: u32) -> Author {
+pub(super) fn person(number: u32) -> Author {
     author(AuthorKind::Person, number)
 }
 
 /// A gateway.
-pub fn gateway(number: u32) -> Author {
+pub(super) fn gateway(number: u32) -> Author {
     author(AuthorKind::Gateway, number)
 }
 
 /// An account's holder.
-pub fn holder(number: u32) -> Author {
+pub(super) fn holder(number: u32) -> Author {
     author(AuthorKind::Account, number)
 }
 
 /// An API key.
-pub fn api_key(number: u32) -> Author {
+pub(super) fn api_key(number: u32) -> Author {
     author(AuthorKind::ApiKey, number)
 }
 
 impl World {
     /// A draft with a fresh id, its other signers in order.
-    pub fn envelope(
+    pub(super) fn envelope(
         &mut self,
         dice: &mut Dice,
         author: Author,
@@ -114,7 +114,7 @@ impl World {
     }
 
     /// Puts at most one thing wrong with the envelope.
-    pub fn spoil(&mut self, dice: &mut Dice, draft: &mut Draft) {
+    pub(super) fn spoil(&mut self, dice: &mut Dice, draft: &mut Draft) {
         let hour = (self.oracle.time / HOUR_MS) as u32;
         match dice.below(24) {
             0 => draft.spoiled = true,
@@ -139,7 +139,9 @@ impl World {
                 draft.author = wrong;
                 draft.signers[0] = wrong;
                 let rest = draft.signers.split_off(1);
-                draft.signers.extend(rest.into_iter().filter(|s| *s != wrong));
+                draft
+                    .signers
+                    .extend(rest.into_iter().filter(|s| *s != wrong));
             }
             13 => {
                 draft.payload = vec![7; 3];

@@ -62,7 +62,11 @@ impl World {
             false => of_key,
         };
         let class = self.class_with_balance(dice, account);
-        let last = self.oracle.gateways.get(&number).map_or(0, |g| g.last_lease);
+        let last = self
+            .oracle
+            .gateways
+            .get(&number)
+            .map_or(0, |g| g.last_lease);
         let lease = match dice.wild(6) {
             true => dice.pick(&[0, last, last + 2, u64::MAX]),
             false => last + 1,
@@ -140,7 +144,11 @@ impl World {
                 self.debit(&mut own, number)
             })
             .collect();
-        let last = self.oracle.gateways.get(&number).map_or(0, |g| g.last_debit);
+        let last = self
+            .oracle
+            .gateways
+            .get(&number)
+            .map_or(0, |g| g.last_debit);
         let first = match dice.wild(6) {
             true => dice.pick(&[0, last, last + 2, u64::MAX]),
             false => last + 1,
@@ -176,7 +184,11 @@ impl World {
             .filter(|((g, _), _)| *g == gateway)
             .map(|((_, number), _)| number)
             .collect();
-        let last = self.oracle.gateways.get(&gateway).map_or(0, |g| g.last_lease);
+        let last = self
+            .oracle
+            .gateways
+            .get(&gateway)
+            .map_or(0, |g| g.last_lease);
         let number = match dice.any(&open).filter(|_| dice.below(8) > 0) {
             Some(number) => number,
             None => dice.below(last + 1),

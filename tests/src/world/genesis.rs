@@ -18,19 +18,17 @@ use tally_ledger::{
 use super::{Dice, KeyRing};
 
 /// Persons who are issuers at the start.
-pub const ISSUERS: [u32; 3] = [0, 1, 2];
+pub(super) const ISSUERS: [u32; 3] = [0, 1, 2];
 /// Persons who are admins at the start.
-pub const ADMINS: [u32; 3] = [3, 4, 5];
+pub(super) const ADMINS: [u32; 3] = [3, 4, 5];
 /// Persons who own a validator.
-pub const OWNERS: [u32; 4] = [6, 7, 8, 9];
-/// A person without any role that counts here.
-pub const AUDITOR: u32 = 10;
+pub(super) const OWNERS: [u32; 4] = [6, 7, 8, 9];
 
 /// 2026-01-05 00:00 UTC and a bit.
 const START: u64 = 1_767_571_200_000 + 1_234;
 
 /// A genesis from dice; its keys go onto the ring.
-pub fn genesis(dice: &mut Dice, ring: &mut KeyRing) -> Genesis {
+pub(super) fn genesis(dice: &mut Dice, ring: &mut KeyRing) -> Genesis {
     let roles = [
         (ISSUERS.len(), Roles::ISSUER),
         (ADMINS.len(), Roles::ADMIN),
@@ -75,7 +73,7 @@ pub fn genesis(dice: &mut Dice, ring: &mut KeyRing) -> Genesis {
 }
 
 /// Caps from none to narrow.
-pub fn caps(dice: &mut Dice) -> Caps {
+pub(super) fn caps(dice: &mut Dice) -> Caps {
     let mut cap = || {
         let wide = [u64::MAX, u64::MAX, 50_000_000];
         let most = [u64::MAX, u64::MAX, 5_000_000, 300_000, 20_000, 0];
@@ -93,7 +91,7 @@ pub fn caps(dice: &mut Dice) -> Caps {
 }
 
 /// Parameters with limits that scripts reach.
-pub fn parameters(dice: &mut Dice) -> Parameters {
+pub(super) fn parameters(dice: &mut Dice) -> Parameters {
     Parameters {
         threshold: dice.pick(&[2, 1, 3]),
         max_lease_ms: dice.pick(&[60_000, 1_000, 3_600_000]),
@@ -106,13 +104,18 @@ pub fn parameters(dice: &mut Dice) -> Parameters {
 }
 
 /// Rules of the class with this number.
-pub fn class(dice: &mut Dice, number: u16) -> ClassRules {
+pub(super) fn class(dice: &mut Dice, number: u16) -> ClassRules {
     let models = match dice.below(3) {
         0 => vec![ModelNumber(1)],
         1 => vec![ModelNumber(2), ModelNumber(3)],
         _ => vec![],
     };
-    let burns = [Burn::Both, Burn::IssuerOnly, Burn::HolderOnly, Burn::Neither];
+    let burns = [
+        Burn::Both,
+        Burn::IssuerOnly,
+        Burn::HolderOnly,
+        Burn::Neither,
+    ];
     ClassRules {
         name: format!("class-{number}"),
         models: List::new(models).unwrap(),
@@ -124,7 +127,7 @@ pub fn class(dice: &mut Dice, number: u16) -> ClassRules {
 }
 
 /// A price table of this version; its models always bear the same names.
-pub fn prices(dice: &mut Dice, version: u32) -> PriceTable {
+pub(super) fn prices(dice: &mut Dice, version: u32) -> PriceTable {
     let models = (1..=3).map(|number| model(dice, number)).collect();
     PriceTable {
         version: TableVersion(version),
@@ -157,7 +160,7 @@ fn model(dice: &mut Dice, number: u32) -> Model {
 
 impl KeyRing {
     /// A new key pair on the ring; its public half.
-    pub fn fresh(&mut self) -> tally_ledger::crypto::PublicKey {
+    pub(super) fn fresh(&mut self) -> tally_ledger::crypto::PublicKey {
         self.made += 1;
         let mut seed = [0x5a; 32];
         seed[..8].copy_from_slice(&self.made.to_le_bytes());

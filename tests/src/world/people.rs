@@ -1,9 +1,7 @@
 //! What issuers and holders of a world write.
 
 use tally_ledger::{
-    action::{
-        Action, BindApiKey, Correct, Issue, NewGrant, OpenAccount, Revoke, Surrender,
-    },
+    action::{Action, BindApiKey, Correct, Issue, NewGrant, OpenAccount, Revoke, Surrender},
     codec::List,
     correction::CorrectionProof,
     entry::Entry,
@@ -134,7 +132,11 @@ impl World {
 
     fn by_two_issuers(&mut self, dice: &mut Dice, action: Action) -> Draft {
         let issuers = self.with_role(dice, Roles::ISSUER);
-        let signers = if dice.wild(4) { 1 } else { issuers.len().min(2) };
+        let signers = if dice.wild(4) {
+            1
+        } else {
+            issuers.len().min(2)
+        };
         self.envelope(dice, issuers[0], &issuers[..signers], action)
     }
 
@@ -159,7 +161,11 @@ impl World {
 
     pub(super) fn write_surrender(&mut self, dice: &mut Dice) -> Draft {
         let (account, grant) = self.a_grant(dice);
-        let free = self.oracle.grants.get(&(account, grant)).map_or(0, |g| g.free);
+        let free = self
+            .oracle
+            .grants
+            .get(&(account, grant))
+            .map_or(0, |g| g.free);
         let amount = match dice.below(4) {
             0 => free.max(1),
             _ => 1 + dice.below(free.max(1)),
@@ -298,13 +304,21 @@ impl World {
 
     pub(super) fn write_revoke_key(&mut self, dice: &mut Dice) -> Draft {
         let number = self.a_key(dice);
-        let account = self.oracle.api_keys.get(&number).map_or(0, |key| key.account);
+        let account = self
+            .oracle
+            .api_keys
+            .get(&number)
+            .map_or(0, |key| key.account);
         let action = Action::RevokeApiKey(ApiKeyNumber(number));
         match dice.below(3) {
             0 => self.by_issuers(dice, action),
             1 => self.by_holder_or_issuers(dice, account, action),
             _ => {
-                let who = if dice.wild(3) { self.a_key(dice) } else { number };
+                let who = if dice.wild(3) {
+                    self.a_key(dice)
+                } else {
+                    number
+                };
                 self.envelope(dice, api_key(who), &[], action)
             }
         }

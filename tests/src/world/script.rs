@@ -1,10 +1,12 @@
 //! Scripts: what proptest makes, shrinks and prints. Words only; what they
 //! mean depends on the world in which they are played.
 
+use std::fmt;
+
 use proptest::{collection::vec, prelude::*};
 
 /// One transaction to be written.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Op {
     /// Which action, by weight.
     pub kind: u8,
@@ -12,6 +14,15 @@ pub struct Op {
     pub mood: u8,
     /// All further choices.
     pub words: [u32; 5],
+}
+
+impl fmt::Debug for Op {
+    /// On one line, as it can be pasted.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Op { kind, mood, words } = self;
+        let words = words.map(|word| word.to_string()).join(", ");
+        write!(f, "Op {{ kind: {kind}, mood: {mood}, words: [{words}] }}")
+    }
 }
 
 /// One block to be made.
@@ -43,8 +54,11 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn plan(most: usize) -> impl Strategy<Value = Plan> {
-    (any::<(u8, u32)>(), vec(op(), 0..=most), any::<u8>())
-        .prop_map(|(wait, ops, checks)| Plan { wait, ops, checks })
+    (any::<(u8, u32)>(), vec(op(), 0..=most), any::<u8>()).prop_map(|(wait, ops, checks)| Plan {
+        wait,
+        ops,
+        checks,
+    })
 }
 
 /// Scripts of so many blocks with at most so many transactions each.
