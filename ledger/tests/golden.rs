@@ -25,6 +25,7 @@ use tally_ledger::{
     merkle::{Frontier, Levels, leaf_hash, root_of},
     price::Usage,
     receipt::ReceiptFile,
+    state::{State, genesis_entry},
     state_file::StateFile,
     transaction::{Transaction, signing_domain},
     tree::{Table, Tree, state_root, table_leaf_hash},
@@ -342,12 +343,14 @@ fn leaf_of(table: Table, leaf: &impl Serialize) -> (String, Value) {
 fn state() {
     let genesis = samples::genesis();
     let leaves = [
+        leaf_of(Table::Chain, &samples::counts()),
         leaf_of(Table::Persons, &samples::person_state()),
         leaf_of(Table::Accounts, &samples::account()),
         leaf_of(Table::Gateways, &samples::gateways(&genesis)[0]),
         leaf_of(Table::Classes, &samples::classes(&genesis)[0]),
         leaf_of(Table::ApiKeys, &samples::api_key()),
         leaf_of(Table::Parameters, &genesis.parameters),
+        leaf_of(Table::IdBuckets, &samples::id_bucket()),
         leaf_of(Table::PriceTables, &genesis.prices),
         leaf_of(Table::Corrections, &samples::correction()),
         leaf_of(Table::Validators, &genesis.validators.0[0]),
@@ -368,6 +371,33 @@ fn state() {
             "path_of_2_in_5": path,
             "tables_of_the_root": tables.map(|(table, size, root)| json!([table.id(), size, root])),
             "state_root": state_root(&tables).to_string(),
+        }),
+    );
+}
+
+/// The state of the sample genesis: the first leaf of every table that has
+/// one, as the ledger itself encodes it.
+#[test]
+fn genesis_state() {
+    let genesis = samples::genesis();
+    let state = State::genesis(&genesis).unwrap();
+    let of = |table: Table| {
+        let leaf = state.prove(table, 0).leaf;
+        let value = json!({
+            "id": table.id(),
+            "size": state.size(table),
+            "leaf": leaf.map(|leaf| text(&*leaf)),
+        });
+        (format!("{table:?}"), value)
+    };
+    let entry = genesis_entry(genesis.chain());
+    check(
+        "genesis_state",
+        json!({
+            "tables": object(Table::ALL.map(of)),
+            "state_root": state.state_root().to_string(),
+            "log_entry": text(entry.leaf()),
+            "log_root": state.log().root().to_string(),
         }),
     );
 }

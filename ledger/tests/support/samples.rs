@@ -18,6 +18,7 @@ use tally_ledger::{
     parameters::Parameters,
     person::{PersonState, Roles},
     price::{Meter, Model, PriceTable, Usage},
+    state::{Chain, IdBucket},
 };
 
 pub(crate) fn key(n: u8) -> SecretKey {
@@ -331,5 +332,22 @@ pub(crate) fn correction() -> Correction {
     Correction {
         entry: 4_242,
         corrected: Amount(300),
+    }
+}
+
+pub(crate) fn counts() -> Chain {
+    Chain {
+        entries: 4_243,
+        controls: 31,
+        protocol: 1,
+        table: TableVersion(2),
+    }
+}
+
+pub(crate) fn id_bucket() -> IdBucket {
+    IdBucket {
+        hour: 500_024,
+        count: 3,
+        hash: hash(6),
     }
 }
