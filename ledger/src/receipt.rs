@@ -5,7 +5,7 @@
 //! magic "TALLYRCT" | version u8 = 1 | header 219 | certificate |
 //! set changes u64 = 0 | log index u64 | leaf 86 | path (u64 n, n x 32) |
 //! detail (0, or 1 and 112 bytes) | debit proof (0, or 1 and the proof) |
-//! price table (0, or 1 and a state proof)
+//! price table (0, or 1 and header, certificate, set changes, state proof)
 //! ```
 //!
 //! What a verified file proves:
@@ -18,8 +18,8 @@
 //!   executed a batch, authored by the gateway, that holds this very debit,
 //!   with this fee and limit; charged <= limit;
 //! - with detail, debit proof and price table (version 1 is in the genesis,
-//!   later ones come as a proof under the same header): the cost is exactly
-//!   `price(usage, fee)` (I4). Without the debit proof the fee is unknown,
+//!   later ones come as a proof under a header of any height, for a version
+//!   never changes): the cost is exactly `price(usage, fee)` (I4). Without the debit proof the fee is unknown,
 //!   because the leaf does not carry it: then cost - `price(usage, 0)` is
 //!   reported as the fee that it implies.
 //!
@@ -40,7 +40,7 @@ use crate::{
     ids::{Amount, GatewayNumber, Height, ModelNumber, TableVersion},
     merkle::{leaf_hash, verify_inclusion},
     price::{MAX_FEE, PriceTable, UsageError},
-    state_proof::{StateProof, StateProofError},
+    state_file::{StateFile, StateFileError},
     transaction::{Author, Body, transaction_id},
     tree::Table,
 };
@@ -74,9 +74,9 @@ pub struct ReceiptFile {
     /// The debit behind it, under the same header's transactions root: then
     /// the header is the one of the receipt's height.
     pub debit: Option<DebitProof>,
-    /// The price table that the detail names, under the same header's state
-    /// root; not needed for version 1.
-    pub prices: Option<StateProof>,
+    /// The price table that the detail names, proven at any height: a
+    /// version never changes. Not needed for version 1.
+    pub prices: Option<StateFile>,
 }
 
 /// Proof that a block executed a debit.
@@ -178,9 +178,9 @@ pub enum VerifyError {
     /// The debit proof does not lead to this receipt.
     #[error("debit: {0}")]
     Debit(#[from] DebitError),
-    /// The state proof of the price table does not verify.
+    /// The proof of the price table does not verify.
     #[error("price table: {0}")]
-    PriceProof(#[from] StateProofError),
+    PriceProof(#[from] StateFileError),
     /// The proven leaf is not the price table that the detail names.
     #[error("the proven state is not price table {0}")]
     PriceTable(TableVersion),
@@ -262,7 +262,7 @@ impl ReceiptFile {
             block: self.certified.header.id(),
             detail: self.detail,
             fixed: self.debit.as_ref().map(|debit| debit.fixed),
-            price: self.check_price(trust.genesis())?,
+            price: self.check_price(trust)?,
         })
     }
 
@@ -283,8 +283,9 @@ impl ReceiptFile {
         at_most(receipt.charged, receipt.cost)
     }
 
-    fn check_price(&self, genesis: &Genesis) -> Result<PriceCheck, VerifyError> {
-        let proven = self.proven_prices()?;
+    fn check_price(&self, trust: &mut Trust<'_>) -> Result<PriceCheck, VerifyError> {
+        let proven = self.proven_prices(trust)?;
+        let genesis = trust.genesis();
         let Some(detail) = &self.detail else {
             return Ok(PriceCheck::NoDetail);
         };
@@ -313,14 +314,14 @@ impl ReceiptFile {
     }
 
     /// The price table that the file proves, if it carries one.
-    fn proven_prices(&self) -> Result<Option<PriceTable>, VerifyError> {
-        let Some(proof) = &self.prices else {
+    fn proven_prices(&self, trust: &mut Trust<'_>) -> Result<Option<PriceTable>, VerifyError> {
+        let Some(file) = &self.prices else {
             return Ok(None);
         };
         let named = self.detail.map_or(TableVersion(0), |detail| detail.table);
         let other = VerifyError::PriceTable(named);
-        let leaf = proof.verify(&self.certified.header.state_root)?;
-        let leaf = leaf.filter(|_| proof.table == Table::PriceTables);
+        let leaf = file.verify_with(trust)?;
+        let leaf = leaf.filter(|_| file.proof.table == Table::PriceTables);
         let leaf = leaf.ok_or(other.clone())?;
         let table: PriceTable = codec::decode(leaf, leaf.len()).map_err(|_| other.clone())?;
         table.validate().map_err(|_| other)?;

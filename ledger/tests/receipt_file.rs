@@ -160,14 +160,22 @@ fn a_ledger_that_charges_other_than_the_price_is_caught() {
 #[test]
 fn a_price_table_must_be_the_one_the_detail_names() {
     let chain = Chain::with_receipts();
-    let prices = |table, number| Some(chain.state_file(Height(1), table, number).proof);
+    let prices = |table, number| Some(chain.state_file(Height(1), table, number));
     let of = |proof: &Option<_>| refused(&chain, 4, 1, &|f| f.prices.clone_from(proof));
     let named = VerifyError::PriceTable(TableVersion(2));
     assert_eq!(of(&prices(Table::PriceTables, 0)), named);
     assert_eq!(of(&prices(Table::PriceTables, 7)), named);
     assert_eq!(of(&prices(Table::Classes, 0)), named);
-    let later = Some(chain.state_file(Height(2), Table::PriceTables, 1).proof);
-    assert!(matches!(of(&later), VerifyError::PriceProof(_)));
+    let mut other_header = prices(Table::PriceTables, 1);
+    other_header.as_mut().unwrap().certified = chain.certified(Height(2)).clone();
+    assert!(matches!(of(&other_header), VerifyError::PriceProof(_)));
+    // A version never changes: a proof at any height will do.
+    for height in [1, 2] {
+        let mut file = chain.receipt_file(4, Height(1));
+        file.prices = Some(chain.state_file(Height(height), Table::PriceTables, 1));
+        let verified = file.verify(&chain.genesis).unwrap();
+        assert_eq!(verified.price, PriceCheck::Exact);
+    }
 }
 
 #[test]

@@ -219,7 +219,7 @@ impl Chain {
     }
 
     /// The receipt file of the n-th receipt under a height's header; with
-    /// detail, and with the debit proof where that is possible.
+    /// detail and price table, and with the debit proof where that is possible.
     pub(crate) fn receipt_file(&self, n: usize, height: Height) -> ReceiptFile {
         let Charged {
             index,
@@ -229,7 +229,8 @@ impl Chain {
         let certified = self.certified(height).clone();
         let path = self.log.inclusion(*index, certified.header.log_size);
         let table = debit.detail.table.0;
-        let proof = || self.state_file(height, Table::PriceTables, table - 1).proof;
+        let last = self.height();
+        let prices = || self.state_file(last, Table::PriceTables, table - 1);
         ReceiptFile {
             certified,
             index: *index,
@@ -237,7 +238,7 @@ impl Chain {
             path: List::new(path.unwrap()).unwrap(),
             detail: Some(debit.detail),
             debit: (receipt.height == height).then(|| self.debit_proof(n)),
-            prices: (table > 1).then(proof),
+            prices: (table > 1).then(prices),
         }
     }
 
