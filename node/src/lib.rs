@@ -7,5 +7,8 @@
 //! never becomes a refusal.
 
 pub mod config;
+pub mod health;
 pub mod home;
+pub mod rpc;
 pub mod storage;
+pub mod view;

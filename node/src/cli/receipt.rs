@@ -319,6 +319,6 @@ fn price_table(genesis: &Genesis, file: &ReceiptFile) -> Option<PriceTable> {
     let Some(proof) = &file.prices else {
         return Some(genesis.prices.clone());
     };
-    let leaf = proof.verify(&file.certified.header.state_root).ok()??;
+    let leaf = proof.verify(genesis).ok()??;
     codec::decode(leaf, leaf.len()).ok()
 }

@@ -1,0 +1,145 @@
+//! The gRPC services: LedgerService and AuditService, reflection and health.
+//!
+//! A plain listener is on loopback only ([`NodeConfig::validate`]
+//! (crate::config::NodeConfig::validate) sees to it). AuditService answers
+//! callers on this machine only, unless the configuration says otherwise,
+//! because callers cannot be authenticated yet. Nothing here blocks the
+//! runtime: what may touch the disk runs on blocking threads.
+
+mod access;
+mod audit;
+mod encode;
+mod finality;
+mod ledger;
+mod lists;
+mod proofs;
+mod receipts;
+mod watch;
+
+use std::{future::Future, net::SocketAddr, path::Path, sync::Arc};
+
+use tally_proto::{
+    FILE_DESCRIPTOR_SET, Local,
+    v1::{audit_service_server::AuditServiceServer, ledger_service_server::LedgerServiceServer},
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{
+    Status,
+    transport::{Certificate, Identity, Server, ServerTlsConfig},
+};
+
+use crate::{
+    config::NodeConfig,
+    view::{ReadError, View},
+};
+
+/// Why the services cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum RpcError {
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen for gRPC on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// A file of `[tls]` cannot be read.
+    #[error("cannot read {path}, named in [tls]: {error}")]
+    TlsFile {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// TLS cannot be set up, or the server failed.
+    #[error("gRPC: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// The descriptors of reflection are broken: our own fault.
+    #[error("gRPC reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Serves both services until `shutdown`; gives back the address it listens
+/// on. `home` is what paths in the configuration are relative to.
+pub async fn serve<V: View>(
+    config: &NodeConfig,
+    home: &Path,
+    view: Arc<V>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<(SocketAddr, JoinHandle<Result<(), RpcError>>), RpcError> {
+    let address = config.listen.grpc;
+    let listen = |error| RpcError::Listen { address, error };
+    let listener = TcpListener::bind(address).await.map_err(listen)?;
+    let bound = listener.local_addr().map_err(listen)?;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter
+        .set_serving::<LedgerServiceServer<ledger::Service<V>>>()
+        .await;
+    reporter
+        .set_serving::<AuditServiceServer<audit::Service<V>>>()
+        .await;
+    let limit = config.rpc.max_message_bytes;
+    let ledger = LedgerServiceServer::new(ledger::Service::new(view.clone(), &config.rpc))
+        .max_decoding_message_size(limit);
+    let audit = AuditServiceServer::new(audit::Service::new(view, &config.rpc))
+        .max_decoding_message_size(64 * 1024);
+    let guard = access::OnlyHere::unless(config.rpc.allow_remote_audit);
+    let mut server = Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))
+        .concurrency_limit_per_connection(1024);
+    if let Some(tls) = &config.tls {
+        server = server.tls_config(tls_config(tls, home)?)?;
+    }
+    let router = server
+        .add_service(reflection)
+        .add_service(health)
+        .add_service(ledger)
+        .add_service(tonic::service::interceptor::InterceptedService::new(
+            audit, guard,
+        ));
+    let incoming = TcpListenerStream::new(listener);
+    let task = tokio::spawn(async move {
+        router
+            .serve_with_incoming_shutdown(incoming, shutdown)
+            .await
+            .map_err(RpcError::from)
+    });
+    Ok((bound, task))
+}
+
+fn tls_config(tls: &crate::config::Tls, home: &Path) -> Result<ServerTlsConfig, RpcError> {
+    let read = |path: &Path| {
+        let path = home.join(path);
+        std::fs::read(&path).map_err(|error| RpcError::TlsFile { path, error })
+    };
+    let identity = Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?);
+    let mut config = ServerTlsConfig::new().identity(identity);
+    if let Some(authority) = &tls.client_ca {
+        config = config.client_ca_root(Certificate::from_pem(read(authority)?));
+    }
+    Ok(config)
+}
+
+/// Runs what may touch the disk on a blocking thread.
+async fn blocking<V: View, T: Send + 'static>(
+    view: &Arc<V>,
+    work: impl FnOnce(&V) -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    let view = view.clone();
+    tokio::task::spawn_blocking(move || work(&view))
+        .await
+        .map_err(|_| Local::Unavailable.status("the node is stopping"))?
+}
+
+/// This machine's fault, as a caller sees it.
+fn unreadable(error: ReadError) -> Status {
+    tracing::error!(%error, "a query could not read the history");
+    Local::Unavailable.status("this node cannot read its history now; ask another")
+}

@@ -1,0 +1,196 @@
+//! LedgerService: takes transactions in and says what became of them.
+//!
+//! `Submit` with `WAIT_FINAL` answers `OUTCOME_FINAL` only for a block that
+//! is certified and fsynced here. A deadline answers `OUTCOME_UNKNOWN` with
+//! the id to ask again: it is no refusal.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tally_ledger::{reason::Reason, transaction::Transaction};
+use tally_proto::{
+    Local,
+    convert::{bytes_of, hash},
+    error::refusal_of,
+    v1::{self, ledger_service_server::LedgerService},
+};
+use tokio::sync::{Semaphore, broadcast};
+use tonic::{Request, Response, Status};
+
+use super::{blocking, encode::encode, finality::finality, proofs, unreadable};
+use crate::{
+    config::Rpc,
+    view::{CommittedBlock, NotAdmitted, View},
+};
+
+const DEFAULT_WAIT: Duration = Duration::from_secs(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// The service.
+pub(super) struct Service<V> {
+    view: Arc<V>,
+    /// Calls that may wait for finality at the same time.
+    waiting: Arc<Semaphore>,
+}
+
+impl<V: View> Service<V> {
+    pub(super) fn new(view: Arc<V>, config: &Rpc) -> Self {
+        let waiting = Arc::new(Semaphore::new(config.max_waiting));
+        Self { view, waiting }
+    }
+
+    /// The finality of a transaction that is in the log.
+    async fn find(&self, id: tally_ledger::hash::Hash) -> Result<Option<v1::Finality>, Status> {
+        let find = move |view: &V| {
+            let Some(place) = view.find_transaction(&id).map_err(unreadable)? else {
+                return Ok(None);
+            };
+            let block = view.block(place.height).map_err(unreadable)?;
+            Ok(block.map(|block| finality(&block, place.index)))
+        };
+        blocking(&self.view, find).await
+    }
+
+    /// Waits until a block brings the transaction; `None` at the deadline.
+    async fn wait(
+        &self,
+        id: tally_ledger::hash::Hash,
+        mut blocks: broadcast::Receiver<Arc<CommittedBlock>>,
+        deadline: Instant,
+    ) -> Result<Option<v1::Finality>, Status> {
+        let _place = self.waiting.clone().try_acquire_owned().map_err(|_| {
+            Local::Busy.status("too many calls wait for finality here; ask again with the id")
+        })?;
+        loop {
+            let block = tokio::time::timeout_at(deadline.into(), blocks.recv()).await;
+            match block {
+                Err(_) => return Ok(None),
+                Ok(Ok(block)) => {
+                    if let Some(index) = block.transactions.iter().position(|other| *other == id) {
+                        return Ok(Some(finality(&block, index as u32)));
+                    }
+                }
+                Ok(Err(broadcast::error::RecvError::Lagged(_))) => {
+                    if let Some(finality) = self.find(id).await? {
+                        return Ok(Some(finality));
+                    }
+                }
+                Ok(Err(broadcast::error::RecvError::Closed)) => {
+                    return Err(Local::Unavailable.status("the node is stopping"));
+                }
+            }
+        }
+    }
+}
+
+fn response(
+    id: tally_ledger::hash::Hash,
+    outcome: v1::Outcome,
+    finality: Option<v1::Finality>,
+) -> Response<v1::SubmitResponse> {
+    Response::new(v1::SubmitResponse {
+        id: bytes_of(&id),
+        outcome: outcome.into(),
+        finality,
+    })
+}
+
+#[tonic::async_trait]
+impl<V: View> LedgerService for Service<V> {
+    async fn submit(
+        &self,
+        request: Request<v1::SubmitRequest>,
+    ) -> Result<Response<v1::SubmitResponse>, Status> {
+        let started = Instant::now();
+        let request = request.into_inner();
+        let wait_final = request.wait() == v1::Wait::Final;
+        let asked = match request.timeout_ms {
+            0 => DEFAULT_WAIT,
+            ms => Duration::from_millis(ms.into()).min(LONGEST_WAIT),
+        };
+        let transaction = request
+            .transaction
+            .ok_or_else(|| Local::BadRequest.status("transaction: is missing"))?;
+        let transaction = Transaction::try_from(transaction)?;
+        let id = transaction.id();
+        // Subscribed before it is handed in: its block cannot be missed.
+        let blocks = self.view.subscribe();
+        let submit = move |view: &V| {
+            let transaction = proofs::complete_correction(view, transaction)?;
+            Ok(view.submit(transaction))
+        };
+        match blocking(&self.view, submit).await? {
+            Ok(_) => {}
+            Err(NotAdmitted::Busy) => {
+                return Err(Local::Busy.status("too many transactions wait; send it again later"));
+            }
+            // It is in the log already, by these bytes or by an earlier try
+            // whose answer was lost: the answer is what became of it.
+            Err(NotAdmitted::Refused(reason)) => {
+                return match self.find(id).await? {
+                    Some(found) => Ok(response(id, v1::Outcome::Final, Some(found))),
+                    None if reason == Reason::Duplicate => {
+                        Ok(response(id, v1::Outcome::Unknown, None))
+                    }
+                    None => Err(refusal_of(reason, Some(&id))),
+                };
+            }
+        }
+        if !wait_final {
+            return Ok(response(id, v1::Outcome::Admitted, None));
+        }
+        Ok(match self.wait(id, blocks, started + asked).await? {
+            Some(found) => response(id, v1::Outcome::Final, Some(found)),
+            None => response(id, v1::Outcome::Unknown, None),
+        })
+    }
+
+    async fn encode(
+        &self,
+        request: Request<v1::EncodeRequest>,
+    ) -> Result<Response<v1::EncodeResponse>, Status> {
+        let chain = self.view.with_state(|state, _| *state.chain());
+        encode(&chain, request.into_inner()).map(Response::new)
+    }
+
+    async fn get_transaction(
+        &self,
+        request: Request<v1::GetTransactionRequest>,
+    ) -> Result<Response<v1::GetTransactionResponse>, Status> {
+        let id = hash("id", &request.into_inner().id)?;
+        let find = move |view: &V| {
+            if let Some(place) = view.find_transaction(&id).map_err(unreadable)?
+                && let Some(block) = view.block(place.height).map_err(unreadable)?
+            {
+                let transaction = &block.block.transactions[place.index as usize];
+                return Ok(v1::GetTransactionResponse {
+                    outcome: v1::Outcome::Final.into(),
+                    transaction: Some(transaction.clone().into()),
+                    finality: Some(finality(&block, place.index)),
+                });
+            }
+            let waiting = view.waiting(&id);
+            let outcome = match waiting {
+                Some(_) => v1::Outcome::Admitted,
+                None => v1::Outcome::Unknown,
+            };
+            Ok(v1::GetTransactionResponse {
+                outcome: outcome.into(),
+                transaction: waiting.map(Into::into),
+                finality: None,
+            })
+        };
+        blocking(&self.view, find).await.map(Response::new)
+    }
+
+    async fn get_status(
+        &self,
+        _request: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        blocking(&self.view, |view| Ok(crate::health::status(view)))
+            .await
+            .map(Response::new)
+    }
+}
