@@ -98,11 +98,14 @@ impl State {
             return Err(SnapshotError::Roots("table of ids"));
         }
         for (slot, bucket) in (0..).zip(&mut leaves.buckets) {
-            bucket.rebuild();
-            let placed = bucket.leaf == IdBucket::default() || IdBucket::slot(bucket.hour) == slot;
+            let placed = match bucket.ids.is_empty() {
+                true => bucket.hour == 0,
+                false => IdBucket::slot(bucket.hour) == slot,
+            };
             if !placed {
                 return Err(SnapshotError::Roots("table of ids"));
             }
+            bucket.rebuild();
         }
         let state = State::assemble(chain, genesis.time, header, log, leaves);
         state.matches_header(genesis)?;

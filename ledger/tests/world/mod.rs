@@ -2,7 +2,7 @@
 //! and two classes, keys that follow from numbers, and blocks made one by
 //! one. Every block is built, encoded, decoded, checked and committed on two
 //! states, which must agree.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use tally_ledger::{
     action::{
