@@ -43,11 +43,11 @@ fn run(seed: u8, cases: u32, strategy: impl Strategy<Value = Script>) -> Coverag
 
 #[test]
 fn ledger_and_oracle_agree_on_many_short_scripts() {
-    run(1, 60, scripts(12, 8));
+    run(1, 600, scripts(12, 8));
 }
 
 #[test]
 fn ledger_and_oracle_agree_on_long_scripts() {
-    let reached = run(2, 8, scripts(140, 10));
+    let reached = run(2, 60, scripts(140, 10));
     println!("{reached:#?}");
 }

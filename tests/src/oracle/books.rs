@@ -41,6 +41,14 @@ impl Oracle {
         (self.charges.iter().find(|c| c.index == index)).copied()
     }
 
+    /// What was given back of a receipt.
+    pub fn corrected(&self, index: u64) -> u64 {
+        (self.corrections.iter())
+            .filter(|(entry, _)| *entry == index)
+            .map(|(_, amount)| *amount)
+            .sum()
+    }
+
     /// A gateway's lease that is not closed.
     pub fn open_lease(&self, gateway: u32, number: u64) -> Option<&Lease> {
         (self.leases.get(&(gateway, number))).filter(|lease| lease.closed.is_none())

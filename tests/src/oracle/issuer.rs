@@ -102,6 +102,10 @@ impl Oracle {
             *by_class.entry(grant.class.0).or_default() += u128::from(grant.amount.0);
             *by_pair.entry((grant.account.0, grant.class.0)).or_default() += 1;
         }
+        // A transaction issues at most what 64 bits can count.
+        if by_class.values().sum::<u128>() > u128::from(u64::MAX) {
+            faults.push(Reason::Amount);
+        }
         for (class, sum) in by_class {
             let Some(found) = self.classes.get(&class) else {
                 continue;
@@ -229,10 +233,7 @@ impl Oracle {
         let Some(charge) = self.charge(correct.entry).filter(|_| genuine && is_receipt) else {
             return faults;
         };
-        let corrected: u128 = (self.corrections.iter())
-            .filter(|(entry, _)| *entry == correct.entry)
-            .map(|(_, amount)| u128::from(*amount))
-            .sum();
+        let corrected = u128::from(self.corrected(correct.entry));
         if corrected + u128::from(correct.amount.0) > u128::from(charge.charged) {
             faults.push(Reason::OverReceipt);
         }

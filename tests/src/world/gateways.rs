@@ -18,11 +18,31 @@ use super::{
 use crate::{oracle::Payload, rfc9162};
 
 impl World {
+    /// A gateway, mostly one that is not suspended.
     fn a_gateway(&self, dice: &mut Dice) -> u32 {
-        let count = self.oracle.gateways.len() as u64;
-        match dice.wild(12) {
-            true => count as u32,
-            false => dice.below(count) as u32,
+        let all = &self.oracle.gateways;
+        if dice.wild(12) {
+            return all.len() as u32;
+        }
+        let free: Vec<u32> = (all.iter().filter(|(_, g)| !g.suspended))
+            .map(|(number, _)| *number)
+            .collect();
+        match dice.any(&free).filter(|_| dice.below(12) > 0) {
+            Some(number) => number,
+            None => dice.below(all.len() as u64) as u32,
+        }
+    }
+
+    /// A gateway that has a journal, if there is one.
+    fn a_ready_gateway(&self, dice: &mut Dice) -> u32 {
+        let number = self.a_gateway(dice);
+        match self.oracle.gateways.get(&number) {
+            Some(gateway) if gateway.journal == 0 && !dice.wild(4) => {
+                let ready = |g: &&u32| self.oracle.gateways[g].journal > 0;
+                let ready: Vec<u32> = self.oracle.gateways.keys().filter(ready).copied().collect();
+                dice.any(&ready).unwrap_or(number)
+            }
+            _ => number,
         }
     }
 
@@ -36,7 +56,14 @@ impl World {
     }
 
     pub(super) fn write_open_journal(&mut self, dice: &mut Dice) -> Draft {
-        let number = self.a_gateway(dice);
+        let fresh: Vec<u32> = (self.oracle.gateways.iter())
+            .filter(|(_, gateway)| gateway.journal == 0)
+            .map(|(number, _)| *number)
+            .collect();
+        let number = match dice.any(&fresh).filter(|_| !dice.wild(4)) {
+            Some(number) => number,
+            None => self.a_gateway(dice),
+        };
         let last = self.oracle.gateways.get(&number).map_or(0, |g| g.journal);
         let next = match dice.wild(3) {
             true => dice.pick(&[0, last, last + 2]),
@@ -54,7 +81,7 @@ impl World {
     }
 
     pub(super) fn write_lease(&mut self, dice: &mut Dice) -> Draft {
-        let number = self.a_gateway(dice);
+        let number = self.a_ready_gateway(dice);
         let key = self.a_key(dice);
         let of_key = self.oracle.api_keys.get(&key).map_or(0, |k| k.account);
         let account = match dice.wild(8) {
@@ -134,7 +161,7 @@ impl World {
     }
 
     pub(super) fn write_debits(&mut self, dice: &mut Dice) -> Draft {
-        let number = self.a_gateway(dice);
+        let number = self.a_ready_gateway(dice);
         let count = if dice.wild(10) { 0 } else { 1 + dice.below(6) };
         let wrong = dice.below(count.max(1));
         let debits: Vec<Debit> = (0..count)

@@ -134,7 +134,11 @@ impl World {
         self.by_admins(dice, action)
     }
 
+    /// Gateways never come back, so mostly another one comes instead.
     pub(super) fn write_suspend(&mut self, dice: &mut Dice) -> Draft {
+        if dice.below(2) == 0 {
+            return self.write_gateway(dice);
+        }
         let count = self.oracle.gateways.len() as u64;
         let number = GatewayNumber(dice.below(count + u64::from(dice.hostile)) as u32);
         let admins = self.with_role(dice, Roles::ADMIN);

@@ -30,7 +30,7 @@ use tally_ledger::{
     hash::Hash,
     ids::{DAY_MS, HOUR_MS, Time},
     merkle,
-    reason::Reason,
+    reason::{Reason, Retry},
     state::State,
     transaction::{
         Author, AuthorKind, BODY_VERSION, Body, Transaction, signing_domain, transaction_id,
@@ -39,7 +39,7 @@ use tally_ledger::{
 
 use crate::{
     compare,
-    oracle::{Oracle, Payload, Refusal, Request},
+    oracle::{LogEntry, Oracle, Payload, Refusal, Request},
     rfc9162,
 };
 use draft::Draft;
@@ -97,6 +97,8 @@ enum Verdict {
     Broken,
 }
 
+type Candidate = (Transaction, Verdict);
+
 /// How often what happened, to see that scripts reach it.
 #[derive(Debug, Default)]
 pub struct Coverage {
@@ -128,6 +130,8 @@ pub struct World {
     blocks: Vec<Block>,
     roots: Vec<(u64, Hash)>,
     sent: Vec<Sent>,
+    /// Refused for a reason that says so for good.
+    finals: HashMap<Vec<u8>, Reason>,
 }
 
 impl World {
@@ -151,6 +155,7 @@ impl World {
             leaves,
             blocks: Vec::new(),
             sent: Vec::new(),
+            finals: HashMap::new(),
             genesis,
             state,
             ring,
@@ -190,15 +195,25 @@ impl World {
     pub fn block(&mut self, plan: &Plan) {
         let time = self.next_time(plan.wait);
         self.oracle.begin_block(time);
-        let candidates: Vec<(Transaction, Verdict)> =
-            plan.ops.iter().map(|op| self.candidate(op)).collect();
+        let candidates = plan.ops.iter().map(|op| self.candidate(op)).collect();
+        self.finish(time, candidates, plan.checks);
+    }
+
+    /// The ledger's part of a block, and all comparisons. Gives the log's
+    /// new facts.
+    fn finish(&mut self, time: u64, candidates: Vec<Candidate>, checks: u8) -> Vec<LogEntry> {
         self.oracle.end_block();
-        let proposer = (plan.checks % 4).into();
         let transactions = candidates.iter().map(|(transaction, _)| transaction);
-        let built = execute::build(&self.state, Time(time), proposer, transactions, &self.memo);
+        let built = execute::build(
+            &self.state,
+            Time(time),
+            (checks % 4).into(),
+            transactions,
+            &self.memo,
+        );
         self.compare_verdicts(&candidates, &built);
         self.check_admission(time, candidates.first());
-        self.check_tampering(plan.checks, &candidates, &built.block);
+        self.check_tampering(checks, &candidates, &built.block);
 
         let same = execute::check(&self.state, &built.block, &self.memo).unwrap();
         assert_eq!(
@@ -217,8 +232,9 @@ impl World {
         self.roots
             .push((self.leaves.len() as u64, built.block.header.log_root));
         self.blocks.push(built.block);
-        self.follow(plan.checks);
+        self.follow(checks);
         self.compare();
+        self.oracle.log[self.oracle.parent_log as usize..].to_vec()
     }
 
     /// The replica checks the block; now and then it starts from a snapshot.
@@ -243,7 +259,7 @@ impl World {
         compare::soulbound(&self.entries, &self.state);
     }
 
-    fn compare_verdicts(&mut self, candidates: &[(Transaction, Verdict)], built: &execute::Built) {
+    fn compare_verdicts(&mut self, candidates: &[Candidate], built: &execute::Built) {
         let mut taken = built.block.transactions.iter();
         let mut refused = built.refused.iter();
         for (n, (transaction, verdict)) in candidates.iter().enumerate() {
@@ -251,7 +267,10 @@ impl World {
                 Ok(body) => format!("candidate {n}: {body:?}"),
                 Err(_) => format!("candidate {n}: not a body"),
             };
+            let bytes = transaction.encode();
             if let Verdict::Accepted = verdict {
+                let final_before = self.finals.get(&bytes);
+                assert_eq!(final_before, None, "refused for good before: {}", shown());
                 let next = refused.clone().next();
                 let same = taken.next() == Some(transaction);
                 assert!(same, "only the ledger refuses, {next:?}: {}", shown());
@@ -262,6 +281,9 @@ impl World {
                 .unwrap_or_else(|| panic!("{}: only the oracle refuses", shown()));
             assert_eq!(*id, transaction.id(), "{}: not refused", shown());
             *self.coverage.refused.entry(*reason).or_default() += 1;
+            if reason.retry() == Retry::Never {
+                self.finals.insert(bytes, *reason);
+            }
             if let Verdict::Refused(faults) = verdict {
                 assert!(
                     faults.contains(reason),
@@ -276,13 +298,18 @@ impl World {
 
     /// What is valid first in the block is admitted, and what cannot be
     /// signed by its author never is.
-    fn check_admission(&self, time: u64, first: Option<&(Transaction, Verdict)>) {
+    fn check_admission(&self, time: u64, first: Option<&Candidate>) {
         let Some((transaction, verdict)) = first else {
             return;
         };
         let answer = execute::admit(&self.state, Time(time), transaction, &self.memo);
         match verdict {
-            Verdict::Accepted => assert_eq!(answer, Ok(transaction.id())),
+            // Admission does not run the next block's due steps: it may be
+            // wrong, but never for good.
+            Verdict::Accepted => match answer {
+                Ok(id) => assert_eq!(id, transaction.id()),
+                Err(reason) => assert_ne!(reason.retry(), Retry::Never, "{reason}"),
+            },
             Verdict::Broken => assert!(answer.is_err()),
             Verdict::Refused(faults) => {
                 let unsigned = faults.iter().any(|fault| fault.number() < 20);
@@ -293,7 +320,7 @@ impl World {
 
     /// I9: a block with a refused transaction, with one left out, or with
     /// another header is invalid.
-    fn check_tampering(&self, checks: u8, candidates: &[(Transaction, Verdict)], block: &Block) {
+    fn check_tampering(&self, checks: u8, candidates: &[Candidate], block: &Block) {
         let refuses = |block: &Block| execute::check(&self.state, block, &self.memo).unwrap_err();
         let mut other = block.clone();
         match checks / 32 {
@@ -352,10 +379,10 @@ impl World {
     }
 
     /// Writes, signs and judges a transaction.
-    fn candidate(&mut self, op: &Op) -> (Transaction, Verdict) {
+    fn candidate(&mut self, op: &Op) -> Candidate {
         let mut dice = Dice::new(&op.words);
         let hostile = op.mood >= 192;
-        if hostile && dice.below(6) == 0 {
+        if hostile && dice.below(3) == 0 {
             if let Some(sent) = self.again(&mut dice) {
                 return self.judge(sent);
             }
@@ -391,7 +418,7 @@ impl World {
         Some(sent)
     }
 
-    fn judge(&mut self, sent: Sent) -> (Transaction, Verdict) {
+    fn judge(&mut self, sent: Sent) -> Candidate {
         let verdict = match self.oracle.apply(&sent.request) {
             Ok(_) => {
                 let name = format!("{:?}", sent.request.action);

@@ -2,6 +2,7 @@
 
 use tally_ledger::{
     action::{Action, BindApiKey, Correct, Issue, NewGrant, OpenAccount, Revoke, Surrender},
+    class::Burn,
     codec::List,
     correction::CorrectionProof,
     entry::Entry,
@@ -140,18 +141,19 @@ impl World {
         self.envelope(dice, issuers[0], &issuers[..signers], action)
     }
 
-    /// A grant, mostly one that holds something.
-    fn a_grant(&self, dice: &mut Dice) -> (u32, u32) {
+    /// A grant, mostly one that holds something and may be burned so.
+    fn a_grant(&self, dice: &mut Dice, may: fn(Burn) -> bool) -> (u32, u32) {
         let all: Vec<(u32, u32)> = self.oracle.grants.keys().copied().collect();
         let live: Vec<(u32, u32)> = (all.iter().copied())
             .filter(|(account, number)| self.oracle.is_live(*account, *number))
+            .filter(|key| may(self.oracle.grants[key].burn))
             .collect();
-        let among = if dice.wild(3) { &all } else { &live };
+        let among = if dice.wild(2) { &all } else { &live };
         dice.any(among).unwrap_or((0, dice.below(9) as u32))
     }
 
     pub(super) fn write_revoke(&mut self, dice: &mut Dice) -> Draft {
-        let (account, grant) = self.a_grant(dice);
+        let (account, grant) = self.a_grant(dice, Burn::by_issuer);
         let action = Action::Revoke(Revoke {
             account: AccountNumber(account),
             grant: GrantNumber(grant),
@@ -160,7 +162,7 @@ impl World {
     }
 
     pub(super) fn write_surrender(&mut self, dice: &mut Dice) -> Draft {
-        let (account, grant) = self.a_grant(dice);
+        let (account, grant) = self.a_grant(dice, Burn::by_holder);
         let free = self
             .oracle
             .grants
@@ -189,20 +191,21 @@ impl World {
     pub(super) fn write_correct(&mut self, dice: &mut Dice) -> Draft {
         let size = self.oracle.parent_log;
         let receipts: Vec<(u64, u64)> = (self.oracle.charges.iter())
-            .filter(|c| c.index < size && c.charged > 0)
-            .map(|c| (c.index, c.charged))
+            .filter(|c| c.index < size)
+            .map(|c| (c.index, c.charged - self.oracle.corrected(c.index)))
+            .filter(|(_, rest)| *rest > 0 || dice.hostile)
             .collect();
-        let (index, charged) = match dice.any(&receipts).filter(|_| !dice.wild(6)) {
+        let (index, rest) = match dice.any(&receipts).filter(|_| !dice.wild(6)) {
             Some(found) => found,
             None => (dice.below(size), 1),
         };
         let amount = match dice.below(4) {
-            0 => charged,
-            1 => charged / 2 + 1,
-            _ => 1 + dice.below(charged),
+            0 => rest.max(1),
+            1 => rest / 2 + 1,
+            _ => 1 + dice.below(rest),
         };
         let amount = match dice.wild(5) {
-            true => dice.pick(&[0, charged + 1, u64::MAX]),
+            true => dice.pick(&[0, rest + 1, u64::MAX]),
             false => amount,
         };
         let now = self.oracle.time;
@@ -246,7 +249,14 @@ impl World {
 
     /// Freezes an account, or ends its freeze.
     pub(super) fn write_freeze(&mut self, dice: &mut Dice) -> Draft {
-        let account = self.an_account(dice);
+        let all: Vec<u32> = (self.oracle.accounts.iter())
+            .filter(|(_, account)| account.frozen)
+            .map(|(number, _)| *number)
+            .collect();
+        let account = match dice.any(&all).filter(|_| !dice.hostile) {
+            Some(frozen) => frozen,
+            None => self.an_account(dice),
+        };
         let frozen = self.oracle.accounts.get(&account).is_some_and(|a| a.frozen);
         let number = AccountNumber(account);
         match frozen != dice.wild(4) {
