@@ -6,6 +6,7 @@ use crate::{
     crypto::PublicKey,
     hash::Hash,
     ids::{Amount, DebitNumber, JournalNumber, LeaseNumber, Sum},
+    reason::Reason,
 };
 
 /// A gateway's blast radius. Each cap lowers what a Lease grants.
@@ -50,4 +51,18 @@ pub struct Gateway {
     pub hour_leased: Amount,
     /// Costs that its receipts did not charge.
     pub loss: Sum,
+}
+
+impl Gateway {
+    /// Whether `journal` is the current one. An earlier one is fenced for
+    /// good; a later one may be opened yet, also where this node lags behind.
+    pub(crate) fn has_open(&self, journal: JournalNumber) -> Result<(), Reason> {
+        if journal.0 == 0 || journal < self.journal {
+            Err(Reason::JournalNotCurrent)
+        } else if journal > self.journal {
+            Err(Reason::JournalAhead)
+        } else {
+            Ok(())
+        }
+    }
 }

@@ -63,7 +63,7 @@ reasons! {
     22 Expired Never "valid_until has passed"
     23 TooFarAhead SameBytes "valid_until is more than 168 hours ahead"
     24 Duplicate Done "this transaction is already in the log"
-    25 IdTaken Never "the author has used this id for another transaction"
+    25 IdTaken SameBytes "the author has used this id for another transaction"
     26 TooManyIds SameBytes "the author has too many live ids"
     // Authority.
     30 WrongAuthor Never "this kind of author cannot do this"
@@ -74,7 +74,7 @@ reasons! {
     // References.
     40 UnknownAccount SameBytes "no such account"
     41 UnknownClass SameBytes "no such class"
-    42 UnknownGrant Never "no such grant, or it holds nothing any more"
+    42 UnknownGrant SameBytes "no such grant, or it holds nothing any more"
     43 UnknownApiKey SameBytes "no such API key"
     44 UnknownGateway SameBytes "no such gateway"
     45 UnknownPerson SameBytes "no such person, and not the next number"
@@ -97,7 +97,7 @@ reasons! {
     71 KeyTaken SameBytes "another person or gateway has this key"
     72 UnlawfulRoles Never "nobody is issuer and admin, or issuer and validator owner"
     73 TooFewAdmins SameBytes "fewer admins than the threshold would be left"
-    74 UnlawfulRules Never "class rules are malformed, or the name is another class's"
+    74 UnlawfulRules Never "class rules are malformed"
     75 UnlawfulPrices Never "the price table is malformed"
     76 TableVersion SameBytes "the price table's version is not the next"
     77 UnlawfulParameters Never "a parameter is out of its range"
@@ -105,13 +105,14 @@ reasons! {
     79 OnePriceTablePerBlock SameBytes "another price table was set in this block"
     80 Insufficient SameBytes "the grant does not have that much free"
     81 TableFull Never "the table of this kind is full"
+    82 NameTaken SameBytes "another class has this name"
     // Gateways.
-    90 JournalNotCurrent Never "not the gateway's current journal"
+    90 JournalNotCurrent Never "the journal is fenced: the gateway has opened a later one"
     91 JournalNotNext SameBytes "not the gateway's next journal"
     92 LeaseNotNext SameBytes "not the gateway's next lease number"
-    93 LeaseNotOpen Never "the gateway has no such open lease"
-    94 LeaseAhead Never "the lease number is above the gateway's last"
-    95 LeaseMismatch Never "account, class or API key is unlike the open lease's"
+    93 LeaseNotOpen Never "the lease is closed, or was never granted"
+    94 LeaseAhead SameBytes "the lease number is above the gateway's last"
+    95 LeaseMismatch SameBytes "account, class or API key is unlike the open lease's"
     96 DebitNotNext SameBytes "the first debit's number is not the journal's next"
     97 DebitCount Never "a batch has 1 to 10000 debits, exactly as many as the body says"
     98 DebitRoot Never "the debits do not hash to the body's root"
@@ -120,6 +121,7 @@ reasons! {
     101 SuspendedAndClosed Never "the gateway is suspended and its last lease is closed"
     102 PreviousJournalIntact Never "journal 1 has no previous one to lose"
     103 LeaseForm Never "wanted amount and duration must not be zero"
+    104 JournalAhead SameBytes "the gateway has not opened this journal yet"
 }
 
 impl Reason {

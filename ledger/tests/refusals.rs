@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use tally_ledger::{
     action::{
-        Action, BindApiKey, Correct, Issue, NewGrant, OpenJournal, RegisterGateway, Revoke,
+        Action, BindApiKey, Correct, Issue, Lease, NewGrant, OpenJournal, RegisterGateway, Revoke,
         SetClass, SetGatewayKey, SetRole,
     },
     correction::CorrectionProof,
@@ -640,7 +640,7 @@ const POLICY: &[(&str, Reason, Make)] = &[
     ("a threshold above them", Reason::TooFewAdmins, |world| {
         parameters_with(world, |parameters| parameters.threshold = 4)
     }),
-    ("a class's second name", Reason::UnlawfulRules, |world| {
+    ("a class's second name", Reason::NameTaken, |world| {
         let class = ClassNumber(2);
         let rules = rules("base");
         world.by_admins(Action::SetClass(SetClass { class, rules }))
@@ -730,6 +730,15 @@ const GATEWAYS: &[(&str, Reason, Make)] = &[
             transaction
         },
     ),
+    (
+        "lease of a journal to come",
+        Reason::JournalAhead,
+        |world| {
+            let journal = JournalNumber(2);
+            let lease = world.next_lease(G0);
+            world.lease_tx(G0, Lease { journal, ..lease })
+        },
+    ),
     ("the same journal", Reason::JournalNotNext, |world| {
         let action = Action::OpenJournal(OpenJournal {
             journal: JournalNumber(1),
@@ -743,7 +752,7 @@ const GATEWAYS: &[(&str, Reason, Make)] = &[
         world.run(transaction.clone());
         transaction
     }),
-    ("another's lease", Reason::LeaseNotOpen, |world| {
+    ("another's lease", Reason::LeaseAhead, |world| {
         let lease = with_lease(world);
         world.tx(G1, &[], Action::ReturnLease(lease))
     }),

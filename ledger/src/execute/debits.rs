@@ -260,9 +260,7 @@ fn first_position(gateway: GatewayNumber, action: &Debits) -> Position {
 }
 
 fn journal_is_open(gateway: &Gateway, action: &Debits) -> Result<(), Reason> {
-    if action.journal != gateway.journal || gateway.journal.0 == 0 {
-        return Err(Reason::JournalNotCurrent);
-    }
+    gateway.has_open(action.journal)?;
     if gateway.suspended && gateway.open_leases == 0 {
         return Err(Reason::SuspendedAndClosed);
     }

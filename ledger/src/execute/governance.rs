@@ -76,8 +76,11 @@ impl Draft<'_> {
         if usize::from(class.0) >= MAX_CLASSES {
             return Err(Reason::TableFull);
         }
-        if !rules.are_lawful() || self.name_is_taken(*class, rules) {
+        if !rules.are_lawful() {
             return Err(Reason::UnlawfulRules);
+        }
+        if self.name_is_taken(*class, rules) {
+            return Err(Reason::NameTaken);
         }
         if usize::from(class.0) < count {
             self.class_mut(*class).rules = rules.clone();

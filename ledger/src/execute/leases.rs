@@ -85,9 +85,7 @@ impl Draft<'_> {
             return Err(Reason::NotYours);
         }
         let gateway = self.gateway(number)?;
-        if action.journal != gateway.journal || gateway.journal.0 == 0 {
-            return Err(Reason::JournalNotCurrent);
-        }
+        gateway.has_open(action.journal)?;
         if Some(action.number.0) != gateway.last_lease.0.checked_add(1) {
             return Err(Reason::LeaseNotNext);
         }
@@ -312,6 +310,9 @@ impl Draft<'_> {
         number: LeaseNumber,
     ) -> Result<(), Reason> {
         let gateway = self.author_gateway(call)?;
+        if number > self.gateway(gateway)?.last_lease {
+            return Err(Reason::LeaseAhead);
+        }
         let owner = self.lease_owner(gateway, number);
         self.account(owner.ok_or(Reason::LeaseNotOpen)?)?;
         self.close_lease(gateway, number, Some(call.id));
