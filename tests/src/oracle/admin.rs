@@ -50,8 +50,11 @@ impl Oracle {
         let rules = &set.rules;
         let name_taken = (self.classes.iter())
             .any(|(number, class)| *number != set.class.0 && class.rules.name == rules.name);
-        if !rules.are_lawful() || name_taken {
+        if !rules.are_lawful() {
             faults.push(Reason::UnlawfulRules);
+        }
+        if name_taken {
+            faults.push(Reason::NameTaken);
         }
         faults
     }

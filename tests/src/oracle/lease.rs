@@ -70,7 +70,12 @@ impl Oracle {
 
     pub(super) fn journal_fault(&self, gateway: u32, journal: u32) -> Option<Reason> {
         let current = self.gateway(gateway)?.journal;
-        (journal == 0 || journal != current).then_some(Reason::JournalNotCurrent)
+        match journal {
+            0 => Some(Reason::JournalNotCurrent),
+            ahead if ahead > current => Some(Reason::JournalAhead),
+            fenced if fenced < current => Some(Reason::JournalNotCurrent),
+            _ => None,
+        }
     }
 
     pub(super) fn lease_faults(&self, request: &Request, wanted: &Wanted) -> Vec<Reason> {
@@ -211,9 +216,11 @@ impl Oracle {
     }
 
     pub(super) fn return_faults(&self, request: &Request, number: u64) -> Vec<Reason> {
-        match self.open_lease(request.author.number, number) {
-            Some(_) => Vec::new(),
-            None => vec![Reason::LeaseNotOpen],
+        let gateway = request.author.number;
+        match (self.open_lease(gateway, number), self.gateway(gateway)) {
+            (Some(_), _) | (_, None) => Vec::new(),
+            (None, Some(found)) if number > found.last_lease => vec![Reason::LeaseAhead],
+            (None, Some(_)) => vec![Reason::LeaseNotOpen],
         }
     }
 }

@@ -334,8 +334,7 @@ impl World {
                     .map(|transaction| rfc9162::leaf(&transaction.leaf()))
                     .collect();
                 other.header.transactions_root = rfc9162::root(&leaves);
-                let refused = matches!(refuses(&other), BlockError::Refused { .. });
-                assert!(refused, "I9: a refused transaction makes a block invalid");
+                refuses(&other);
             }
             1 if other.transactions.pop().is_some() => {
                 refuses(&other);
