@@ -1,0 +1,114 @@
+//! The figures: four validator processes, a gateway and the load on this
+//! machine, release build, fsync, roots and signatures on.
+//!
+//! ```text
+//! cargo bench -p tally-tests --bench figures               # all
+//! cargo bench -p tally-tests --bench figures -- --runs 5 --seconds 5 debits
+//! ```
+//!
+//! Prints one JSON line per figure: median and range over the runs, the load,
+//! the machine's idle share and the fdatasync latency of the same runs.
+//! Effects are counted in a validator's log, not in requests sent.
+
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod debits;
+mod driver;
+mod figure;
+mod machine;
+mod metering;
+mod proxy;
+mod verify;
+
+use std::time::Duration;
+
+/// What to measure, and for how long.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    runs: usize,
+    seconds: Duration,
+    figures: Vec<String>,
+}
+
+impl Options {
+    fn of(args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Options {
+            runs: 5,
+            seconds: Duration::from_secs(5),
+            figures: Vec::new(),
+        };
+        let mut args = args.filter(|arg| arg != "--bench");
+        while let Some(arg) = args.next() {
+            let mut number = || {
+                let text = args.next().ok_or(format!("{arg} needs a number"))?;
+                text.parse::<u64>()
+                    .map_err(|e| format!("{arg} {text}: {e}"))
+            };
+            match arg.as_str() {
+                "--runs" => options.runs = number()?.max(1) as usize,
+                "--seconds" => options.seconds = Duration::from_secs(number()?.max(1)),
+                name if FIGURES.contains(&name) => options.figures.push(name.to_owned()),
+                other => return Err(format!("unknown argument {other}; figures: {FIGURES:?}")),
+            }
+        }
+        Ok(options)
+    }
+
+    fn wants(&self, figure: &str) -> bool {
+        self.figures.is_empty() || self.figures.iter().any(|name| name == figure)
+    }
+}
+
+const FIGURES: [&str; 5] = ["debits", "latency", "metering", "proxy", "verify"];
+
+fn main() {
+    // `cargo test --all-targets` runs benches too, without `--bench`.
+    if !std::env::args().any(|arg| arg == "--bench") {
+        return;
+    }
+    let options = match Options::of(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("{error}");
+            std::process::exit(2);
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(measure(options));
+}
+
+async fn measure(options: Options) {
+    let binary = cluster::build_release();
+    if ["debits", "latency", "verify"]
+        .iter()
+        .any(|name| options.wants(name))
+    {
+        let cluster = cluster::Cluster::start(&binary).await;
+        let mut driver = driver::Driver::prepare(&cluster).await;
+        if options.wants("latency") {
+            debits::latency(&cluster, &mut driver, &options).await;
+        }
+        if options.wants("debits") {
+            debits::throughput(&cluster, &mut driver, &options).await;
+        }
+        if options.wants("verify") {
+            verify::verify(&cluster, &mut driver, &options).await;
+        }
+    }
+    if options.wants("metering") || options.wants("proxy") {
+        let cluster = cluster::Cluster::start(&binary).await;
+        let driver = driver::Driver::prepare_accounts(&cluster).await;
+        let gateway = cluster.gateway(&binary);
+        if options.wants("metering") {
+            metering::metering(&gateway, &driver, &options).await;
+        }
+        if options.wants("proxy") {
+            proxy::proxy(&gateway, &driver, &options).await;
+        }
+    }
+}
