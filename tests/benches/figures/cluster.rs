@@ -38,7 +38,10 @@ pub(crate) fn build_release() -> PathBuf {
         let message: Value = serde_json::from_str(line).ok()?;
         message["executable"].as_str().map(PathBuf::from)
     });
-    executables.last().expect("cargo names the binary")
+    executables
+        .collect::<Vec<_>>()
+        .pop()
+        .expect("cargo names the binary")
 }
 
 /// A process, ended with its owner.
