@@ -1,0 +1,344 @@
+//! The journal: a promise is written here, and fsynced, before it is given.
+//!
+//! - Records are appended in one order by one writer thread; many waiters
+//!   share an fsync (group commit), each is woken after the fsync that made
+//!   its record durable.
+//! - A debit's number and content are fixed by its record (I5). Only durable
+//!   debits are handed out to be sent (I8).
+//! - Each hold is resolved once, by a debit or a void.
+//! - Segments are removed only once the chain has proven their debits with
+//!   the running hash that this journal has.
+//! - After a failed write or fsync nothing more is promised: every waiter
+//!   gets [`JournalFailed`], and the gateway stops.
+//!
+//! What a start does with what it finds is decided in [`start`].
+
+pub mod record;
+pub mod recovery;
+pub mod start;
+pub mod state;
+pub mod store;
+mod writer;
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
+};
+
+use tally_ledger::{
+    debit::Debit,
+    hash::Hash,
+    ids::{DebitNumber, JournalNumber},
+};
+use tokio::sync::{Notify, oneshot, watch};
+
+pub use record::{DebitBytes, Head, HoldId, HoldRecord, LeaseSent, Record};
+pub use recovery::{Contents, Recovered};
+pub use state::{Carried, State, Unproven};
+pub use store::{Directory, Store};
+
+/// Nothing more can be promised: a write or fsync failed, or the journal was
+/// closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the journal cannot be written")]
+pub struct JournalFailed;
+
+/// Why the chain's word about this journal cannot be true of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the chain has journal {chain:?}, ours has another hash or fewer debits")]
+pub struct Diverged {
+    /// What the chain has.
+    pub chain: Head,
+}
+
+/// How soon a record must be durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Urgency {
+    /// Somebody waits, or a promise depends on it.
+    Now,
+    /// With the next urgent record, or after a few milliseconds.
+    Soon,
+}
+
+/// Resolves when a record is durable.
+#[derive(Debug)]
+pub struct Durable(oneshot::Receiver<()>);
+
+impl Durable {
+    /// Waits for the fsync.
+    pub async fn wait(self) -> Result<(), JournalFailed> {
+        self.0.await.map_err(|_| JournalFailed)
+    }
+}
+
+/// Sizes and delays.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A segment ends when it has more bytes than this.
+    pub segment_bytes: u64,
+    /// How long a record that is not urgent may wait.
+    pub linger: std::time::Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            segment_bytes: 64 * 1024 * 1024,
+            linger: std::time::Duration::from_millis(5),
+        }
+    }
+}
+
+struct Inner {
+    state: State,
+    /// Framed records that the writer has not taken yet, and who waits.
+    buffer: Vec<u8>,
+    waiters: Vec<oneshot::Sender<()>>,
+    /// Debits in the buffer; handed out once durable.
+    debits: Vec<Unproven>,
+    urgent: bool,
+    failed: bool,
+    closing: bool,
+    /// Last debit proven on the chain.
+    proven: DebitNumber,
+}
+
+pub(crate) struct Shared {
+    inner: Mutex<Inner>,
+    wake: Condvar,
+    /// Durable debits that are not proven, in order.
+    unproven: Mutex<VecDeque<Unproven>>,
+    /// Told when a debit becomes durable.
+    debits: Notify,
+    failed: watch::Sender<bool>,
+}
+
+impl Shared {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unproven(&self) -> MutexGuard<'_, VecDeque<Unproven>> {
+        self.unproven.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Journal({:?})", self.head())
+    }
+}
+
+/// An open journal. Dropping it writes what is buffered and stops the writer.
+pub struct Journal {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Journal {
+    /// Continues from `contents`, whose last segment is open in `store`.
+    pub fn resume(store: Box<dyn Store>, contents: Contents, limits: Limits) -> Self {
+        let before = contents.unproven.first().map_or_else(
+            || contents.state.head().last,
+            |debit| DebitNumber(debit.number.0 - 1),
+        );
+        let shared = Arc::new(Shared {
+            inner: Mutex::new(Inner {
+                state: contents.state,
+                buffer: Vec::new(),
+                waiters: Vec::new(),
+                debits: Vec::new(),
+                urgent: false,
+                failed: false,
+                closing: false,
+                proven: before,
+            }),
+            wake: Condvar::new(),
+            unproven: Mutex::new(contents.unproven.into()),
+            debits: Notify::new(),
+            failed: watch::Sender::new(false),
+        });
+        let writer = writer::Writer {
+            shared: shared.clone(),
+            store,
+            limits,
+            segments: contents.segments,
+            length: contents.length,
+        };
+        let writer = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || writer.run())
+            .expect("a thread can be started when the program starts");
+        Journal {
+            shared,
+            writer: Mutex::new(Some(writer)),
+        }
+    }
+
+    fn push(&self, inner: &mut Inner, record: &Record, urgency: Urgency) -> Durable {
+        let (sender, receiver) = oneshot::channel();
+        if inner.failed || inner.closing {
+            return Durable(receiver);
+        }
+        let was_idle = inner.buffer.is_empty();
+        record.frame(&mut inner.buffer);
+        inner.waiters.push(sender);
+        let wake = was_idle || (urgency == Urgency::Now && !inner.urgent);
+        inner.urgent |= urgency == Urgency::Now;
+        if wake {
+            self.shared.wake.notify_one();
+        }
+        Durable(receiver)
+    }
+
+    /// Appends a record that is neither a hold nor a debit.
+    pub fn append(&self, record: &Record, urgency: Urgency) -> Durable {
+        let mut inner = self.shared.inner();
+        let applied = inner.state.apply(record);
+        debug_assert!(applied.is_ok(), "{applied:?}: {record:?}");
+        self.push(&mut inner, record, urgency)
+    }
+
+    /// Makes a hold: gives `hold` the next number in this journal. The
+    /// record's id is overwritten.
+    pub fn hold(&self, hold: &mut HoldRecord, urgency: Urgency) -> Durable {
+        let mut inner = self.shared.inner();
+        hold.id = HoldId {
+            journal: inner.state.head().journal,
+            number: inner.state.base.last_hold + 1,
+        };
+        let record = Record::HoldMade(Box::new(*hold));
+        let applied = inner.state.apply(&record);
+        debug_assert!(applied.is_ok(), "{applied:?}");
+        self.push(&mut inner, &record, urgency)
+    }
+
+    /// Marks what a hold has used so far; nothing if it is resolved.
+    pub fn progress(&self, hold: HoldId, usage: tally_ledger::price::Usage) {
+        let mut inner = self.shared.inner();
+        let record = Record::Progress { hold, usage };
+        if inner.state.apply(&record).is_ok() {
+            drop(self.push(&mut inner, &record, Urgency::Now));
+        }
+    }
+
+    /// Settles a hold with the journal's next debit; `None` if the hold is
+    /// resolved already.
+    pub fn debit(&self, debit: &Debit) -> Option<(DebitNumber, Durable)> {
+        let mut inner = self.shared.inner();
+        let number = DebitNumber(inner.state.head().last.0 + 1);
+        let debit = Box::new(DebitBytes::of(debit));
+        let record = Record::Debit { number, debit };
+        let unproven = inner.state.apply(&record).ok()??;
+        inner.debits.push(unproven);
+        Some((number, self.push(&mut inner, &record, Urgency::Now)))
+    }
+
+    /// Resolves a hold that served nothing; `None` if it is resolved already.
+    pub fn void(&self, hold: HoldId) -> Option<Durable> {
+        let mut inner = self.shared.inner();
+        let record = Record::Void(hold);
+        inner.state.apply(&record).ok()?;
+        Some(self.push(&mut inner, &record, Urgency::Soon))
+    }
+
+    /// A look at the state, under the lock.
+    pub fn look<T>(&self, at: impl FnOnce(&State) -> T) -> T {
+        at(&self.shared.inner().state)
+    }
+
+    /// Where the journal stands, durable or not.
+    pub fn head(&self) -> Head {
+        self.look(State::head)
+    }
+
+    /// Durable debits above `after`, at most `most`, in order.
+    pub fn unproven_after(&self, after: DebitNumber, most: usize) -> Vec<Unproven> {
+        let unproven = self.shared.unproven();
+        let first = unproven.front().map_or(0, |debit| debit.number.0);
+        let skip = (after.0 + 1).saturating_sub(first) as usize;
+        unproven.iter().skip(skip).take(most).cloned().collect()
+    }
+
+    /// How many durable debits are not proven.
+    pub fn unproven(&self) -> usize {
+        self.shared.unproven().len()
+    }
+
+    /// Waits until a debit may have become durable.
+    pub async fn debits(&self) {
+        self.shared.debits.notified().await;
+    }
+
+    /// Takes in what the chain has proven of this journal: forgets the debits
+    /// up to there, and their segments, if its hash is ours.
+    pub fn proven(&self, chain: Head) -> Result<(), Diverged> {
+        let diverged = Err(Diverged { chain });
+        let mut inner = self.shared.inner();
+        if chain.journal != inner.state.head().journal {
+            return diverged;
+        }
+        if chain.last <= inner.proven {
+            return Ok(());
+        }
+        let mut unproven = self.shared.unproven();
+        let count = (chain.last.0 - inner.proven.0) as usize;
+        let Some(last) = unproven.get(count - 1) else {
+            return diverged;
+        };
+        if last.number != chain.last || last.hash != chain.hash {
+            return diverged;
+        }
+        unproven.drain(..count);
+        inner.proven = chain.last;
+        Ok(())
+    }
+
+    /// Last debit that is proven on the chain.
+    pub fn proven_last(&self) -> DebitNumber {
+        self.shared.inner().proven
+    }
+
+    /// Resolves when the journal has failed.
+    pub async fn failure(&self) {
+        let mut failed = self.shared.failed.subscribe();
+        // The sender lives as long as `self`.
+        let _ = failed.wait_for(|failed| *failed).await;
+    }
+
+    /// Whether it can still promise.
+    pub fn works(&self) -> bool {
+        !*self.shared.failed.borrow()
+    }
+
+    /// Writes what is buffered and stops the writer.
+    pub fn close(&self) {
+        self.shared.inner().closing = true;
+        self.shared.wake.notify_one();
+        let writer = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(writer) = writer {
+            let _ = writer.join();
+        }
+    }
+
+    /// The journal's number.
+    pub fn number(&self) -> JournalNumber {
+        self.head().journal
+    }
+
+    /// The running hash, durable or not.
+    pub fn hash(&self) -> Hash {
+        self.head().hash
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
