@@ -1,0 +1,715 @@
+//! An account as the gateway sees it: its leases, and who may go next.
+//!
+//! Each account has its own lock; no request takes another's. A request that
+//! is covered by a lease is served at once. Near the end of a balance the
+//! order is: wait for what is running, lower the output, refuse; requests
+//! that wait do so in the order in which they came.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tally_ledger::{
+    class::ClassRules,
+    ids::{
+        AccountNumber, Amount, ApiKeyNumber, ClassNumber, DebitNumber, Height, LeaseNumber,
+        TableVersion,
+    },
+    price::Usage,
+};
+use tokio::sync::Notify;
+
+use crate::{
+    ask::{Ask, Need},
+    key::Key,
+    lease::Lease,
+    refusal::Refusal,
+    usage,
+};
+
+/// How old a view of the account may be before a refusal rests on it.
+const FRESH: Duration = Duration::from_millis(500);
+/// A lease is renewed when this part of its time is left.
+const RENEW_PART: u32 = 4;
+/// A lease is asked for so that it pays this many worst cases, at least.
+const LEAST_REQUESTS: u64 = 4;
+
+/// What a proven account leaf says, as far as the gateway needs it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct View {
+    /// At which height it was proven.
+    pub height: Height,
+    /// No new leases.
+    pub frozen: bool,
+    /// In which order requests use its classes.
+    pub classes: Vec<ClassNumber>,
+    /// What a lease could take now.
+    pub available: BTreeMap<ClassNumber, u64>,
+    /// What other gateways hold open.
+    pub others: BTreeMap<ClassNumber, u64>,
+    /// This gateway's open leases, and whether each has ended.
+    pub own: BTreeMap<LeaseNumber, bool>,
+}
+
+/// What a Lease was granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Granted {
+    /// Its number.
+    pub number: LeaseNumber,
+    /// How much; not zero.
+    pub amount: u64,
+    /// Price table in force.
+    pub table: TableVersion,
+    /// At which height it was proven.
+    pub height: Height,
+    /// Until when it may be used, by the own monotonic clock.
+    pub until: Instant,
+}
+
+/// Why a Lease was granted nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoGrant {
+    /// For good or for now; the request is refused so.
+    Refused(Refusal),
+    /// There is no balance.
+    Dry,
+}
+
+/// What the chain's side should do for an account.
+#[derive(Debug, Clone)]
+pub enum Job {
+    /// Ask for a lease.
+    Lease {
+        /// For whom.
+        account: Arc<Account>,
+        /// On behalf of which key.
+        key: Arc<Key>,
+        /// Of what.
+        class: ClassNumber,
+        /// How much.
+        wanted: u64,
+        /// Worst case of one request.
+        worst: u64,
+    },
+    /// Prove the account's leaf again.
+    Refresh {
+        /// Whose.
+        account: Arc<Account>,
+    },
+    /// Give a lease back once its debits are proven.
+    Return {
+        /// Whose.
+        account: Arc<Account>,
+        /// Which.
+        lease: LeaseNumber,
+        /// The debit that must be proven first.
+        after: DebitNumber,
+    },
+}
+
+/// What was reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reservation {
+    /// In which lease.
+    pub lease: LeaseNumber,
+    /// Of which class.
+    pub class: ClassNumber,
+    /// How much.
+    pub limit: u64,
+    /// The usage that this pays for.
+    pub worst: Usage,
+    /// The output that this pays for, if the ask counts tokens.
+    pub output: u32,
+}
+
+/// What to do with a request now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Serve it.
+    Reserved(Reservation),
+    /// Something is under way; look again when the account changed.
+    Wait,
+    /// Do not serve it.
+    Refuse(Refusal),
+}
+
+type Pair = (ClassNumber, ApiKeyNumber);
+
+/// A Lease was granted less than one worst case.
+#[derive(Debug, Clone, Copy)]
+struct Dry {
+    /// What was available after it.
+    available: u64,
+    /// Why, if not for want of balance.
+    why: Option<Refusal>,
+    at: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    view: View,
+    viewed: Option<Instant>,
+    refreshing: bool,
+    leases: Vec<Lease>,
+    requested: Vec<Pair>,
+    dry: BTreeMap<Pair, Dry>,
+    wanted: BTreeMap<Pair, (u64, Instant)>,
+    running: u32,
+}
+
+/// An account.
+#[derive(Debug)]
+pub struct Account {
+    /// Its number.
+    pub number: AccountNumber,
+    inner: Mutex<Inner>,
+    /// Told at each change that may let a waiting request go.
+    pub changed: Notify,
+    /// Requests that wait, in order.
+    pub lane: tokio::sync::Mutex<()>,
+    /// How many do.
+    pub waiting: AtomicUsize,
+    /// It is frozen.
+    frozen: AtomicBool,
+    /// Bumped by each use; an account without use is forgotten.
+    pub uses: AtomicU64,
+}
+
+impl Account {
+    /// An account with what is proven of it.
+    pub fn new(number: AccountNumber, view: View) -> Self {
+        Account {
+            number,
+            frozen: AtomicBool::new(view.frozen),
+            inner: Mutex::new(Inner {
+                view,
+                viewed: Some(Instant::now()),
+                ..Inner::default()
+            }),
+            changed: Notify::new(),
+            lane: tokio::sync::Mutex::new(()),
+            waiting: AtomicUsize::new(0),
+            uses: AtomicU64::new(0),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Decides about a request. `jobs` gets what must be done for it.
+    pub fn step(self: &Arc<Self>, ask: &Ask, now: Instant, jobs: &mut Vec<Job>) -> Step {
+        self.uses.fetch_add(1, Ordering::Relaxed);
+        let mut inner = self.inner();
+        if inner.view.frozen {
+            return Step::Refuse(Refusal::Frozen);
+        }
+        let classes = match inner.candidates(ask) {
+            Ok(classes) => classes,
+            Err(refusal) => return Step::Refuse(refusal),
+        };
+        let need = ask.cost.0;
+        let mut target = None;
+        for class in &classes {
+            if let Some(i) = inner.lease_for((*class, ask.key.number), ask, need, now) {
+                return Step::Reserved(self.reserve(&mut inner, i, ask, ask.full(), now, jobs));
+            }
+            if inner.free(*class, now) + inner.available(*class) >= need {
+                target = Some(*class);
+                break;
+            }
+        }
+        let most = |class: &&ClassNumber| {
+            inner.free(**class, now) + inner.available(**class) + inner.held(**class)
+        };
+        // Classes of equal cover: the first in the account's order.
+        let target = target.or_else(|| classes.iter().rev().max_by_key(most).copied());
+        let Some(target) = target else {
+            return Step::Refuse(Refusal::ClassRule);
+        };
+        self.short(&mut inner, target, ask, now, jobs)
+    }
+
+    /// No lease covers the request in `class`.
+    fn short(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        class: ClassNumber,
+        ask: &Ask,
+        now: Instant,
+        jobs: &mut Vec<Job>,
+    ) -> Step {
+        let pair = (class, ask.key.number);
+        if inner.requested.contains(&pair) {
+            return Step::Wait;
+        }
+        let Some(dry) = inner.dry.get(&pair).copied() else {
+            jobs.push(self.request(inner, class, ask, now));
+            return Step::Wait;
+        };
+        if inner.available(class) > dry.available {
+            inner.dry.remove(&pair);
+            jobs.push(self.request(inner, class, ask, now));
+            return Step::Wait;
+        }
+        let viewed = inner
+            .viewed
+            .is_some_and(|at| now.duration_since(at) < FRESH);
+        if inner.refreshing || !viewed {
+            if !std::mem::replace(&mut inner.refreshing, true) {
+                jobs.push(Job::Refresh {
+                    account: self.clone(),
+                });
+            }
+            return Step::Wait;
+        }
+        let returning = inner
+            .leases
+            .iter()
+            .any(|lease| lease.class == class && lease.returning);
+        if inner.running > 0 || returning || self.gather(inner, pair, now, jobs) {
+            return Step::Wait;
+        }
+        if let Some(refusal) = dry.why {
+            if now.duration_since(dry.at) > FRESH {
+                inner.dry.remove(&pair);
+            }
+            return Step::Refuse(refusal);
+        }
+        if inner.view.others.get(&class).is_some_and(|held| *held > 0) {
+            return Step::Wait;
+        }
+        self.lower(inner, pair, ask, now, jobs)
+    }
+
+    /// Gives back idle leases whose rests together are worth more than the
+    /// best one alone, so that one lease can hold the sum.
+    fn gather(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        (class, key): Pair,
+        now: Instant,
+        jobs: &mut Vec<Job>,
+    ) -> bool {
+        let usable =
+            |lease: &&Lease| lease.class == class && lease.api_key == key && lease.is_open(now);
+        let best = inner
+            .leases
+            .iter()
+            .filter(usable)
+            .map(|lease| lease.free)
+            .max()
+            .unwrap_or(0);
+        let idle = |lease: &Lease| lease.class == class && lease.is_idle() && lease.free > 0;
+        let total: u64 = inner
+            .leases
+            .iter()
+            .filter(|lease| idle(lease))
+            .map(|lease| lease.free)
+            .sum();
+        if total <= best {
+            return false;
+        }
+        for lease in inner.leases.iter_mut().filter(|lease| idle(lease)) {
+            lease.returning = true;
+            jobs.push(Job::Return {
+                account: self.clone(),
+                lease: lease.number,
+                after: lease.last_debit,
+            });
+        }
+        true
+    }
+
+    /// Serves with less output, or refuses. Nothing of the account runs.
+    fn lower(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        (class, key): Pair,
+        ask: &Ask,
+        now: Instant,
+        jobs: &mut Vec<Job>,
+    ) -> Step {
+        let Need::Tokens {
+            input,
+            output,
+            lower: true,
+        } = ask.need
+        else {
+            return Step::Refuse(Refusal::Insufficient);
+        };
+        let best = (0..inner.leases.len())
+            .filter(|i| {
+                let lease = &inner.leases[*i];
+                (lease.class, lease.api_key) == (class, key)
+                    && lease.is_open(now)
+                    && lease.table <= ask.prices.version
+            })
+            .max_by_key(|i| inner.leases[*i].free);
+        let Some(best) = best else {
+            return Step::Refuse(Refusal::Insufficient);
+        };
+        let budget = Amount(inner.leases[best].free);
+        let per_choice = output / ask.choices;
+        let payable = |tokens: u32| tokens.saturating_mul(ask.choices);
+        let lowered = usage::payable_output(ask.model(), input, output, ask.fee, budget)
+            .map(|tokens| (tokens / ask.choices).min(per_choice))
+            .filter(|tokens| *tokens > 0);
+        let Some(tokens) = lowered else {
+            return Step::Refuse(Refusal::Insufficient);
+        };
+        let output = payable(tokens);
+        let (worst, cost) = usage::worst_case(ask.model(), input, output, ask.fee);
+        Step::Reserved(self.reserve(inner, best, ask, (worst, cost.0, output), now, jobs))
+    }
+
+    fn reserve(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        i: usize,
+        ask: &Ask,
+        (worst, limit, output): (Usage, u64, u32),
+        now: Instant,
+        jobs: &mut Vec<Job>,
+    ) -> Reservation {
+        let lease = &mut inner.leases[i];
+        assert!(lease.reserve(limit), "the caller saw that much free");
+        inner.running += 1;
+        let reservation = Reservation {
+            lease: lease.number,
+            class: lease.class,
+            limit,
+            worst,
+            output,
+        };
+        let class = lease.class;
+        if inner.should_renew(class, ask, now) {
+            jobs.push(self.request(inner, class, ask, now));
+        }
+        reservation
+    }
+
+    /// Asks for a lease: twice as much as last time if that was used up
+    /// early, half if it was not.
+    fn request(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        class: ClassNumber,
+        ask: &Ask,
+        now: Instant,
+    ) -> Job {
+        let pair = (class, ask.key.number);
+        let least = ask.cost.0.saturating_mul(LEAST_REQUESTS).max(1);
+        let wanted = match inner.wanted.get(&pair) {
+            Some((last, at)) if now.duration_since(*at) < ask.lease_time / 2 => {
+                last.saturating_mul(2)
+            }
+            Some((last, _)) => last / 2,
+            None => least,
+        };
+        let wanted = wanted.clamp(least, u64::MAX / 4);
+        inner.wanted.insert(pair, (wanted, now));
+        inner.requested.push(pair);
+        Job::Lease {
+            account: self.clone(),
+            key: ask.key.clone(),
+            class,
+            wanted,
+            worst: ask.cost.0.max(1),
+        }
+    }
+
+    /// A Lease was answered. Below one worst case with `short`, the account
+    /// counts as dry until more becomes available.
+    pub fn granted(&self, pair: Pair, granted: Granted, short: bool) {
+        let mut inner = self.inner();
+        inner.requested.retain(|asked| *asked != pair);
+        inner.leases.push(Lease {
+            number: granted.number,
+            class: pair.0,
+            api_key: pair.1,
+            table: granted.table,
+            granted: granted.amount,
+            free: granted.amount,
+            held: 0,
+            holds: 0,
+            height: granted.height,
+            until: granted.until,
+            ended: false,
+            returning: false,
+            last_debit: DebitNumber(0),
+        });
+        if short {
+            inner.set_dry(pair, None);
+        } else {
+            inner.dry.remove(&pair);
+        }
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// A Lease was granted nothing, or could not be asked for.
+    pub fn not_granted(&self, pair: Pair, why: NoGrant) {
+        let mut inner = self.inner();
+        inner.requested.retain(|asked| *asked != pair);
+        let why = match why {
+            NoGrant::Dry => None,
+            NoGrant::Refused(refusal) => Some(refusal),
+        };
+        inner.set_dry(pair, why);
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// The account's leaf was proven again; leases that the chain has ended
+    /// or closed take no new holds. A leaf older than the last one only ends
+    /// the wait for it.
+    pub fn viewed(&self, view: View) {
+        let mut inner = self.inner();
+        if view.height >= inner.view.height {
+            for lease in &mut inner.leases {
+                match view.own.get(&lease.number) {
+                    Some(ended) => lease.ended |= *ended,
+                    None => lease.ended |= lease.height <= view.height,
+                }
+            }
+            self.frozen.store(view.frozen, Ordering::Relaxed);
+            inner.view = view;
+        }
+        inner.viewed = Some(Instant::now());
+        inner.refreshing = false;
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// The account's leaf could not be proven.
+    pub fn not_viewed(&self) {
+        let mut inner = self.inner();
+        inner.refreshing = false;
+        // What is known is the best there is; requests are decided by it.
+        inner.viewed = Some(Instant::now());
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// Something on the chain concerns the account: look again before the
+    /// next refusal.
+    pub fn stale(&self) {
+        self.inner().viewed = None;
+        self.changed.notify_waiters();
+    }
+
+    /// No new hold in any of its leases; for a frozen account or a revoked
+    /// key (`Some`).
+    pub fn end_leases(&self, key: Option<ApiKeyNumber>) {
+        let mut inner = self.inner();
+        for lease in &mut inner.leases {
+            lease.ended |= key.is_none_or(|key| key == lease.api_key);
+        }
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// A lease is closed on the chain.
+    pub fn closed(&self, number: LeaseNumber) {
+        let mut inner = self.inner();
+        let class = inner
+            .leases
+            .iter()
+            .find(|lease| lease.number == number)
+            .map(|lease| lease.class);
+        inner.leases.retain(|lease| lease.number != number);
+        if let Some(class) = class {
+            inner.dry.retain(|(dry, _), _| *dry != class);
+        }
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// A return could not be sent; it will be tried again.
+    pub fn not_closed(&self, number: LeaseNumber) {
+        let mut inner = self.inner();
+        if let Some(lease) = inner.leases.iter_mut().find(|lease| lease.number == number) {
+            lease.returning = false;
+            lease.ended = true;
+        }
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// A hold was resolved: `charged` of its `limit`, by `debit` if any.
+    pub fn released(
+        &self,
+        lease: LeaseNumber,
+        limit: u64,
+        charged: u64,
+        debit: Option<DebitNumber>,
+    ) {
+        let mut inner = self.inner();
+        inner.running -= 1;
+        if let Some(lease) = inner.leases.iter_mut().find(|held| held.number == lease) {
+            lease.release(limit, charged);
+            if let Some(debit) = debit {
+                lease.last_debit = lease.last_debit.max(debit);
+            }
+        }
+        drop(inner);
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Leases to give back now: idle, and ended, past their time, or empty
+    /// (`all`: idle is enough).
+    pub fn returns(self: &Arc<Self>, now: Instant, all: bool, jobs: &mut Vec<Job>) {
+        let mut inner = self.inner();
+        for lease in &mut inner.leases {
+            if lease.is_idle() && (all || !lease.is_open(now) || lease.free == 0) {
+                lease.returning = true;
+                jobs.push(Job::Return {
+                    account: self.clone(),
+                    lease: lease.number,
+                    after: lease.last_debit,
+                });
+            }
+        }
+    }
+
+    /// What the account can still spend of a class, as far as is known here.
+    pub fn remaining(&self, class: ClassNumber) -> Amount {
+        let inner = self.inner();
+        let leased: u64 = inner
+            .leases
+            .iter()
+            .filter(|lease| lease.class == class)
+            .map(|lease| lease.free)
+            .sum();
+        Amount(leased.saturating_add(inner.available(class)))
+    }
+
+    /// Whether it is frozen, as far as is known here.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::Relaxed)
+    }
+
+    /// It was frozen: no new request, running ones are cut.
+    pub fn freeze(&self) {
+        self.frozen.store(true, Ordering::Relaxed);
+        self.inner().view.frozen = true;
+        self.end_leases(None);
+    }
+
+    /// Whether nothing is leased, asked for or running.
+    pub fn is_idle(&self) -> bool {
+        let inner = self.inner();
+        inner.leases.is_empty() && inner.requested.is_empty() && inner.running == 0
+    }
+
+    /// (held, free) in all leases.
+    pub fn sums(&self) -> (u64, u64) {
+        let inner = self.inner();
+        inner.leases.iter().fold((0, 0), |(held, free), lease| {
+            (held + lease.held, free + lease.free)
+        })
+    }
+}
+
+impl Inner {
+    fn available(&self, class: ClassNumber) -> u64 {
+        self.view.available.get(&class).copied().unwrap_or(0)
+    }
+
+    /// Free in leases of `class`, whatever their key.
+    fn free(&self, class: ClassNumber, now: Instant) -> u64 {
+        let open = self
+            .leases
+            .iter()
+            .filter(|lease| lease.class == class && lease.is_open(now));
+        open.map(|lease| lease.free).sum()
+    }
+
+    fn held(&self, class: ClassNumber) -> u64 {
+        self.leases
+            .iter()
+            .filter(|lease| lease.class == class)
+            .map(|lease| lease.held)
+            .sum()
+    }
+
+    fn set_dry(&mut self, pair: Pair, why: Option<Refusal>) {
+        let dry = Dry {
+            available: self.available(pair.0),
+            why,
+            at: Instant::now(),
+        };
+        self.dry.insert(pair, dry);
+    }
+
+    /// Classes that may pay, in order.
+    fn candidates(&self, ask: &Ask) -> Result<Vec<ClassNumber>, Refusal> {
+        let buys = |class: &ClassNumber| {
+            ask.rules(*class).is_some_and(|rules: &ClassRules| {
+                rules.buys(ask.model().number) && ask.fee <= rules.max_fee
+            })
+        };
+        let wanted: Vec<ClassNumber> = match ask.class {
+            Some(class) if !self.view.classes.contains(&class) => {
+                return Err(Refusal::ClassUnknown);
+            }
+            Some(class) => vec![class],
+            None => self.view.classes.clone(),
+        };
+        let may: Vec<ClassNumber> = wanted.into_iter().filter(buys).collect();
+        if may.is_empty() {
+            return Err(Refusal::ClassRule);
+        }
+        Ok(may)
+    }
+
+    /// The open lease that covers `need` and ends first.
+    fn lease_for(&self, pair: Pair, ask: &Ask, need: u64, now: Instant) -> Option<usize> {
+        let fits = |lease: &Lease| {
+            (lease.class, lease.api_key) == pair
+                && lease.is_open(now)
+                && lease.free >= need
+                && lease.table <= ask.prices.version
+        };
+        (0..self.leases.len())
+            .filter(|i| fits(&self.leases[*i]))
+            .min_by_key(|i| self.leases[*i].until)
+    }
+
+    /// Whether what is leased will soon run out or end while there is more.
+    fn should_renew(&self, class: ClassNumber, ask: &Ask, now: Instant) -> bool {
+        let pair = (class, ask.key.number);
+        if self.available(class) == 0
+            || self.requested.contains(&pair)
+            || self.dry.contains_key(&pair)
+        {
+            return false;
+        }
+        let lasting = |lease: &&Lease| {
+            (lease.class, lease.api_key) == pair
+                && lease.is_open(now)
+                && lease.until.duration_since(now) > ask.lease_time / RENEW_PART
+        };
+        let free: u64 = self
+            .leases
+            .iter()
+            .filter(lasting)
+            .map(|lease| lease.free)
+            .sum();
+        let granted: u64 = self
+            .leases
+            .iter()
+            .filter(lasting)
+            .map(|lease| lease.granted)
+            .sum();
+        free < (granted / 4).max(ask.cost.0.saturating_mul(2))
+    }
+}
