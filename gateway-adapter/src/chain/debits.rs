@@ -1,0 +1,100 @@
+//! Sends debits: in order, in batches every few milliseconds, to any node,
+//! the same bytes again elsewhere, until the gateway's proven leaf has them
+//! with our running hash. Only durable debits are sent (I8); only proven ones
+//! are forgotten.
+
+use std::{sync::Arc, time::Duration};
+
+use tally_ledger::ids::{DebitNumber, Height};
+use tokio::sync::watch;
+
+use super::{ChainError, light::Light, nodes::Submitted, sign::Signer};
+use crate::{
+    journal::{Head, Journal},
+    metrics::Metrics,
+};
+
+/// Longest pause between two tries.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// Sends one journal's debits.
+#[derive(Debug)]
+pub struct Sender {
+    /// Asks and checks.
+    pub light: Arc<Light>,
+    /// Signs.
+    pub signer: Signer,
+    /// Where debits come from.
+    pub journal: Arc<Journal>,
+    /// How long a batch gathers.
+    pub linger: Duration,
+    /// Most debits of a batch.
+    pub batch: usize,
+    /// The last proven debit.
+    pub proven: watch::Sender<DebitNumber>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Sender {
+    /// Runs until something is fatal. Cancel it to stop.
+    pub async fn run(self) -> ChainError {
+        let mut pause = Duration::from_millis(5);
+        loop {
+            while self.journal.unproven() == 0 {
+                self.journal.debits().await;
+            }
+            tokio::time::sleep(self.linger).await;
+            match self.send().await {
+                Ok(()) => pause = Duration::from_millis(5),
+                Err(error) if error.is_fatal() => return error,
+                Err(error) => {
+                    tracing::warn!(%error, unproven = self.journal.unproven(), "debits wait for the chain");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(MAX_PAUSE);
+                }
+            }
+            self.metrics.unproven.set(self.journal.unproven() as i64);
+        }
+    }
+
+    async fn send(&self) -> Result<(), ChainError> {
+        let after = self.journal.proven_last();
+        let debits = self.journal.unproven_after(after, self.batch);
+        if debits.is_empty() {
+            return Ok(());
+        }
+        let journal = self.journal.number();
+        let transaction = self.signer.debits(journal, &debits);
+        self.metrics.batches.inc();
+        let at_least = match self.light.nodes.submit(&transaction).await? {
+            Submitted::Final(finality) => Height(finality.height),
+            Submitted::Refused(reason) => {
+                // Most likely an earlier try got through; the leaf tells.
+                let before = self.journal.proven_last();
+                self.prove(Height(0)).await?;
+                if self.journal.proven_last() > before {
+                    return Ok(());
+                }
+                tracing::error!(%reason, first = %debits[0].number, "a batch of debits is refused");
+                return Err(ChainError::Unreachable(format!("refused: {reason}")));
+            }
+        };
+        self.prove(at_least).await
+    }
+
+    /// Takes in the gateway's proven leaf.
+    async fn prove(&self, at_least: Height) -> Result<(), ChainError> {
+        let (_, leaf) = self.light.gateway(self.signer.gateway, at_least).await?;
+        if leaf.journal > self.journal.number() {
+            return Err(ChainError::Fenced);
+        }
+        self.journal.proven(Head {
+            journal: leaf.journal,
+            last: leaf.last_debit,
+            hash: leaf.journal_hash,
+        })?;
+        self.proven.send_replace(self.journal.proven_last());
+        Ok(())
+    }
+}

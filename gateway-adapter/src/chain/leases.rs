@@ -1,0 +1,443 @@
+//! Asks for leases, proves what they were granted, gives them back, and
+//! proves accounts' leaves again.
+//!
+//! Leases of a gateway are numbered contiguously, so one is asked for at a
+//! time. Its intent is in the journal before it is sent: after a crash the
+//! lease is found and given back. A lease whose answer is not known is asked
+//! for again with the same bytes until it is; requests do not wait for that
+//! but are refused as unreachable.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tally_ledger::{
+    action::{Action, Lease},
+    codec,
+    entry::{Event, Shortfall},
+    ids::{Amount, ClassNumber, DebitNumber, Height, LeaseNumber},
+    reason::Reason,
+};
+use tally_proto::v1;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::{
+    ChainError,
+    light::Light,
+    nodes::Submitted,
+    sign::Signer,
+    terms::{Current, Terms},
+};
+use crate::{
+    account::{Account, Granted, Job, NoGrant},
+    journal::{Journal, LeaseSent, Record, Urgency},
+    key::Key,
+    metrics::Metrics,
+    pool,
+    refusal::Refusal,
+};
+
+/// Returns and refreshes at a time.
+const AT_A_TIME: usize = 32;
+/// Longest pause between two tries.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// Does the pool's jobs.
+#[derive(Debug)]
+pub struct Leases {
+    /// Asks and checks.
+    pub light: Arc<Light>,
+    /// Signs.
+    pub signer: Signer,
+    /// Where intents are kept.
+    pub journal: Arc<Journal>,
+    /// Prices in force.
+    pub terms: Arc<Current>,
+    /// The last proven debit.
+    pub proven: watch::Receiver<DebitNumber>,
+    /// How long leases are taken for.
+    pub duration: Duration,
+    /// How much earlier the gateway stops using one.
+    pub margin: Duration,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Told what ends the gateway.
+    pub fatal: mpsc::Sender<ChainError>,
+    /// A lease's answer is not known, no other can be asked for.
+    pub stuck: AtomicBool,
+}
+
+struct Wanted {
+    account: Arc<Account>,
+    key: Arc<Key>,
+    class: ClassNumber,
+    wanted: u64,
+    worst: u64,
+}
+
+impl Leases {
+    /// Does jobs until their senders are gone. `last` is the gateway's last
+    /// lease, proven.
+    pub async fn run(self: Arc<Self>, mut jobs: mpsc::UnboundedReceiver<Job>, last: LeaseNumber) {
+        let (ask, asked) = mpsc::unbounded_channel();
+        let worker = tokio::spawn(self.clone().ask_in_turn(asked, last));
+        let slots = Arc::new(Semaphore::new(AT_A_TIME));
+        while let Some(job) = jobs.recv().await {
+            match job {
+                Job::Lease {
+                    account,
+                    key,
+                    class,
+                    wanted,
+                    worst,
+                } => {
+                    if self.stuck.load(Ordering::Relaxed) {
+                        let unreachable = NoGrant::Refused(Refusal::Unreachable);
+                        account.not_granted((class, key.number), unreachable);
+                        continue;
+                    }
+                    // The worker ends after this loop.
+                    let _ = ask.send(Wanted {
+                        account,
+                        key,
+                        class,
+                        wanted,
+                        worst,
+                    });
+                }
+                Job::Refresh { account } => {
+                    let (this, slots) = (self.clone(), slots.clone());
+                    tokio::spawn(async move {
+                        let _slot = slots.acquire_owned().await;
+                        this.refresh(&account).await;
+                    });
+                }
+                Job::Return {
+                    account,
+                    lease,
+                    after,
+                } => {
+                    let (this, slots) = (self.clone(), slots.clone());
+                    tokio::spawn(async move {
+                        let mut proven = this.proven.clone();
+                        if proven.wait_for(|proven| *proven >= after).await.is_err() {
+                            return;
+                        }
+                        let _slot = slots.acquire_owned().await;
+                        this.give_back(&account, lease).await;
+                    });
+                }
+            }
+        }
+        drop(ask);
+        let _ = worker.await;
+    }
+
+    async fn ask_in_turn(
+        self: Arc<Self>,
+        mut asked: mpsc::UnboundedReceiver<Wanted>,
+        last: LeaseNumber,
+    ) {
+        let mut next = LeaseNumber(last.0 + 1);
+        while let Some(wanted) = asked.recv().await {
+            if self.stuck.load(Ordering::Relaxed) {
+                wanted.unreachable();
+                continue;
+            }
+            match self.ask(&wanted, next).await {
+                Ok(number) => next = number,
+                Err(error) => {
+                    wanted.unreachable();
+                    if error.is_fatal() {
+                        // The gateway is stopping if nobody listens.
+                        let _ = self.fatal.send(error).await;
+                        return;
+                    }
+                    tracing::warn!(%error, "a lease could not be asked for");
+                }
+            }
+        }
+    }
+
+    /// Asks for one lease; gives the next number.
+    async fn ask(&self, wanted: &Wanted, number: LeaseNumber) -> Result<LeaseNumber, ChainError> {
+        let parameters = self.terms.get().parameters;
+        let duration_ms = (self.duration.as_millis() as u32).min(parameters.max_lease_ms);
+        let lease = Lease {
+            journal: self.journal.number(),
+            number,
+            account: wanted.account.number,
+            class: wanted.class,
+            api_key: wanted.key.number,
+            wanted: Amount(wanted.wanted),
+            worst_case: Amount(wanted.worst),
+            duration_ms,
+        };
+        let sent = Record::LeaseSent(LeaseSent {
+            number,
+            account: lease.account,
+            class: lease.class,
+            api_key: lease.api_key,
+        });
+        self.journal.append(&sent, Urgency::Now).wait().await?;
+        self.metrics.leases.inc();
+        let transaction = self.signer.lease(lease, &wanted.key);
+        let since = Instant::now();
+        let until = since + Duration::from_millis(duration_ms.into()).saturating_sub(self.margin);
+        let mut pause = Duration::from_millis(5);
+        loop {
+            let error = match self.light.nodes.submit(&transaction).await {
+                Ok(Submitted::Final(finality)) => {
+                    return self.granted(wanted, number, until, finality).await;
+                }
+                Ok(Submitted::Refused(Reason::LeaseNotNext)) => {
+                    match self.light.gateway(self.signer.gateway, Height(0)).await {
+                        // Taken: by these bytes, or by a lease from before a
+                        // restart. The account's leaf tells which.
+                        Ok((header, leaf)) if leaf.last_lease >= number => {
+                            let finality = v1::Finality {
+                                height: header.height.0,
+                                ..Default::default()
+                            };
+                            return self.granted(wanted, number, until, finality).await;
+                        }
+                        Ok(_) => ChainError::Unreachable(Reason::LeaseNotNext.to_string()),
+                        Err(error) if error.is_fatal() => return Err(error),
+                        Err(error) => error,
+                    }
+                }
+                Ok(Submitted::Refused(Reason::JournalNotCurrent)) => {
+                    return Err(ChainError::Fenced);
+                }
+                Ok(Submitted::Refused(reason)) => {
+                    tracing::warn!(%reason, "a lease is refused");
+                    self.journal
+                        .append(&Record::LeaseClosed(number), Urgency::Soon);
+                    wanted.not_granted(NoGrant::Refused(refusal_of(reason)));
+                    return Ok(number);
+                }
+                Err(error) => error,
+            };
+            if !self.stuck.swap(true, Ordering::Relaxed) {
+                tracing::warn!(%error, %number, "a lease's answer is not known; asking on");
+                wanted.unreachable();
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// The Lease is in the log: proves what it was granted.
+    async fn granted(
+        &self,
+        wanted: &Wanted,
+        number: LeaseNumber,
+        until: Instant,
+        finality: v1::Finality,
+    ) -> Result<LeaseNumber, ChainError> {
+        let account = wanted.account.number;
+        let proven = loop {
+            match pool::account_leaf(&self.light, account, Height(finality.height)).await {
+                Ok(proven) => break proven,
+                Err(error) if error.is_fatal() => return Err(error),
+                Err(error) => {
+                    self.stuck.store(true, Ordering::Relaxed);
+                    tracing::warn!(%error, "a lease is granted but not proven yet");
+                    wanted.unreachable();
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            }
+        };
+        self.stuck.store(false, Ordering::Relaxed);
+        let (header, leaf) = proven;
+        let open = leaf
+            .leases
+            .iter()
+            .find(|open| (open.gateway, open.number) == (self.signer.gateway, number))
+            .filter(|open| (open.class, open.api_key) == (wanted.class, wanted.key.number))
+            .cloned();
+        wanted
+            .account
+            .viewed(pool::view(&leaf, self.signer.gateway, &header));
+        let why = shortfall(&finality);
+        let Some(open) = open else {
+            self.journal
+                .append(&Record::LeaseClosed(number), Urgency::Soon);
+            wanted.not_granted(no_grant(why));
+            return Ok(LeaseNumber(number.0 + 1));
+        };
+        while !self.terms.knows(open.table) {
+            match Terms::load(&self.light, header.height).await {
+                Ok(terms) => self.terms.set(terms),
+                Err(error) if error.is_fatal() => return Err(error),
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+        // Nothing has been debited to it yet: what remains is what is free.
+        let amount = open.remaining().0;
+        let granted = Granted {
+            number,
+            amount,
+            table: open.table,
+            height: header.height,
+            until,
+        };
+        let short = amount < wanted.worst;
+        wanted
+            .account
+            .granted((wanted.class, wanted.key.number), granted, short);
+        Ok(LeaseNumber(number.0 + 1))
+    }
+
+    async fn refresh(&self, account: &Arc<Account>) {
+        match pool::account_leaf(&self.light, account.number, Height(0)).await {
+            Ok((header, leaf)) => account.viewed(pool::view(&leaf, self.signer.gateway, &header)),
+            Err(error) => {
+                tracing::warn!(%error, "an account's leaf is not proven");
+                account.not_viewed();
+            }
+        }
+    }
+
+    /// Returns a lease whose debits are proven; sends on until it is closed.
+    async fn give_back(&self, account: &Arc<Account>, lease: LeaseNumber) {
+        match self.close(lease).await {
+            Ok(height) => {
+                if let Ok((header, leaf)) =
+                    pool::account_leaf(&self.light, account.number, height).await
+                {
+                    account.viewed(pool::view(&leaf, self.signer.gateway, &header));
+                } else {
+                    account.stale();
+                }
+                account.closed(lease);
+            }
+            Err(error) => {
+                tracing::warn!(%error, %lease, "a lease is not returned");
+                account.not_closed(lease);
+            }
+        }
+    }
+
+    /// Closes a lease on the chain, if it is not closed; gives the height at
+    /// which it is.
+    async fn close(&self, lease: LeaseNumber) -> Result<Height, ChainError> {
+        let transaction = self.signer.action(Action::ReturnLease(lease));
+        let mut pause = Duration::from_millis(10);
+        loop {
+            let height = match self.light.nodes.submit(&transaction).await {
+                Ok(Submitted::Final(finality)) => Some(Height(finality.height)),
+                Ok(Submitted::Refused(Reason::LeaseNotOpen)) => Some(Height(0)),
+                Ok(Submitted::Refused(reason)) => {
+                    return Err(ChainError::Unreachable(reason.to_string()));
+                }
+                Err(error) if error.is_fatal() => return Err(error),
+                Err(_) => None,
+            };
+            if let Some(height) = height {
+                self.journal
+                    .append(&Record::LeaseClosed(lease), Urgency::Soon);
+                return Ok(height);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    /// Gives back the leases from before a restart, once the debits up to
+    /// `after` are proven.
+    pub async fn return_old(self: Arc<Self>, mut old: Vec<LeaseSent>, after: DebitNumber) {
+        let mut proven = self.proven.clone();
+        if proven.wait_for(|proven| *proven >= after).await.is_err() {
+            return;
+        }
+        while !old.is_empty() {
+            let mut left = Vec::new();
+            for lease in old {
+                match self.return_one(&lease).await {
+                    Ok(true) => {
+                        tracing::info!(lease = %lease.number, "a lease from before the start is closed")
+                    }
+                    Ok(false) => left.push(lease),
+                    Err(error) => {
+                        tracing::warn!(%error, lease = %lease.number, "a lease from before the start is not returned yet");
+                        left.push(lease);
+                    }
+                }
+            }
+            old = left;
+            if !old.is_empty() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+
+    /// Whether the lease is closed now; not if it may still be granted.
+    async fn return_one(&self, lease: &LeaseSent) -> Result<bool, ChainError> {
+        let (header, gateway) = self.light.gateway(self.signer.gateway, Height(0)).await?;
+        if gateway.last_lease < lease.number {
+            return Ok(false);
+        }
+        let (_, leaf) = pool::account_leaf(&self.light, lease.account, header.height).await?;
+        let ours = (self.signer.gateway, lease.number);
+        if leaf
+            .leases
+            .iter()
+            .any(|open| (open.gateway, open.number) == ours)
+        {
+            self.close(lease.number).await?;
+        } else {
+            self.journal
+                .append(&Record::LeaseClosed(lease.number), Urgency::Soon);
+        }
+        Ok(true)
+    }
+}
+
+impl Wanted {
+    fn not_granted(&self, why: NoGrant) {
+        self.account.not_granted((self.class, self.key.number), why);
+    }
+
+    fn unreachable(&self) {
+        self.not_granted(NoGrant::Refused(Refusal::Unreachable));
+    }
+}
+
+/// Why a Lease granted less, as the node says: a hint for messages; what was
+/// granted is proven.
+fn shortfall(finality: &v1::Finality) -> Option<Shortfall> {
+    finality.entries.iter().find_map(|entry| match &entry.fact {
+        Some(v1::entry::Fact::Event(event)) => {
+            match codec::decode::<Event>(&event.encoded, 4096).ok()? {
+                Event::LeaseGranted { shortfall, .. } => Some(shortfall),
+                _ => None,
+            }
+        }
+        _ => None,
+    })
+}
+
+fn no_grant(why: Option<Shortfall>) -> NoGrant {
+    match why {
+        Some(Shortfall::GatewayCap) => NoGrant::Refused(Refusal::GatewayCap),
+        Some(Shortfall::KeyEnded) => NoGrant::Refused(Refusal::InvalidKey),
+        Some(Shortfall::KeyCap) => NoGrant::Refused(Refusal::Insufficient),
+        Some(Shortfall::Frozen) => NoGrant::Refused(Refusal::Frozen),
+        Some(Shortfall::Suspended) => NoGrant::Refused(Refusal::Suspended),
+        _ => NoGrant::Dry,
+    }
+}
+
+fn refusal_of(reason: Reason) -> Refusal {
+    match reason {
+        Reason::UnknownApiKey | Reason::UnknownSigner | Reason::LeaseMismatch => {
+            Refusal::InvalidKey
+        }
+        _ => Refusal::NotServing,
+    }
+}
