@@ -1,0 +1,393 @@
+//! `POST /v1/chat/completions`: from the request to its debit.
+//!
+//! The exchange with the engine runs in a task of its own, so that it ends
+//! with a debit or a void even when the client is gone. What each ending is
+//! charged is the table in the folder's README.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use tally_ledger::{
+    debit::Flags,
+    ids::Amount,
+    price::{Model, Usage},
+};
+use tokio::sync::oneshot;
+
+use super::{
+    Proxy,
+    body::{Body, fed, whole},
+    reply,
+    request::Chat,
+    sse::Chunk,
+    stream::Pump,
+    upstream::{Upstream, passed},
+};
+use crate::{
+    ask::Need,
+    holds::Hold,
+    journal::{Durable, Urgency},
+    refusal::Refusal,
+    serving::Wish,
+    usage::{Counted, Counts},
+};
+
+/// Where chat completions are, here and at the engine.
+const PATH: &str = "/v1/chat/completions";
+/// Most bytes of an engine's error that are passed on.
+const ERROR_BYTES: usize = 1024 * 1024;
+
+/// A paid request on its way to the engine and back.
+pub(super) struct Exchange {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) upstream: Upstream,
+    pub(super) hold: Hold,
+    durable: Durable,
+    headers: HeaderMap,
+    body: Bytes,
+    stream: bool,
+    pub(super) wants_usage: bool,
+    pub(super) wants_continuous: bool,
+    /// About as many tokens as the prompt has.
+    pub(super) likely: u32,
+    arrived: Instant,
+    pub(super) deadline: tokio::time::Instant,
+}
+
+/// How a request ended, for the metric.
+fn ending(flags: Flags) -> &'static str {
+    match flags {
+        flags if flags.has(Flags::ESTIMATED) => "estimated",
+        flags if flags.has(Flags::COUNTED) => "counted",
+        _ => "reported",
+    }
+}
+
+/// The usage to charge, and how it is known: reported by the engine at the
+/// end, or so far; else counted; else the likely input alone.
+pub(super) fn known(
+    model: &Model,
+    reported: Option<(Counts, bool)>,
+    counted: Counted,
+    likely: u32,
+) -> (Usage, Flags) {
+    let (counts, flags) = match reported {
+        Some((counts, true)) => (counts, Flags::default()),
+        Some((counts, false)) => (counts, Flags::COUNTED),
+        None => {
+            let counts = Counts {
+                input: likely.into(),
+                cached: 0,
+                output: counted.output(),
+                reasoning: counted.reasoning.min(counted.output()),
+            };
+            let flags = if counts.output > 0 {
+                Flags::COUNTED
+            } else {
+                Flags::ESTIMATED
+            };
+            (counts, flags)
+        }
+    };
+    let (usage, lowered) = counts.to_usage(model);
+    let flags = if lowered {
+        flags.with(Flags::ESTIMATED)
+    } else {
+        flags
+    };
+    (usage, flags)
+}
+
+/// Answers a chat completion request.
+pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Response<Body> {
+    let arrived = Instant::now();
+    let (parts, body) = request.into_parts();
+    let key = match proxy.key(&parts.headers).await {
+        Ok(key) => key,
+        Err(refusal) => return proxy.refuse(refusal),
+    };
+    let body = match Limited::new(body, proxy.body_bytes).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return reply::too_large(proxy.body_bytes),
+        Err(_) => return reply::bad_request("the request's body broke off", None),
+    };
+    let chat = match Chat::parse(&body) {
+        Ok(chat) => chat,
+        Err(bad) => return reply::bad_request(&bad.message, bad.param),
+    };
+    let Some(upstream) = proxy.upstreams.of(&chat.model).cloned() else {
+        return proxy.refuse(Refusal::ModelNotFound);
+    };
+    let number = |name: &str| {
+        let value = parts
+            .headers
+            .get(name)
+            .and_then(|value| value.to_str().ok());
+        value.map_or(Ok(0), str::parse::<u32>)
+    };
+    let (Ok(project), Ok(purpose)) = (number("x-tally-project"), number("x-tally-purpose")) else {
+        return reply::bad_request("x-tally-project and x-tally-purpose are numbers", None);
+    };
+    let class = parts
+        .headers
+        .get("x-tally-class")
+        .map(|value| value.to_str());
+    let Ok(class) = class.transpose() else {
+        return proxy.refuse(Refusal::ClassUnknown);
+    };
+    let wish = Wish {
+        model: &chat.model,
+        class: class.unwrap_or_default(),
+        fee: Amount::ZERO,
+        project,
+        purpose,
+        request: key.hash_request(&body),
+        choices: chat.choices,
+    };
+    let (size, choices) = (chat.size, chat.choices);
+    let per_choice = chat.max_output.unwrap_or(u32::MAX).min(upstream.max_output);
+    let ask = proxy.serving.ask(key, &wish, |model| {
+        let likely = known(model, None, Counted::default(), size.likely()).0;
+        let need = Need::Tokens {
+            input: size.bound(),
+            output: per_choice.saturating_mul(choices),
+            lower: true,
+        };
+        Ok((need, Some(likely)))
+    });
+    let ask = match ask {
+        Ok(ask) => ask,
+        Err(refusal) => return proxy.refuse(refusal),
+    };
+    // An answer that is not streamed leaves with its debit's fsync, which
+    // covers the hold's record: that need not be hurried.
+    let urgency = if chat.stream {
+        Urgency::Now
+    } else {
+        Urgency::Soon
+    };
+    let (hold, durable) = match proxy.serving.holds.authorize(&ask, urgency).await {
+        Ok(promise) => promise,
+        Err(refusal) => return proxy.refuse(refusal),
+    };
+    let (stream, wants_usage, wants_continuous) =
+        (chat.stream, chat.wants_usage, chat.wants_continuous);
+    let bound = hold.output / choices;
+    let rewritten = chat.rewrite(&upstream, bound, &hold.receipt());
+    let exchange = Exchange {
+        proxy: proxy.clone(),
+        upstream,
+        hold,
+        durable,
+        headers: parts.headers,
+        body: rewritten.map_or(body, Bytes::from),
+        stream,
+        wants_usage,
+        wants_continuous,
+        likely: size.likely(),
+        arrived,
+        deadline: tokio::time::Instant::now() + proxy.request_time,
+    };
+    let (replied, reply) = oneshot::channel();
+    tokio::spawn(exchange.run(replied));
+    reply
+        .await
+        .unwrap_or_else(|_| proxy.refuse(Refusal::NotServing))
+}
+
+impl Exchange {
+    async fn run(self, mut replied: oneshot::Sender<Response<Body>>) {
+        let call = self.upstream.post(PATH, &self.headers, self.body.clone());
+        let answer = tokio::select! {
+            answer = tokio::time::timeout_at(self.deadline, call) => answer,
+            () = replied.closed() => return self.abandon(),
+        };
+        let answer = match answer {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                tracing::warn!(receipt = %self.hold.receipt(), %error, "the engine does not answer");
+                return self.fail(
+                    replied,
+                    reply::upstream_failed("the engine does not answer"),
+                );
+            }
+            Err(_) => {
+                return self.fail(replied, reply::upstream_failed("the engine took too long"));
+            }
+        };
+        if !answer.status().is_success() {
+            return self.pass_error(answer, replied).await;
+        }
+        let kind = answer
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|kind| kind.to_str().ok());
+        let events = kind.is_some_and(|kind| kind.starts_with("text/event-stream"));
+        if self.stream && events {
+            self.stream(answer, replied).await;
+        } else {
+            self.complete(answer, replied).await;
+        }
+    }
+
+    /// Nothing was delivered and never will be: charges nothing.
+    fn fail(self, replied: oneshot::Sender<Response<Body>>, mut response: Response<Body>) {
+        self.proxy.serving.metrics.end("void");
+        mark(&self.hold, response.headers_mut());
+        self.hold.void();
+        // The client may be gone; it is charged nothing.
+        let _ = replied.send(response);
+    }
+
+    /// The client is gone before the answer began. The engine was cancelled
+    /// with the call; what it made is not known: the last mark counts.
+    fn abandon(self) {
+        let usage = crate::holds::fallback(&self.hold.record);
+        self.proxy.serving.metrics.end(ending(Flags::ESTIMATED));
+        self.hold.settle(usage, Flags::ESTIMATED);
+    }
+
+    /// The engine refused: its words, no charge.
+    async fn pass_error(
+        self,
+        answer: Response<Incoming>,
+        replied: oneshot::Sender<Response<Body>>,
+    ) {
+        let (parts, body) = answer.into_parts();
+        let body = tokio::time::timeout(
+            Duration::from_secs(10),
+            Limited::new(body, ERROR_BYTES).collect(),
+        );
+        let body = match body.await {
+            Ok(Ok(body)) => body.to_bytes(),
+            _ => Bytes::new(),
+        };
+        let mut response = Response::new(whole(body));
+        *response.status_mut() = parts.status;
+        copy_headers(&parts.headers, response.headers_mut());
+        self.fail(replied, response);
+    }
+
+    /// An answer that is not streamed: all of it waits for its debit.
+    async fn complete(
+        self,
+        answer: Response<Incoming>,
+        mut replied: oneshot::Sender<Response<Body>>,
+    ) {
+        let (parts, body) = answer.into_parts();
+        let limited = Limited::new(body, self.proxy.answer_bytes);
+        let body = tokio::select! {
+            body = tokio::time::timeout_at(self.deadline, limited.collect()) => body,
+            () = replied.closed() => return self.abandon(),
+        };
+        let Ok(Ok(body)) = body else {
+            return self.fail(
+                replied,
+                reply::upstream_failed("the engine's answer broke off"),
+            );
+        };
+        let body = body.to_bytes();
+        let chunk = std::str::from_utf8(&body)
+            .map(Chunk::read)
+            .unwrap_or_default();
+        if chunk.error && chunk.usage.is_none() && chunk.counted.output() == 0 {
+            let mut response = Response::new(whole(body));
+            copy_headers(&parts.headers, response.headers_mut());
+            return self.fail(replied, response);
+        }
+        let reported = chunk.usage.map(|counts| (counts, true));
+        // One message of a whole answer counts as one delta: its bytes tell.
+        let (usage, flags) = known(self.hold.model(), reported, chunk.counted, self.likely);
+        let mut response = Response::new(whole(body));
+        copy_headers(&parts.headers, response.headers_mut());
+        mark(&self.hold, response.headers_mut());
+        self.proxy.serving.metrics.end(ending(flags));
+        let settled = self.hold.settle(usage, flags);
+        if let Ok(cost) = HeaderValue::from_str(&settled.charged.to_string()) {
+            response.headers_mut().insert("x-tally-cost", cost);
+        }
+        // The hold's record stands before the debit's: one wait is enough.
+        let response = match settled.durable.wait().await {
+            Ok(()) => response,
+            Err(_) => self.proxy.refuse(Refusal::NotServing),
+        };
+        self.proxy
+            .serving
+            .metrics
+            .first_byte
+            .observe(self.arrived.elapsed().as_secs_f64());
+        // The client may be gone; what was made for it is charged.
+        let _ = replied.send(response);
+    }
+
+    /// A stream: its first byte waits for the hold's record, its last for the
+    /// debit.
+    async fn stream(self, answer: Response<Incoming>, replied: oneshot::Sender<Response<Body>>) {
+        let (parts, body) = answer.into_parts();
+        let Exchange {
+            proxy,
+            upstream,
+            hold,
+            durable,
+            wants_usage,
+            wants_continuous,
+            likely,
+            arrived,
+            deadline,
+            ..
+        } = self;
+        if durable.wait().await.is_err() {
+            let _ = replied.send(proxy.refuse(Refusal::NotServing));
+            return;
+        }
+        let (feed, fed) = fed();
+        let mut response = Response::new(fed);
+        copy_headers(&parts.headers, response.headers_mut());
+        mark(&hold, response.headers_mut());
+        proxy
+            .serving
+            .metrics
+            .first_byte
+            .observe(arrived.elapsed().as_secs_f64());
+        // A client that is gone shows as a closed feed.
+        let _ = replied.send(response);
+        let pump = Pump {
+            hide_usage: !wants_usage,
+            hide_continuous: upstream.continuous_usage && !wants_continuous,
+            continuous: upstream.continuous_usage || wants_continuous,
+            likely,
+            deadline,
+            most: proxy.answer_bytes,
+            hold,
+            feed,
+        };
+        let ended = pump.run(body).await;
+        proxy.serving.metrics.end(ended.map_or("void", ending));
+    }
+}
+
+/// What the client is told of its hold.
+fn mark(hold: &Hold, headers: &mut HeaderMap) {
+    let texts = [
+        ("x-tally-receipt", hold.receipt()),
+        ("x-tally-remaining", hold.remaining().to_string()),
+    ];
+    for (name, text) in texts {
+        if let Ok(value) = HeaderValue::from_str(&text) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// Headers of the engine's answer that clients get.
+fn copy_headers(from: &HeaderMap, to: &mut HeaderMap) {
+    for (name, value) in passed(from) {
+        to.append(name.clone(), value.clone());
+    }
+}

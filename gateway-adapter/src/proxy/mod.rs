@@ -1,0 +1,142 @@
+//! The OpenAI-compatible reverse proxy.
+//!
+//! | route | |
+//! |---|---|
+//! | `POST /v1/chat/completions` | metered, streamed or not ([`chat`]) |
+//! | `GET /v1/models` | free; what the key may buy and an engine serves |
+//! | `GET /healthz` | 200 while the gateway serves |
+//! | anything else | 404: nothing is passed on unmetered |
+//!
+//! Neither prompts, answers nor keys are ever logged.
+
+pub mod body;
+pub mod chat;
+pub mod object;
+pub mod reply;
+pub mod request;
+pub mod sse;
+pub mod stream;
+pub mod upstream;
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use http::{HeaderMap, Method, Request, Response, header::AUTHORIZATION};
+use hyper::body::Incoming;
+
+use crate::{key::Key, refusal::Refusal, serving::Serving};
+use body::Body;
+use upstream::Upstreams;
+
+/// The proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Keys, terms, holds.
+    pub serving: Arc<Serving>,
+    /// The engines.
+    pub upstreams: Upstreams,
+    /// Most bytes of a request's body.
+    pub body_bytes: usize,
+    /// Most bytes of an answer that is not streamed, and of one event.
+    pub answer_bytes: usize,
+    /// Longest request.
+    pub request_time: Duration,
+    /// `/metrics` is served here too: the listener is on loopback.
+    pub metrics: bool,
+}
+
+impl Proxy {
+    /// Answers one request.
+    pub async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let id = request.headers().get("x-request-id").cloned();
+        let (method, path) = (request.method().clone(), request.uri().path());
+        let mut response = match (&method, path) {
+            (&Method::POST, "/v1/chat/completions") => chat::answer(&self, request).await,
+            (&Method::GET, "/v1/models") => self.models(request.headers()).await,
+            (&Method::GET, "/healthz") => self.health(),
+            (&Method::GET, "/metrics") if self.metrics => reply::text(self.serving.metrics.text()),
+            (_, "/v1/chat/completions" | "/v1/models") => reply::wrong_method(&method, path),
+            _ => reply::no_route(&method, path),
+        };
+        let headers = response.headers_mut();
+        if !headers.contains_key("x-request-id") {
+            let id = id.or_else(|| headers.get("x-tally-receipt").cloned());
+            headers.extend(id.map(|id| (http::HeaderName::from_static("x-request-id"), id)));
+        }
+        Ok(response)
+    }
+
+    /// The key that a request carries.
+    pub(crate) async fn key(&self, headers: &HeaderMap) -> Result<Arc<Key>, Refusal> {
+        let value = headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let bearer = value.and_then(|value| {
+            let (scheme, rest) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then_some(rest.trim())
+        });
+        self.serving.key(bearer.ok_or(Refusal::MissingKey)?).await
+    }
+
+    /// Says no, and counts it.
+    pub(crate) fn refuse(&self, refusal: Refusal) -> Response<Body> {
+        self.serving.metrics.refuse(refusal.code());
+        reply::refusal(refusal)
+    }
+
+    async fn models(&self, headers: &HeaderMap) -> Response<Body> {
+        let key = match self.key(headers).await {
+            Ok(key) => key,
+            Err(refusal) => return self.refuse(refusal),
+        };
+        let terms = self.serving.terms.get();
+        let models: Vec<_> = terms
+            .prices
+            .models
+            .iter()
+            .filter(|model| key.buys(model.number) && self.upstreams.serves(&model.name))
+            .map(|model| {
+                serde_json::json!({
+                    "id": model.name, "object": "model", "created": 0, "owned_by": "tally",
+                })
+            })
+            .collect();
+        reply::json(
+            http::StatusCode::OK,
+            &serde_json::json!({"object": "list", "data": models}),
+        )
+    }
+
+    /// 200 while requests are served.
+    pub fn health(&self) -> Response<Body> {
+        let serving = &self.serving;
+        let stopped = serving
+            .holds
+            .stopped
+            .load(std::sync::atomic::Ordering::Relaxed);
+        let journal = serving.holds.journal.works();
+        let heartbeat = u64::from(serving.terms.get().parameters.heartbeat_ms);
+        let silence = serving
+            .light
+            .silence()
+            .map(|silence| silence.as_millis() as u64);
+        let behind = silence.is_none_or(|silence| silence > heartbeat * 3);
+        let healthy = journal && !stopped;
+        let status = if healthy {
+            http::StatusCode::OK
+        } else {
+            http::StatusCode::SERVICE_UNAVAILABLE
+        };
+        let page = serde_json::json!({
+            "status": if !healthy { "not serving" } else if behind { "degraded" } else { "ok" },
+            "journal": journal,
+            "stopping": stopped,
+            "chain_behind": behind,
+            "height": serving.light.last().map(|header| header.height.0),
+            "unproven_debits": serving.holds.journal.unproven(),
+        });
+        reply::json(status, &page)
+    }
+}

@@ -1,0 +1,83 @@
+//! Answers that the gateway itself gives, in OpenAI's form.
+
+use http::{HeaderValue, Method, Response, StatusCode, header::CONTENT_TYPE};
+use serde_json::{Value, json};
+
+use super::body::{Body, whole};
+use crate::refusal::Refusal;
+
+/// A JSON answer.
+pub fn json(status: StatusCode, value: &Value) -> Response<Body> {
+    let mut response = Response::new(whole(value.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A plain text.
+pub fn text(text: String) -> Response<Body> {
+    let mut response = Response::new(whole(text));
+    let kind =
+        HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+/// OpenAI's error object.
+pub fn error_object(message: &str, kind: &str, param: Option<&str>, code: &str) -> Value {
+    json!({"error": {"message": message, "type": kind, "param": param, "code": code}})
+}
+
+/// A refusal. Clients' libraries retry 429 and 5xx on their own; the header
+/// says whether that helps.
+pub fn refusal(refusal: Refusal) -> Response<Body> {
+    let message = refusal.to_string();
+    let object = error_object(&message, refusal.kind(), None, refusal.code());
+    let mut response = json(refusal.status(), &object);
+    let headers = response.headers_mut();
+    let retry = if refusal.retry() { "true" } else { "false" };
+    headers.insert("x-should-retry", HeaderValue::from_static(retry));
+    if refusal.retry() {
+        headers.insert("retry-after", HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// A request that cannot be understood.
+pub fn bad_request(message: &str, param: Option<&str>) -> Response<Body> {
+    let object = error_object(message, "invalid_request_error", param, "invalid_value");
+    json(StatusCode::BAD_REQUEST, &object)
+}
+
+/// A body over the limit.
+pub fn too_large(most: usize) -> Response<Body> {
+    let message = format!("the request's body has more than {most} bytes");
+    let object = error_object(&message, "invalid_request_error", None, "request_too_large");
+    json(StatusCode::PAYLOAD_TOO_LARGE, &object)
+}
+
+/// The engine failed before anything was delivered: nothing is charged.
+pub fn upstream_failed(message: &str) -> Response<Body> {
+    let object = error_object(message, "server_error", None, "upstream_error");
+    json(StatusCode::BAD_GATEWAY, &object)
+}
+
+/// There is no such route: nothing is passed on unmetered.
+pub fn no_route(method: &Method, path: &str) -> Response<Body> {
+    let message = format!("Invalid URL ({method} {path})");
+    let object = error_object(&message, "invalid_request_error", None, "unknown_url");
+    json(StatusCode::NOT_FOUND, &object)
+}
+
+/// The route has another method.
+pub fn wrong_method(method: &Method, path: &str) -> Response<Body> {
+    let message = format!("{path} does not take {method}");
+    let object = error_object(
+        &message,
+        "invalid_request_error",
+        None,
+        "method_not_allowed",
+    );
+    json(StatusCode::METHOD_NOT_ALLOWED, &object)
+}

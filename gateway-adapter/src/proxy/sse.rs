@@ -1,0 +1,262 @@
+//! Server-sent events, split and read as they pass.
+//!
+//! Network reads and events do not coincide: an event may be split over two
+//! reads, a read may hold many. Whole events leave at once; only the rest of
+//! an unfinished one waits, up to a limit.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::object::Object;
+use crate::usage::{Counted, Counts};
+
+/// Splits a byte stream into events, each with its empty line.
+#[derive(Debug, Default)]
+pub struct Splitter {
+    rest: Vec<u8>,
+}
+
+impl Splitter {
+    /// Takes in bytes; gives whole events.
+    pub fn push(&mut self, bytes: &[u8], mut event: impl FnMut(&[u8])) {
+        self.rest.extend_from_slice(bytes);
+        let mut start = 0;
+        while let Some(length) = event_length(&self.rest[start..]) {
+            event(&self.rest[start..start + length]);
+            start += length;
+        }
+        self.rest.drain(..start);
+    }
+
+    /// Bytes of the unfinished event.
+    pub fn waiting(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// What is left at the end: an event without its empty line, or nothing.
+    pub fn rest(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.rest)
+    }
+}
+
+/// Length of the first event with its empty line; lines end with LF, CRLF or
+/// CR.
+fn event_length(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    let mut line_start = 0;
+    while at < bytes.len() {
+        let end = match bytes[at] {
+            b'\n' => at + 1,
+            // CR at the very end: an LF may follow.
+            b'\r' if at + 1 == bytes.len() => return None,
+            b'\r' if bytes[at + 1] == b'\n' => at + 2,
+            b'\r' => at + 1,
+            _ => {
+                at += 1;
+                continue;
+            }
+        };
+        if at == line_start && line_start > 0 {
+            return Some(end);
+        }
+        at = end;
+        line_start = end;
+    }
+    None
+}
+
+/// The data of an event: its `data` lines joined.
+pub fn data(event: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(event).ok()?;
+    let mut joined: Option<String> = None;
+    for line in text.split(['\n', '\r']) {
+        let Some(value) = line.strip_prefix("data:") else {
+            continue;
+        };
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match &mut joined {
+            None => joined = Some(value.to_owned()),
+            Some(data) => {
+                data.push('\n');
+                data.push_str(value);
+            }
+        }
+    }
+    joined
+}
+
+/// What a chunk of a chat stream says to the meter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// Usage so far, if it is on this chunk.
+    pub usage: Option<Counts>,
+    /// The chunk has no choices: it is there for its usage only.
+    pub only_usage: bool,
+    /// What its deltas hold.
+    pub counted: Counted,
+    /// The engine reports an error.
+    pub error: bool,
+}
+
+#[derive(Deserialize)]
+struct RawChunk<'a> {
+    #[serde(borrow, default)]
+    choices: Option<Vec<Choice<'a>>>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(borrow, default, alias = "message")]
+    delta: Option<Delta<'a>>,
+    #[serde(borrow, default)]
+    text: Option<std::borrow::Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow, default)]
+    content: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow, default)]
+    refusal: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow, default, alias = "reasoning")]
+    reasoning_content: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow, default)]
+    tool_calls: Option<Vec<ToolCall<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct ToolCall<'a> {
+    #[serde(borrow, default)]
+    function: Option<Function<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Function<'a> {
+    #[serde(borrow, default)]
+    name: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow, default)]
+    arguments: Option<std::borrow::Cow<'a, str>>,
+}
+
+impl Delta<'_> {
+    fn count(&self, counted: &mut Counted) {
+        let length = |text: &Option<std::borrow::Cow<'_, str>>| {
+            text.as_ref().map_or(0, |text| text.len() as u64)
+        };
+        let tools: u64 = self
+            .tool_calls
+            .iter()
+            .flatten()
+            .filter_map(|call| call.function.as_ref())
+            .map(|function| length(&function.name) + length(&function.arguments))
+            .sum();
+        let reasoning = length(&self.reasoning_content);
+        let said = length(&self.content) + length(&self.refusal) + tools;
+        if said + reasoning > 0 {
+            counted.deltas += 1;
+            counted.bytes += said + reasoning;
+            counted.reasoning += u64::from(said == 0);
+        }
+    }
+}
+
+impl Chunk {
+    /// Reads a chunk's JSON, or a whole answer's; whatever cannot be read
+    /// says nothing.
+    pub fn read(json: &str) -> Chunk {
+        let Ok(raw) = serde_json::from_str::<RawChunk<'_>>(json) else {
+            return Chunk::default();
+        };
+        let mut counted = Counted::default();
+        for choice in raw.choices.iter().flatten() {
+            match (&choice.delta, &choice.text) {
+                (Some(delta), _) => delta.count(&mut counted),
+                (None, Some(text)) if !text.is_empty() => {
+                    counted.deltas += 1;
+                    counted.bytes += text.len() as u64;
+                }
+                _ => {}
+            }
+        }
+        let present = |value: Option<&RawValue>| value.is_some_and(|value| value.get() != "null");
+        Chunk {
+            usage: raw.usage.and_then(|usage| Counts::parse(usage.get())),
+            only_usage: raw.choices.as_ref().is_none_or(Vec::is_empty) && present(raw.usage),
+            counted,
+            error: present(raw.error),
+        }
+    }
+}
+
+/// The event without its usage, for a client that did not ask for it.
+pub fn without_usage(json: &str) -> Option<Vec<u8>> {
+    let mut object = Object::parse(json.as_bytes()).ok()?;
+    object.remove("usage");
+    Some(format!("data: {}\n\n", object.to_json()).into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_found_however_the_bytes_are_cut() {
+        let stream =
+            b"data: {\"a\":1}\n\ndata: x\r\n\r\n: comment\ndata: y\ndata: z\n\ndata: [DONE]\n\n";
+        for cut in 1..stream.len() {
+            let mut events = Vec::new();
+            let mut splitter = Splitter::default();
+            for part in stream.chunks(cut) {
+                splitter.push(part, |event| events.push(event.to_vec()));
+            }
+            assert_eq!(splitter.waiting(), 0);
+            assert_eq!(events.concat(), stream);
+            let datas: Vec<_> = events.iter().map(|event| data(event).unwrap()).collect();
+            assert_eq!(datas, [r#"{"a":1}"#, "x", "y\nz", "[DONE]"], "cut {cut}");
+        }
+    }
+
+    #[test]
+    fn chunks_are_counted_and_their_usage_read() {
+        let chunk = Chunk::read(
+            r#"{"choices":[{"delta":{"content":"hello"}},{"delta":{"reasoning_content":"hm"}}],"usage":null}"#,
+        );
+        let counted = Counted {
+            deltas: 2,
+            bytes: 7,
+            reasoning: 1,
+        };
+        assert_eq!(
+            (chunk.counted, chunk.usage, chunk.only_usage),
+            (counted, None, false)
+        );
+        let last =
+            Chunk::read(r#"{"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#);
+        assert!(last.only_usage);
+        assert_eq!(last.usage.unwrap().output, 4);
+        assert!(Chunk::read(r#"{"error":{"message":"x"}}"#).error);
+        let tool = Chunk::read(
+            r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"{}"}}]}}]}"#,
+        );
+        assert_eq!(tool.counted.deltas, 1);
+        assert_eq!(Chunk::read("nonsense"), Chunk::default());
+        let whole = Chunk::read(
+            r#"{"choices":[{"message":{"role":"assistant","content":"0123456789abcdef!"}}]}"#,
+        );
+        assert_eq!(whole.counted.output(), 3);
+    }
+
+    #[test]
+    fn usage_can_be_taken_out_again() {
+        let event =
+            without_usage(r#"{"id":"x","choices":[{"a":1.0}],"usage":{"prompt_tokens":1}}"#);
+        assert_eq!(
+            event.unwrap(),
+            b"data: {\"id\":\"x\",\"choices\":[{\"a\":1.0}]}\n\n"
+        );
+    }
+}

@@ -1,0 +1,246 @@
+//! A stream on its way from the engine to the client.
+//!
+//! Events leave as they come. While output flows a progress mark is journaled
+//! at least once a second. The stream's last event, `[DONE]`, waits for the
+//! debit's fsync. Whatever ends it (client gone, engine broken, account
+//! frozen, time over), what was generated is charged; only a stream that
+//! failed before any output is void.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tally_ledger::debit::Flags;
+
+use super::{
+    body::Feed,
+    chat::known,
+    reply::error_object,
+    sse::{Chunk, Splitter, data, without_usage},
+};
+use crate::{
+    holds::Hold,
+    refusal::Refusal,
+    usage::{Counted, Counts},
+};
+
+/// Time between two progress marks while output flows.
+const MARK: Duration = Duration::from_millis(700);
+/// How often a silent stream is looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// How long an engine may take to end its body after `[DONE]`.
+const TAIL: Duration = Duration::from_secs(1);
+
+/// Carries one stream.
+pub(super) struct Pump {
+    /// The client did not ask for the usage chunk.
+    pub(super) hide_usage: bool,
+    /// Usage on other chunks was our wish, not the client's.
+    pub(super) hide_continuous: bool,
+    /// Usage on a chunk is usage so far.
+    pub(super) continuous: bool,
+    /// About as many tokens as the prompt has.
+    pub(super) likely: u32,
+    /// When the request must end.
+    pub(super) deadline: tokio::time::Instant,
+    /// Most bytes of an event.
+    pub(super) most: usize,
+    /// Pays.
+    pub(super) hold: Hold,
+    /// To the client.
+    pub(super) feed: Feed,
+}
+
+/// Why a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// `[DONE]`, or the engine's end of body.
+    Done,
+    ClientGone,
+    /// The engine's connection broke, or it sent an endless event.
+    Broken,
+    TimeOver,
+    Cut(Refusal),
+}
+
+/// What has been seen.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Last usage, and whether it is the final one.
+    reported: Option<(Counts, bool)>,
+    counted: Counted,
+    error: bool,
+    done: Option<Vec<u8>>,
+    /// Bytes to be sent now.
+    out: Vec<u8>,
+}
+
+impl Pump {
+    /// Carries the stream to its end and settles it; the debit's flags, or
+    /// `None` if it is void.
+    pub(super) async fn run(mut self, mut body: Incoming) -> Option<Flags> {
+        let mut seen = Seen::default();
+        let mut splitter = Splitter::default();
+        let end = self.carry(&mut body, &mut seen, &mut splitter).await;
+        let failed = seen.error || matches!(end, End::Broken | End::TimeOver);
+        let produced = seen.reported.is_some() || seen.counted.output() > 0;
+        let Pump {
+            hold, feed, likely, ..
+        } = self;
+        if end == End::ClientGone {
+            // Cancels the engine's work.
+            drop(body);
+            let (usage, flags) = known(hold.model(), seen.reported, seen.counted, likely);
+            return Some(hold.settle(usage, flags).flags);
+        }
+        let (flags, durable) = if failed && !produced {
+            (None, hold.void())
+        } else {
+            let (usage, flags) = known(hold.model(), seen.reported, seen.counted, likely);
+            let settled = hold.settle(usage, flags);
+            (Some(settled.flags), settled.durable)
+        };
+        if durable.wait().await.is_err() {
+            // Nothing more can be promised: break the answer off.
+            let _ = feed.send(Err(std::io::ErrorKind::BrokenPipe.into())).await;
+            return flags;
+        }
+        let last = match end {
+            End::Done => seen.done.unwrap_or_else(|| splitter.rest()),
+            End::Broken => failure("the engine's stream broke off", "upstream_error"),
+            End::TimeOver => failure("the request took too long", "timeout"),
+            End::Cut(refusal) => failure(&refusal.to_string(), refusal.code()),
+            End::ClientGone => Vec::new(),
+        };
+        if !last.is_empty() {
+            // The client may be gone; it is charged the same.
+            let _ = feed.send(Ok(Frame::data(Bytes::from(last)))).await;
+        }
+        drop(feed);
+        if end == End::Done {
+            // Read to the end, so that the connection can be used again.
+            let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+            let _ = tokio::time::timeout(TAIL, rest).await;
+        }
+        flags
+    }
+
+    async fn carry(
+        &mut self,
+        body: &mut Incoming,
+        seen: &mut Seen,
+        splitter: &mut Splitter,
+    ) -> End {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut marked = Instant::now();
+        let mut counted = seen.counted;
+        loop {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                () = self.feed.closed() => return End::ClientGone,
+                _ = tick.tick() => {
+                    if let Some(end) = self.must_end() {
+                        return end;
+                    }
+                    continue;
+                }
+            };
+            let frame = match frame {
+                None => return End::Done,
+                Some(Err(_)) => return End::Broken,
+                Some(Ok(frame)) => frame,
+            };
+            let Ok(bytes) = frame.into_data() else {
+                continue;
+            };
+            splitter.push(&bytes, |event| self.event(event, seen));
+            if marked.elapsed() >= MARK && counted != seen.counted {
+                (marked, counted) = (Instant::now(), seen.counted);
+                let usage = known(self.hold.model(), seen.reported, seen.counted, self.likely).0;
+                self.hold.mark(usage);
+            }
+            if !seen.out.is_empty() {
+                let out = Bytes::from(std::mem::take(&mut seen.out));
+                if let Some(end) = self.deliver(out, &mut tick).await {
+                    return end;
+                }
+            }
+            if seen.done.is_some() {
+                return End::Done;
+            }
+            if splitter.waiting() > self.most {
+                return End::Broken;
+            }
+        }
+    }
+
+    /// Reads one event; it leaves as it came unless its usage is hidden.
+    fn event(&self, event: &[u8], seen: &mut Seen) {
+        if seen.done.is_some() {
+            return;
+        }
+        let Some(json) = data(event) else {
+            seen.out.extend_from_slice(event);
+            return;
+        };
+        if json.trim() == "[DONE]" {
+            seen.done = Some(event.to_vec());
+            return;
+        }
+        let chunk = Chunk::read(&json);
+        seen.error |= chunk.error;
+        seen.counted.deltas += chunk.counted.deltas;
+        seen.counted.bytes += chunk.counted.bytes;
+        seen.counted.reasoning += chunk.counted.reasoning;
+        if let Some(counts) = chunk.usage {
+            seen.reported = Some((counts, chunk.only_usage || !self.continuous));
+        }
+        if chunk.only_usage && self.hide_usage {
+            return;
+        }
+        if chunk.usage.is_some()
+            && !chunk.only_usage
+            && self.hide_continuous
+            && let Some(event) = without_usage(&json)
+        {
+            seen.out.extend_from_slice(&event);
+            return;
+        }
+        seen.out.extend_from_slice(event);
+    }
+
+    /// Sends to the client, however slow it is, while the stream may go on.
+    async fn deliver(&self, bytes: Bytes, tick: &mut tokio::time::Interval) -> Option<End> {
+        loop {
+            tokio::select! {
+                permit = self.feed.reserve() => match permit {
+                    Ok(permit) => {
+                        permit.send(Ok(Frame::data(bytes)));
+                        return None;
+                    }
+                    Err(_) => return Some(End::ClientGone),
+                },
+                _ = tick.tick() => {
+                    if let Some(end) = self.must_end() {
+                        return Some(end);
+                    }
+                }
+            }
+        }
+    }
+
+    fn must_end(&self) -> Option<End> {
+        if tokio::time::Instant::now() >= self.deadline {
+            return Some(End::TimeOver);
+        }
+        self.hold.cut().map(End::Cut)
+    }
+}
+
+fn failure(message: &str, code: &str) -> Vec<u8> {
+    let object = error_object(message, "server_error", None, code);
+    format!("data: {object}\n\n").into_bytes()
+}
