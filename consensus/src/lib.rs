@@ -16,8 +16,7 @@ pub mod context;
 mod effort;
 mod engine;
 pub mod gossip;
-#[doc(hidden)]
-pub mod guard;
+mod guard;
 mod handle;
 mod host;
 mod pace;

@@ -1,0 +1,404 @@
+//! A gateway's own configuration: `gateway.toml` in its home. Prices,
+//! classes and every limit of money are on the chain, not here.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// Name of the file in the home.
+pub const FILE: &str = "gateway.toml";
+
+/// All of `gateway.toml`. Paths are relative to the home.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// The folder of this file; everything of the gateway is below it.
+    #[serde(skip)]
+    pub home: PathBuf,
+    /// The gateway's number on the chain; absent: the key file's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<u32>,
+    /// Key file, as `tally` writes it.
+    #[serde(default = "default_key")]
+    pub key: PathBuf,
+    /// The genesis, as JSON.
+    #[serde(default = "default_genesis")]
+    pub genesis: PathBuf,
+    /// The journal's folder. Losing it loses what it promised.
+    #[serde(default = "default_journal")]
+    pub journal: PathBuf,
+    /// gRPC addresses of validators or observers: `host:port` or a URL. Two
+    /// at least, of different owners; one is enough for trials.
+    pub nodes: Vec<String>,
+    /// Certificate of the authority that signed the nodes' certificates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_ca: Option<PathBuf>,
+    /// Addresses to listen on.
+    pub listen: Listen,
+    /// The inference engines.
+    #[serde(default, rename = "upstream")]
+    pub upstreams: Vec<Upstream>,
+    /// How leases are taken.
+    #[serde(default)]
+    pub lease: Lease,
+    /// How debits are sent.
+    #[serde(default)]
+    pub submit: Submit,
+    /// Bounds.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Addresses to listen on. Port 0: any free one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// OpenAI-compatible HTTP, for clients.
+    pub http: SocketAddr,
+    /// `MeteringService`; loopback only, since it is not authenticated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<SocketAddr>,
+    /// `/metrics` and `/healthz`; loopback only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<SocketAddr>,
+}
+
+/// An inference engine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// Up to the `/v1`, such as `http://127.0.0.1:8000`.
+    pub url: String,
+    /// Models that it serves, as the price table names them.
+    pub models: Vec<String>,
+    /// File with the bearer to send; else none is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer: Option<PathBuf>,
+    /// Largest output of one answer: used where a request names none, and
+    /// never exceeded.
+    #[serde(default = "default_max_output")]
+    pub max_output: u32,
+    /// Set `request_id` to the hold's id (vLLM honours it).
+    #[serde(default)]
+    pub request_id: bool,
+    /// Ask for usage on every chunk (vLLM's `continuous_usage_stats`), so
+    /// that a stream that breaks off is charged exactly.
+    #[serde(default)]
+    pub continuous_usage: bool,
+}
+
+/// How leases are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lease {
+    /// For how long; the chain may shorten it.
+    pub seconds: u32,
+    /// How much earlier the gateway stops using one.
+    pub margin_ms: u32,
+}
+
+/// How debits are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Submit {
+    /// How long a batch gathers.
+    pub linger_ms: u32,
+    /// Most debits of a batch.
+    pub batch: u32,
+}
+
+/// Bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Most bytes of a request's body.
+    pub body_bytes: u32,
+    /// Most bytes of an answer that is not streamed, and of one event.
+    pub answer_bytes: u32,
+    /// Longest wait near the end of a balance.
+    pub wait_ms: u32,
+    /// Longest request; well below the chain's grace of leases.
+    pub request_seconds: u32,
+    /// Life of a hold of `MeteringService`; then its worst case is charged.
+    pub hold_seconds: u32,
+    /// How long running requests may finish when stopping.
+    pub drain_seconds: u32,
+    /// Most debits that wait for the chain.
+    pub unproven: u32,
+    /// Most client connections.
+    pub connections: u32,
+    /// A journal segment ends when it is larger.
+    pub segment_bytes: u32,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Lease {
+            seconds: 300,
+            margin_ms: 2_000,
+        }
+    }
+}
+
+impl Default for Submit {
+    fn default() -> Self {
+        Submit {
+            linger_ms: 5,
+            batch: 1_000,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            body_bytes: 16 * 1024 * 1024,
+            answer_bytes: 64 * 1024 * 1024,
+            wait_ms: 30_000,
+            request_seconds: 1_800,
+            hold_seconds: 1_800,
+            drain_seconds: 30,
+            unproven: 1_000_000,
+            connections: 20_000,
+            segment_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+fn default_key() -> PathBuf {
+    "gateway.key".into()
+}
+
+fn default_genesis() -> PathBuf {
+    "genesis.json".into()
+}
+
+fn default_journal() -> PathBuf {
+    "journal".into()
+}
+
+fn default_max_output() -> u32 {
+    4_096
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {error}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// It is no such TOML.
+    #[error("{path}: {error}")]
+    Form {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        error: toml::de::Error,
+    },
+    /// A value cannot work.
+    #[error("{field}: {why}")]
+    Value {
+        /// Which.
+        field: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+impl GatewayConfig {
+    /// A configuration with defaults for all that has one.
+    pub fn new(home: &Path, nodes: Vec<String>, http: SocketAddr) -> Self {
+        GatewayConfig {
+            home: home.to_owned(),
+            gateway: None,
+            key: default_key(),
+            genesis: default_genesis(),
+            journal: default_journal(),
+            nodes,
+            node_ca: None,
+            listen: Listen {
+                http,
+                grpc: None,
+                admin: None,
+            },
+            upstreams: Vec::new(),
+            lease: Lease::default(),
+            submit: Submit::default(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Reads and validates `gateway.toml` in `home`.
+    pub fn load(home: &Path) -> Result<Self, ConfigError> {
+        let path = home.join(FILE);
+        let text = std::fs::read_to_string(&path).map_err(|error| ConfigError::Read {
+            path: path.clone(),
+            error,
+        })?;
+        let mut config: GatewayConfig =
+            toml::from_str(&text).map_err(|error| ConfigError::Form { path, error })?;
+        config.home = home.to_owned();
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The text of `gateway.toml`.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("plain values have a text")
+    }
+
+    /// A path in the home.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.home.join(path)
+    }
+
+    /// How long leases are taken for.
+    pub fn lease_time(&self) -> Duration {
+        Duration::from_secs(self.lease.seconds.into())
+    }
+
+    /// Checks everything that can be checked before anything is opened.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let wrong = |field, why: &str| {
+            Err(ConfigError::Value {
+                field,
+                why: why.to_owned(),
+            })
+        };
+        if self.nodes.is_empty() {
+            return wrong("nodes", "name two at least (one for trials)");
+        }
+        let https = self.nodes.iter().any(|node| node.starts_with("https://"));
+        if https && self.node_ca.is_none() {
+            return wrong(
+                "node_ca",
+                "https nodes need the certificate of their authority",
+            );
+        }
+        for (field, address) in [
+            ("listen.grpc", self.listen.grpc),
+            ("listen.admin", self.listen.admin),
+        ] {
+            if address.is_some_and(|address| !address.ip().is_loopback()) {
+                return wrong(field, "callers are not authenticated: loopback only");
+            }
+        }
+        for upstream in &self.upstreams {
+            let host = upstream.url.parse::<http::Uri>().ok();
+            let good = host.is_some_and(|uri| {
+                uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https"))
+            });
+            if !good {
+                return wrong("upstream.url", "must be http://host:port or https://host");
+            }
+            if upstream.models.is_empty() || upstream.max_output == 0 {
+                return wrong("upstream", "needs models and a max_output above 0");
+            }
+        }
+        let ranges = [
+            ("lease.seconds", self.lease.seconds, 1, 86_400),
+            ("submit.linger_ms", self.submit.linger_ms, 0, 1_000),
+            ("submit.batch", self.submit.batch, 1, 10_000),
+            ("limits.body_bytes", self.limits.body_bytes, 1_024, 1 << 30),
+            (
+                "limits.answer_bytes",
+                self.limits.answer_bytes,
+                1_024,
+                1 << 30,
+            ),
+            ("limits.wait_ms", self.limits.wait_ms, 0, 30_000),
+            (
+                "limits.request_seconds",
+                self.limits.request_seconds,
+                1,
+                3_000,
+            ),
+            ("limits.hold_seconds", self.limits.hold_seconds, 1, 3_000),
+            ("limits.unproven", self.limits.unproven, 1, 100_000_000),
+            ("limits.connections", self.limits.connections, 1, 1_000_000),
+            (
+                "limits.segment_bytes",
+                self.limits.segment_bytes,
+                4_096,
+                1 << 30,
+            ),
+        ];
+        for (field, value, least, most) in ranges {
+            if !(least..=most).contains(&value) {
+                return wrong(field, &format!("must be between {least} and {most}"));
+            }
+        }
+        if u64::from(self.lease.margin_ms) >= u64::from(self.lease.seconds) * 1_000 {
+            return wrong("lease.margin_ms", "must be shorter than the lease");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = r#"
+        nodes = ["127.0.0.1:9000", "https://b.example:9000"]
+        node_ca = "ca.pem"
+        [listen]
+        http = "127.0.0.1:8080"
+        [[upstream]]
+        url = "http://127.0.0.1:8000"
+        models = ["tally-base"]
+    "#;
+
+    fn parse(text: &str) -> Result<(), String> {
+        let config: GatewayConfig = toml::from_str(text).map_err(|error| error.to_string())?;
+        config.validate().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_least_is_enough_and_what_is_written_reads_back() {
+        assert_eq!(parse(LEAST), Ok(()));
+        let config: GatewayConfig = toml::from_str(LEAST).unwrap();
+        assert_eq!(
+            toml::from_str::<GatewayConfig>(&config.to_toml()).unwrap(),
+            config
+        );
+    }
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        for (from, to, field) in [
+            (
+                r#"["127.0.0.1:9000", "https://b.example:9000"]"#,
+                "[]",
+                "nodes",
+            ),
+            (
+                r#"http = "127.0.0.1:8080""#,
+                "http = \"127.0.0.1:8080\"\ngrpc = \"0.0.0.0:1\"",
+                "listen.grpc",
+            ),
+            ("http://127.0.0.1:8000", "127.0.0.1", "upstream.url"),
+            (r#"["tally-base"]"#, "[]", "upstream"),
+            ("[listen]", "[submit]\nbatch = 0\n[listen]", "submit.batch"),
+            (
+                "[listen]",
+                "[lease]\nseconds = 2\n[listen]",
+                "lease.margin_ms",
+            ),
+            ("node_ca = \"ca.pem\"", "", "node_ca"),
+            ("[listen]", "[surprise]\n[listen]", "surprise"),
+        ] {
+            let error = parse(&LEAST.replace(from, to)).unwrap_err();
+            assert!(error.contains(field), "{field}: {error}");
+        }
+    }
+}

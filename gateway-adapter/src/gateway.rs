@@ -1,0 +1,579 @@
+//! A gateway from its configuration to its end: starts in the order in which
+//! promises become possible, serves, and stops by settling and returning what
+//! it holds.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use serde::Deserialize;
+use tally_ledger::{
+    crypto::{PublicKey, SecretKey},
+    genesis::Genesis,
+    ids::{DebitNumber, GatewayNumber, Height},
+};
+use tally_proto::v1::metering_service_server::MeteringServiceServer;
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use crate::{
+    chain::{
+        ChainError,
+        debits::Sender,
+        follow::{Follower, Start},
+        leases::Leases,
+        light::Light,
+        nodes::{Node, Nodes},
+        opening,
+        sign::Signer,
+        terms::{Current, Terms},
+    },
+    config::GatewayConfig,
+    error::GatewayError,
+    holds::Holds,
+    journal::{Directory, Journal, Limits},
+    metering::Metering,
+    metrics::Metrics,
+    pool::Pool,
+    proxy::{
+        Proxy,
+        upstream::{Upstream, Upstreams},
+    },
+    serving::Serving,
+};
+
+/// How often idle leases, old holds and gauges are looked at.
+const UPKEEP: Duration = Duration::from_millis(500);
+/// Accounts are forgotten after this long without use.
+const FORGET: Duration = Duration::from_secs(60);
+/// How long to wait for the chain at the end.
+const FAREWELL: Duration = Duration::from_secs(15);
+
+/// A gateway that is ready to serve.
+#[derive(Debug)]
+pub struct Gateway {
+    http: TcpListener,
+    grpc: Option<TcpListener>,
+    admin: Option<TcpListener>,
+    proxy: Arc<Proxy>,
+    metering: Arc<Metering>,
+    journal: Arc<Journal>,
+    proven: watch::Receiver<DebitNumber>,
+    limits: crate::config::Limits,
+    fatal: mpsc::Receiver<ChainError>,
+    tasks: JoinSet<()>,
+    _lock: std::fs::File,
+}
+
+/// A key file as `tally` writes it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyFile {
+    kind: String,
+    number: Option<u32>,
+    public: PublicKey,
+    seed: String,
+}
+
+fn read(path: &Path) -> Result<Zeroizing<String>, GatewayError> {
+    let text = std::fs::read_to_string(path);
+    text.map(Zeroizing::new)
+        .map_err(|error| GatewayError::File {
+            path: path.to_owned(),
+            error,
+        })
+}
+
+fn read_key(path: &Path) -> Result<(SecretKey, Option<u32>), GatewayError> {
+    let wrong = |why: &str| GatewayError::Content {
+        path: path.to_owned(),
+        why: why.to_owned(),
+    };
+    let text = read(path)?;
+    // The parser's message could quote the secret.
+    let file: KeyFile = toml::from_str(&text).map_err(|_| wrong("not a secret key file"))?;
+    let (coded, mut seed) = (Zeroizing::new(file.seed), Zeroizing::new([0; 32]));
+    hex::decode_to_slice(coded.as_str(), seed.as_mut_slice())
+        .map_err(|_| wrong("the seed is not 64 hex digits"))?;
+    let key = SecretKey::from_seed(&seed);
+    if file.kind != "gateway" || key.public() != file.public {
+        return Err(wrong(
+            "not a gateway's key, or seed and public key do not fit",
+        ));
+    }
+    Ok((key, file.number))
+}
+
+fn read_genesis(path: &Path) -> Result<Genesis, GatewayError> {
+    let wrong = |why: String| GatewayError::Content {
+        path: path.to_owned(),
+        why,
+    };
+    let genesis: Genesis =
+        serde_json::from_str(&read(path)?).map_err(|error| wrong(error.to_string()))?;
+    genesis
+        .validate()
+        .map_err(|error| wrong(error.to_string()))?;
+    Ok(genesis)
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, GatewayError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| GatewayError::Listen {
+            address: address.to_string(),
+            error,
+        })
+}
+
+/// One process per home.
+fn lock(home: &Path) -> Result<std::fs::File, GatewayError> {
+    let path = home.join("gateway.lock");
+    let file = std::fs::File::create(&path).map_err(|error| GatewayError::File { path, error })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(GatewayError::InUse(home.to_owned())),
+    }
+}
+
+/// Serves until `shutdown`, then finishes what runs, settles, and returns its
+/// leases. An error names what the operator must do.
+pub async fn run_gateway(
+    config: GatewayConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), GatewayError> {
+    tokio::pin!(shutdown);
+    let gateway = tokio::select! {
+        gateway = Gateway::start(config) => gateway?,
+        () = &mut shutdown => return Ok(()),
+    };
+    gateway.run(shutdown).await
+}
+
+impl Gateway {
+    /// Opens everything. Waits as long as no node can prove this gateway.
+    pub async fn start(config: GatewayConfig) -> Result<Self, GatewayError> {
+        config.validate()?;
+        let lock = lock(&config.home)?;
+        let genesis = read_genesis(&config.path(&config.genesis))?;
+        let (key, number) = read_key(&config.path(&config.key))?;
+        let number = config
+            .gateway
+            .or(number)
+            .ok_or_else(|| GatewayError::Content {
+                path: config.path(&config.key),
+                why: "no gateway number here nor in gateway.toml".into(),
+            })?;
+        let gateway = GatewayNumber(number);
+        let ca = match &config.node_ca {
+            Some(path) => Some(read(&config.path(path))?),
+            None => None,
+        };
+        let nodes = config
+            .nodes
+            .iter()
+            .map(|address| Node::new(address, ca.as_ref().map(|ca| ca.as_bytes())));
+        let nodes = Nodes::new(nodes.collect::<Result<_, _>>()?);
+        let light = Arc::new(Light::new(genesis, nodes));
+        let signer = Signer {
+            chain: light.chain,
+            gateway,
+            key,
+        };
+        let upstreams = upstreams(&config)?;
+        let (http, grpc, admin) = (
+            listen(config.listen.http).await?,
+            optional(config.listen.grpc).await?,
+            optional(config.listen.admin).await?,
+        );
+        let store =
+            Directory::open(&config.path(&config.journal)).map_err(GatewayError::Journal)?;
+        let limits = Limits {
+            segment_bytes: config.limits.segment_bytes.into(),
+            ..Limits::default()
+        };
+        let opened = opening::open(&light, &signer, Box::new(store), limits).await?;
+        let (start, terms) = first_terms(&light).await?;
+        let journal = Arc::new(opened.journal);
+        let metrics = Metrics::shared();
+        let terms = Arc::new(Current::new(terms));
+        let pool = Arc::new(Pool::new(light.clone(), gateway));
+        let (jobs, todo) = mpsc::unbounded_channel();
+        let holds = Arc::new(Holds {
+            journal: journal.clone(),
+            gateway,
+            metrics: metrics.clone(),
+            jobs,
+            wait: Duration::from_millis(config.limits.wait_ms.into()),
+            max_unproven: config.limits.unproven as usize,
+            stopped: AtomicBool::new(opened.leaf.suspended),
+            running: AtomicUsize::new(0),
+        });
+        let (proven_tx, proven) = watch::channel(journal.proven_last());
+        let (fatal_tx, fatal) = mpsc::channel(4);
+        let mut tasks = JoinSet::new();
+        let sender = Sender {
+            light: light.clone(),
+            signer: signer.clone(),
+            journal: journal.clone(),
+            linger: Duration::from_millis(config.submit.linger_ms.into()),
+            batch: config
+                .submit
+                .batch
+                .min(terms.get().parameters.max_block_debits) as usize,
+            proven: proven_tx,
+            metrics: metrics.clone(),
+        };
+        tasks.spawn(until_fatal(sender.run(), fatal_tx.clone()));
+        let leases = Arc::new(Leases {
+            light: light.clone(),
+            signer,
+            journal: journal.clone(),
+            terms: terms.clone(),
+            proven: proven.clone(),
+            duration: config.lease_time(),
+            margin: Duration::from_millis(config.lease.margin_ms.into()),
+            metrics: metrics.clone(),
+            fatal: fatal_tx.clone(),
+            stuck: AtomicBool::new(false),
+        });
+        tasks.spawn(leases.clone().return_old(opened.old, journal.head().last));
+        tasks.spawn(leases.run(todo, opened.leaf.last_lease));
+        let follower = Follower {
+            light: light.clone(),
+            pool: pool.clone(),
+            terms: terms.clone(),
+            holds: holds.clone(),
+            journal: journal.clone(),
+            gateway,
+            metrics: metrics.clone(),
+            controls: start.controls,
+            cursor: start.cursor,
+        };
+        tasks.spawn(until_fatal(follower.run(), fatal_tx));
+        let serving = Arc::new(Serving {
+            pool,
+            terms,
+            holds,
+            light,
+            metrics,
+            lease_time: config.lease_time(),
+        });
+        let hold_time = Duration::from_secs(config.limits.hold_seconds.into());
+        let output = config
+            .upstreams
+            .iter()
+            .map(|upstream| upstream.max_output)
+            .max();
+        let metering = Arc::new(Metering::new(
+            serving.clone(),
+            hold_time,
+            output.unwrap_or(4_096),
+        ));
+        tasks.spawn(upkeep(serving.clone(), metering.clone()));
+        let proxy = Arc::new(Proxy {
+            serving,
+            upstreams,
+            body_bytes: config.limits.body_bytes as usize,
+            answer_bytes: config.limits.answer_bytes as usize,
+            request_time: Duration::from_secs(config.limits.request_seconds.into()),
+            metrics: admin.is_some() || config.listen.http.ip().is_loopback(),
+        });
+        Ok(Gateway {
+            http,
+            grpc,
+            admin,
+            proxy,
+            metering,
+            journal,
+            proven,
+            limits: config.limits,
+            fatal,
+            tasks,
+            _lock: lock,
+        })
+    }
+
+    /// Where clients connect.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http.local_addr().ok()
+    }
+
+    /// Where `MeteringService` listens.
+    pub fn grpc(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref()?.local_addr().ok()
+    }
+
+    /// Where `/metrics` and `/healthz` are.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref()?.local_addr().ok()
+    }
+
+    /// Serves until `shutdown`, then drains.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), GatewayError> {
+        tracing::info!(http = ?self.http(), grpc = ?self.grpc(), journal = %self.journal.number(), "serving");
+        let stop = CancellationToken::new();
+        let mut servers = JoinSet::new();
+        let connections = Arc::new(Semaphore::new(self.limits.connections as usize));
+        servers.spawn(serve_http(
+            self.http,
+            self.proxy.clone(),
+            connections,
+            stop.clone(),
+        ));
+        if let Some(admin) = self.admin {
+            let few = Arc::new(Semaphore::new(64));
+            let page = Arc::new(Proxy {
+                serving: self.proxy.serving.clone(),
+                upstreams: Upstreams::new(Vec::new()),
+                body_bytes: 1_024,
+                answer_bytes: 1_024,
+                request_time: Duration::from_secs(10),
+                metrics: true,
+            });
+            servers.spawn(serve_http(admin, page, few, stop.clone()));
+        }
+        if let Some(grpc) = self.grpc {
+            servers.spawn(serve_grpc(grpc, self.metering.clone(), stop.clone()));
+        }
+        let ended = tokio::select! {
+            () = shutdown => Ok(()),
+            () = self.journal.failure() => Err(GatewayError::Journal(std::io::Error::other("a write or fsync failed"))),
+            error = self.fatal.recv() => match error {
+                Some(error) => Err(error.into()),
+                None => Ok(()),
+            },
+        };
+        let holds = self.proxy.serving.holds.clone();
+        holds.stop();
+        let drain = Duration::from_secs(self.limits.drain_seconds.into());
+        wait_until(Instant::now() + drain, || {
+            holds.running.load(Ordering::Relaxed) == 0 || ended.is_err()
+        })
+        .await;
+        // Connections end when their answers are complete.
+        stop.cancel();
+        let finish = async { while servers.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(2), finish)
+            .await
+            .is_err()
+        {
+            servers.shutdown().await;
+        }
+        self.metering.sweep(true);
+        if ended.is_ok() {
+            farewell(&self.proxy.serving, &self.journal, self.proven).await;
+        }
+        self.tasks.shutdown().await;
+        self.journal.close();
+        tracing::info!(unproven = self.journal.unproven(), "stopped");
+        ended
+    }
+}
+
+/// Returns what is leased, once its debits are proven; bounded.
+async fn farewell(serving: &Serving, journal: &Journal, proven: watch::Receiver<DebitNumber>) {
+    let until = Instant::now() + FAREWELL;
+    for job in serving.pool.returns(true) {
+        // The worker runs until the tasks are shut down.
+        let _ = serving.holds.jobs.send(job);
+    }
+    let last = journal.head().last;
+    wait_until(until, || {
+        *proven.borrow() >= last
+            && serving
+                .pool
+                .accounts()
+                .iter()
+                .all(|account| account.is_idle())
+    })
+    .await;
+}
+
+async fn wait_until(deadline: Instant, done: impl Fn() -> bool) {
+    while !done() && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn until_fatal(task: impl Future<Output = ChainError>, fatal: mpsc::Sender<ChainError>) {
+    let error = task.await;
+    // The gateway is stopping if nobody listens.
+    let _ = fatal.send(error).await;
+}
+
+async fn first_terms(light: &Light) -> Result<(Start, Terms), GatewayError> {
+    loop {
+        let both = async {
+            let start = Start::now(light).await?;
+            let terms = Terms::load(light, Height(0)).await?;
+            Ok::<_, ChainError>((start, terms))
+        };
+        match both.await {
+            Ok(both) => return Ok(both),
+            Err(error) if error.is_fatal() => return Err(error.into()),
+            Err(error) => tracing::warn!(%error, "waiting for prices and parameters"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn upstreams(config: &GatewayConfig) -> Result<Upstreams, GatewayError> {
+    let mut upstreams = Vec::new();
+    for upstream in &config.upstreams {
+        let bearer = match &upstream.bearer {
+            Some(path) => Some(read(&config.path(path))?),
+            None => None,
+        };
+        let built = Upstream::new(upstream, bearer).map_err(|why| GatewayError::Content {
+            path: config.path(Path::new(crate::config::FILE)),
+            why,
+        })?;
+        upstreams.push(built);
+    }
+    Ok(Upstreams::new(upstreams))
+}
+
+async fn optional(address: Option<SocketAddr>) -> Result<Option<TcpListener>, GatewayError> {
+    match address {
+        Some(address) => listen(address).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Leases that are over go back, holds that nobody settles are charged,
+/// gauges are set.
+async fn upkeep(serving: Arc<Serving>, metering: Arc<Metering>) {
+    let mut forgotten = Instant::now();
+    loop {
+        tokio::time::sleep(UPKEEP).await;
+        for job in serving.pool.returns(false) {
+            // The worker runs as long as this task.
+            let _ = serving.holds.jobs.send(job);
+        }
+        metering.sweep(false);
+        if forgotten.elapsed() >= FORGET {
+            forgotten = Instant::now();
+            serving.pool.forget_idle();
+        }
+        let sums = serving
+            .pool
+            .accounts()
+            .iter()
+            .map(|account| account.sums())
+            .fold((0u64, 0u64), |(held, free), (more_held, more_free)| {
+                (
+                    held.saturating_add(more_held),
+                    free.saturating_add(more_free),
+                )
+            });
+        serving
+            .metrics
+            .held
+            .set(i64::try_from(sums.0).unwrap_or(i64::MAX));
+        serving
+            .metrics
+            .free
+            .set(i64::try_from(sums.1).unwrap_or(i64::MAX));
+        serving
+            .metrics
+            .running
+            .set(serving.holds.running.load(Ordering::Relaxed) as i64);
+        serving
+            .metrics
+            .unproven
+            .set(serving.holds.journal.unproven() as i64);
+    }
+}
+
+async fn serve_http(
+    listener: TcpListener,
+    proxy: Arc<Proxy>,
+    connections: Arc<Semaphore>,
+    stop: CancellationToken,
+) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(30))
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1_000);
+    let mut running = JoinSet::new();
+    loop {
+        let Ok(permit) = connections.clone().acquire_owned().await else {
+            return;
+        };
+        let stream = tokio::select! {
+            stream = listener.accept() => stream,
+            () = stop.cancelled() => break,
+            Some(_) = running.join_next() => continue,
+        };
+        let Ok((stream, _)) = stream else {
+            // Out of files: let some connections end.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        let (builder, proxy, stop) = (builder.clone(), proxy.clone(), stop.clone());
+        running.spawn(async move {
+            let service = hyper::service::service_fn(move |request| proxy.clone().answer(request));
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            tokio::pin!(connection);
+            tokio::select! {
+                // A connection that breaks is its client's affair.
+                _ = connection.as_mut() => {}
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = connection.await;
+                }
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    while running.join_next().await.is_some() {}
+}
+
+async fn serve_grpc(listener: TcpListener, metering: Arc<Metering>, stop: CancellationToken) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter
+        .set_serving::<MeteringServiceServer<Metering>>()
+        .await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(tally_proto::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    let mut server = tonic::transport::Server::builder();
+    let mut router = server
+        .add_service(MeteringServiceServer::from_arc(metering))
+        .add_service(health);
+    if let Ok(reflection) = reflection {
+        router = router.add_service(reflection);
+    }
+    if let Err(error) = router
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await
+    {
+        tracing::error!(%error, "MeteringService ended");
+    }
+}
