@@ -1,0 +1,261 @@
+//! Commands that need no node, run as a user runs them.
+
+#![allow(clippy::unwrap_used)]
+
+mod cli_common;
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use cli_common::{http, run, start, write};
+use serde_json::Value;
+
+/// Four owners, two admins, two issuers and a gateway make a genesis, each
+/// with own keys.
+fn ceremony(folder: &Path) -> String {
+    for name in ["admin-0", "admin-1", "issuer-0", "issuer-1", "owner-0"] {
+        run(folder, &format!("keypair create {name}.key --kind person")).ok();
+    }
+    run(folder, "keypair create gateway-0.key --kind gateway").ok();
+    run(folder, "init --home v0 --name v0 --owner owner-0.pub").ok();
+    for i in 1..4 {
+        let port = 27_000 + 10 * i;
+        run(
+            folder,
+            &format!("init --home v{i} --name v{i} --base-port {port}"),
+        )
+        .ok();
+    }
+    let example = run(folder, "genesis example").ok();
+    write(folder, "genesis.toml", &example);
+    let made = run(
+        folder,
+        "--format json genesis create --validator v0/validator.pub v1/validator.pub \
+         v2/validator.pub v3/validator.pub --admin admin-0.pub admin-1.pub --threshold 2 \
+         --config genesis.toml",
+    );
+    made.json()["hash"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn owners_make_a_genesis_and_join_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let hash = ceremony(folder);
+    let shown = run(folder, "genesis show genesis.json --format json").json();
+    assert_eq!(shown["hash"], *hash);
+    assert_eq!(shown["persons"].as_array().unwrap().len(), 8);
+    assert_eq!(shown["classes"][1]["name"], "priority");
+
+    let validators =
+        "--validator v0/validator.pub v1/validator.pub v2/validator.pub v3/validator.pub";
+    let wrong = "00".repeat(32);
+    let error = run(
+        folder,
+        &format!("join --home v1 --genesis genesis.json --hash {wrong} {validators}"),
+    );
+    assert!(error.fails(1).contains(&hash), "says the hash it found");
+    assert!(
+        !folder.join("v1/genesis.json").exists(),
+        "bad input changes nothing"
+    );
+    let joined = run(
+        folder,
+        &format!("--format json join --home v1 --genesis genesis.json --hash {hash} {validators}"),
+    )
+    .json();
+    assert_eq!(
+        (joined["validator"].as_u64(), joined["peers"].as_u64()),
+        (Some(1), Some(3))
+    );
+}
+
+#[test]
+fn secrets_are_private_and_never_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    ceremony(folder);
+    let mode = |name: &str| {
+        fs::metadata(folder.join(name))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777
+    };
+    for name in ["admin-0.key", "v1/owner.key", "v0/keys.toml"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    let before = fs::read(folder.join("v0/keys.toml")).unwrap();
+    run(folder, "init --home v0 --name v0").fails(1);
+    run(folder, "keypair create admin-0.key --kind person").fails(1);
+    assert_eq!(fs::read(folder.join("v0/keys.toml")).unwrap(), before);
+    let public = fs::read_to_string(folder.join("v0/validator.pub")).unwrap();
+    let secrets = fs::read_to_string(folder.join("v0/keys.toml")).unwrap();
+    let seeds = secrets.split('"').filter(|text| text.len() == 64);
+    assert_eq!(seeds.clone().count(), 3);
+    seeds.for_each(|seed| assert!(!public.contains(seed)));
+}
+
+#[test]
+fn a_genesis_without_two_issuers_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    ceremony(folder);
+    let text = fs::read_to_string(folder.join("genesis.toml")).unwrap();
+    write(folder, "one.toml", &text.replace("\"issuer-0.pub\", ", ""));
+    let error = run(
+        folder,
+        "genesis create --validator v0/validator.pub --admin admin-0.pub admin-1.pub \
+         --threshold 2 --config one.toml --out one.json",
+    )
+    .fails(1);
+    assert!(error.contains("1 issuers, at least 2 needed"), "{error}");
+    assert!(!folder.join("one.json").exists());
+}
+
+#[test]
+fn a_transaction_goes_from_signer_to_signer() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    ceremony(folder);
+    write(folder, "action.json", "{\"Unfreeze\": 7}");
+    let draft = "tx draft unfreeze.json --action action.json --genesis genesis.json";
+    run(
+        folder,
+        &format!("{draft} --key issuer-0.key --signer person:3"),
+    )
+    .ok();
+    let shown = run(folder, "--format json tx show unfreeze.json").json();
+    assert_eq!(shown["action"]["Unfreeze"], 7);
+    assert_eq!(shown["missing"][0], "person:3");
+    // Incomplete: refused before any node is asked.
+    let error = run(folder, "tx submit unfreeze.json --node 127.0.0.1:1").fails(1);
+    assert!(error.contains("person:3"), "{error}");
+    run(folder, "tx sign unfreeze.json --key admin-0.key").fails(1);
+    run(folder, "keypair number issuer-1.key 3").ok();
+    let signed = run(
+        folder,
+        "--format json tx sign unfreeze.json --key issuer-1.key",
+    )
+    .json();
+    assert_eq!(signed["missing"], Value::Array(vec![]));
+    let error = run(folder, "tx submit unfreeze.json --node 127.0.0.1:1").fails(6);
+    assert!(error.contains("127.0.0.1:1"), "{error}");
+    let same = format!("{draft} --key issuer-0.key --key issuer-0.key");
+    let error = run(folder, &same.replace("unfreeze.json", "b.json")).fails(1);
+    assert!(error.contains("different persons"), "{error}");
+}
+
+#[test]
+fn a_csv_file_is_a_function_of_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    ceremony(folder);
+    let file = |date: &str| {
+        format!(
+            "# valid_until: {date}\n# signers: person:2\nref,account,class,amount,vests,expires\n\
+             a,0,innovation,250,,2099-01-01\nb,1,priority,0.5,2098-01-01,2099-01-01\n"
+        )
+    };
+    // The date must lie within the next seven days: ask for one that does.
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let day = next_midnight(now);
+    write(folder, "grants.csv", &file(&day));
+    let line = "--format json grant issue --csv grants.csv --dry-run --genesis genesis.json";
+    let first = run(folder, line).json();
+    assert_eq!(
+        first[1]["action"]["Issue"]["grants"][0]["amount"],
+        "0.500000"
+    );
+    assert_eq!(first, run(folder, line).json());
+    write(folder, "grants.csv", &file("2020-01-01"));
+    let error = run(folder, line).fails(3);
+    assert!(error.contains("never re-dated"), "{error}");
+    write(
+        folder,
+        "grants.csv",
+        &file(&day).replace("innovation", "renovation"),
+    );
+    let error = run(folder, line).fails(1);
+    assert!(
+        error.contains("line 4 (a)") && error.contains("renovation"),
+        "{error}"
+    );
+}
+
+/// The day after `seconds` since 1970, as a date.
+fn next_midnight(seconds: u64) -> String {
+    let mut days = seconds / 86_400 + 1;
+    let mut year = 1970;
+    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    while days >= 365 + u64::from(leap(year)) {
+        days -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(leap(year));
+    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 0;
+    while days >= months[month] {
+        days -= months[month];
+        month += 1;
+    }
+    format!("{year}-{:02}-{:02}", month + 1, days + 1)
+}
+
+#[test]
+fn quotes_need_no_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    ceremony(folder);
+    let line = "--format json price quote --genesis genesis.json --model tally-base \
+                --count input=1200 --count cached_input=1000 --count output=300";
+    assert_eq!(run(folder, line).json()["cost"], "0.033001");
+    let error = run(folder, &line.replace("tally-base", "gpt-9")).fails(1);
+    assert!(error.contains("tally-base, tally-large"), "{error}");
+    run(folder, &line.replace("input=1200", "input")).fails(2);
+}
+
+#[test]
+fn the_mock_engine_serves_chat_and_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_engine, said) = start(folder.path(), "--format json mock-engine --port 0 --seed 7");
+    let url = said["listening"].as_str().unwrap();
+    let address = url
+        .strip_prefix("http://")
+        .unwrap()
+        .strip_suffix("/v1")
+        .unwrap();
+    assert!(http(address, "GET", "/v1/models", "").contains("tally-large"));
+    let ask = |extra: &str| {
+        let body = format!(
+            "{{\"model\":\"tally-base\",\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]{extra}}}"
+        );
+        http(address, "POST", "/v1/chat/completions", &body)
+    };
+    let whole = ask(",\"max_tokens\":3");
+    assert!(
+        whole.contains("\"completion_tokens\":") && whole.starts_with("HTTP/1.1 200"),
+        "{whole}"
+    );
+    let stream = ask(",\"stream\":true,\"stream_options\":{\"include_usage\":true}");
+    assert!(
+        stream.contains("\"choices\":[]") && stream.contains("data: [DONE]"),
+        "{stream}"
+    );
+    assert!(!ask(",\"stream\":true").contains("usage"));
+    assert!(ask(",\"max_tokens\":0").starts_with("HTTP/1.1 400"));
+}
+
+#[test]
+fn codes_tell_usage_from_reach() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    run(folder, "grant isue").fails(2);
+    let error = run(folder, "entry list --node 127.0.0.1:1").fails(6);
+    assert!(error.contains("no node answers"), "{error}");
+    let out = run(folder, "status --node 127.0.0.1:1");
+    assert_eq!(out.code, 9, "{}", out.out);
+    assert!(run(folder, "--help").ok().contains("Exit codes:"));
+}
