@@ -175,8 +175,14 @@ impl Node {
         };
         let mut guard = guard.lock().unwrap_or_else(PoisonError::into_inner);
         let next = Height(committed.0 + 1);
+        let until = |height| {
+            Some(Until {
+                why: Observing::UpTo(height),
+                later_than: 0,
+            })
+        };
         if guard.damaged() {
-            return Ok(Some(self.observe_up_to(guard.height().max(next))));
+            return Ok(until(guard.height().max(next)));
         }
         let log = wal::remember(&wal::voting_log(&self.config.home), self.own, guard.lock())?;
         if log.is_some_and(|log| log.height == guard.height() && log.lock) {
@@ -186,7 +192,7 @@ impl Node {
         if guard.height() <= committed || remembers {
             return Ok(None);
         }
-        Ok(Some(self.observe_up_to(guard.height())))
+        Ok(until(guard.height()))
     }
 
     fn observe_up_to(&self, height: Height) -> Until {

@@ -16,7 +16,8 @@ pub mod context;
 mod effort;
 mod engine;
 pub mod gossip;
-mod guard;
+#[doc(hidden)]
+pub mod guard;
 mod handle;
 mod host;
 mod pace;

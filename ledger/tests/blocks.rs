@@ -2,6 +2,8 @@
 //! for as long as they could do harm, refusals leave no trace, and a snapshot
 //! is the state it was taken of.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use tally_ledger::{

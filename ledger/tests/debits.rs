@@ -1,6 +1,8 @@
 //! Debits: what is charged, to whom the rest is booked, which flags say so,
 //! and how the journal's running hash follows.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use tally_ledger::{

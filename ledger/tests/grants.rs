@@ -1,6 +1,8 @@
 //! Grants: vest and expiry at their very millisecond, burning, issuers' day
 //! limits, supply caps, corrections.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use tally_ledger::{

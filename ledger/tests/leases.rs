@@ -1,6 +1,8 @@
 //! The life of a lease: how much is granted, who recalls it and why, when it
 //! ends and closes, and where the remainder goes.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use tally_ledger::{

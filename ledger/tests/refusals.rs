@@ -2,6 +2,8 @@
 //! makes a world and one transaction; dry run, builder and checker must all
 //! refuse it with the row's reason, and it must leave no trace.
 
+#![allow(clippy::unwrap_used)]
+
 mod world;
 
 use std::collections::BTreeSet;

@@ -9,12 +9,12 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
 use tally_consensus::{
-    Application, Candidate, Config, Decision, Effort, Evidence, Fatal, Guard, Handle, Keys,
+    Application, Candidate, Config, Decision, Effort, Evidence, Fatal, Guard, Handle, Keys, Mode,
     Multiaddr, Pace, Slot, Source, Status, Timeouts, Verdict, Wake,
 };
 use tally_ledger::{
@@ -190,6 +190,11 @@ impl Application for Counter {
     }
 }
 
+pub(crate) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_millis() as u64
+}
+
 pub(crate) fn keys(n: u8) -> Keys {
     Keys {
         consensus: SecretKey::from_seed(&[n + 1; 32]),
@@ -258,6 +263,19 @@ impl Node {
         self.handle.as_ref().unwrap().status()
     }
 
+    /// Loses everything on its disk.
+    pub(crate) fn wipe(&mut self) {
+        std::fs::remove_dir_all(&self.home).unwrap();
+        std::fs::create_dir_all(&self.home).unwrap();
+        self.chain.lock().unwrap().blocks.clear();
+    }
+
+    /// The mode that it has once the engine runs.
+    pub(crate) async fn first_mode(&self) -> Mode {
+        self.wait("peers", |status| status.peers > 0).await;
+        self.status().mode
+    }
+
     pub(crate) fn height(&self) -> u64 {
         self.chain.lock().unwrap().blocks.len() as u64
     }
@@ -283,6 +301,12 @@ impl Node {
 
 /// A network of `count` nodes that are not running yet, with guard files.
 pub(crate) fn network(folder: &Path, name: &str, count: u8) -> Vec<Node> {
+    // For a look at a failure: RUST_LOG=tally_consensus=debug.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_ansi(false)
+        .with_test_writer()
+        .try_init();
     let ports = free_ports(count as usize);
     let address = |n: u8| -> Multiaddr {
         let port = ports[usize::from(n)];
