@@ -9,6 +9,9 @@
 pub mod config;
 pub mod health;
 pub mod home;
+pub mod http;
+pub mod mempool;
+pub mod metrics;
 pub mod rpc;
 pub mod storage;
 pub mod view;
