@@ -589,3 +589,6 @@ impl HasEncodedLen<Response<Engine>> for Wire {
         Ok(16 + response.values.iter().map(value).sum::<usize>())
     }
 }
+
+#[cfg(test)]
+mod tests;

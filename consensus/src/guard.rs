@@ -533,7 +533,7 @@ mod tests {
             assert!(guard.damaged(), "byte {place}");
             assert_eq!(guard.height(), Height(3));
         }
-        for length in 0..good.len() {
+        for length in (0..SLOT_BYTES + 2).chain(4094..good.len()) {
             fs::write(&path, &good[..length]).unwrap();
             let guard = Guard::open(&home, CHAIN, KEY).unwrap();
             match guard {

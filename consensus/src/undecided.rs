@@ -286,6 +286,9 @@ mod tests {
                     all[..whole(place)],
                     "byte {place}, cut {cut}"
                 );
+                if place % 7 != 0 {
+                    continue;
+                }
                 drop(store);
                 let mut store = Undecided::open(home.path(), Height(0)).unwrap();
                 store.put(entry(1, 7, true, 5)).unwrap();

@@ -4,15 +4,29 @@
 
 mod common;
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use common::{CHAIN, Node, assert_agreement, keys, network, now_ms};
-use malachitebft_app_channel::app::wal::Log;
+use malachitebft_app_channel::app::{
+    consensus::ProposedValue, engine::wal::encode_entry, wal::Log,
+};
+use malachitebft_core_consensus::Input;
+use malachitebft_core_types::{NilOrVal, Round, SignedMessage, Validity, ValueOrigin, VoteType};
 use tally_consensus::{
-    ConsensusError, Guard, Mode, Observing, Spread,
+    ConsensusError, Decision, Guard, Mode, Observing, SentVote, Spread, Status,
+    codec::Wire,
+    context::{self, Address, BlockId, Proposal, Vote},
     guard::{Message, Position, Step},
 };
-use tally_ledger::{hash::Hash, ids::Height};
+use tally_ledger::{
+    block::{proposal_bytes, vote_bytes},
+    crypto::Domain,
+    hash::Hash,
+    ids::Height,
+};
 
 fn busy(nodes: &[Node]) {
     for node in nodes {
@@ -68,9 +82,9 @@ async fn two_of_four_cannot_go_on_and_all_four_can_again() {
     }
     // What was under way may still be decided, nothing more.
     let stuck = nodes[0].height().max(nodes[1].height()) + 1;
-    nodes[0]
-        .wait("a round that nobody decides", |s| s.round > 1)
-        .await;
+    let nil = |v: SentVote| v.height.0 > 2 && v.block.is_none();
+    let voted = |s: &Status| s.last_vote.is_some_and(nil);
+    nodes[0].wait("a vote for nothing", voted).await;
     assert!(nodes[..2].iter().all(|node| node.height() <= stuck));
     for node in &mut nodes[2..] {
         node.start();
@@ -93,7 +107,7 @@ async fn large_blocks_travel_in_parts_with_gossipsub_and_with_broadcast() {
         start_all(&mut nodes).await;
         busy(&nodes);
         nodes[0].wait_height(8).await;
-        let large = |d: &&tally_consensus::Decision| d.body.len() == 2 << 20;
+        let large = |d: &&Decision| d.body.len() == 2 << 20;
         assert!(
             nodes[0]
                 .chain
@@ -110,7 +124,7 @@ async fn large_blocks_travel_in_parts_with_gossipsub_and_with_broadcast() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn silence_makes_no_blocks_and_work_at_one_node_wakes_all() {
+async fn silence_makes_no_blocks_and_work_makes_them_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut nodes = network(folder.path(), "silence", 4);
     start_all(&mut nodes).await;
@@ -124,17 +138,28 @@ async fn silence_makes_no_blocks_and_work_at_one_node_wakes_all() {
         node.wait("peers", |s| s.peers == 3).await;
     }
     let height = nodes.iter().map(Node::height).max().unwrap();
-    for round in 1..=3 {
-        // Whoever proposes: the wake is at a node of its own each time.
-        let node = &nodes[round as usize];
-        node.knobs.busy.store(true, Ordering::Relaxed);
-        node.wake.wake();
-        nodes[0].wait_height(height + round).await;
-        nodes[round as usize]
-            .knobs
-            .busy
-            .store(false, Ordering::Relaxed);
+    let mut took = Vec::new();
+    for more in 1..=33 {
+        // The last times only one node knows: it, or its nil vote after the
+        // timeout, brings the others along.
+        let woken = Instant::now();
+        for node in nodes.iter().filter(|n| more <= 30 || n.number == 1) {
+            node.knobs.target.store(height + more, Ordering::Relaxed);
+            node.wake.wake();
+        }
+        for node in &nodes {
+            node.wait_height(height + more).await;
+        }
+        if more <= 30 {
+            took.push(woken.elapsed());
+        }
     }
+    took.sort();
+    println!(
+        "wake to commit at all: median {:?}, worst {:?}",
+        took[15], took[29]
+    );
+    assert_eq!(nodes.iter().map(Node::height).max(), Some(height + 33));
     stop_all(&mut nodes).await;
 }
 
@@ -240,6 +265,105 @@ async fn a_double_signature_is_refused_and_the_node_observes_that_height() {
     nodes[2]
         .wait("a vote", |s| s.last_vote.is_some_and(|v| v.height > next))
         .await;
+    stop_all(&mut nodes).await;
+}
+
+/// An engine's log in which a block is decided in round 0, but for its body.
+fn log_decision(node: &Node, decided: &Decision) {
+    let (height, round) = (context::Height(decided.height.0), Round::new(0));
+    let (block, chain) = (BlockId(decided.id), CHAIN);
+    let address = |n: u8| Address(keys(n).consensus.public());
+    let proposer = (decided.height.0 % 4) as u8;
+    let bytes = proposal_bytes(decided.height, 0, &decided.id, -1);
+    let signature = keys(proposer)
+        .consensus
+        .sign(Domain::Proposal, &chain, &bytes);
+    let pol_round = Round::Nil;
+    let proposal = Proposal {
+        height,
+        round,
+        block,
+        pol_round,
+        proposer: address(proposer),
+    };
+    let value = ProposedValue {
+        height,
+        round,
+        valid_round: Round::Nil,
+        proposer: address(proposer),
+        value: block,
+        validity: Validity::Valid,
+    };
+    let mut inputs = vec![
+        Input::Proposal(SignedMessage::new(proposal, signature)),
+        Input::ProposedValue(value, ValueOrigin::Consensus),
+    ];
+    for (domain, kind) in [
+        (Domain::Prevote, VoteType::Prevote),
+        (Domain::Precommit, VoteType::Precommit),
+    ] {
+        let bytes = vote_bytes(decided.height, 0, Some(&decided.id));
+        for n in (0..4).filter(|n| *n != node.number) {
+            let signature = keys(n).consensus.sign(domain, &chain, &bytes);
+            let block = NilOrVal::Val(block);
+            let vote = Vote {
+                kind,
+                height,
+                round,
+                block,
+                voter: address(n),
+            };
+            inputs.push(Input::Vote(SignedMessage::new(vote, signature)));
+        }
+    }
+    let mut log = Log::open(node.home.join("consensus.wal")).unwrap();
+    log.reset(decided.height.0).unwrap();
+    for input in inputs {
+        let mut entry = Vec::new();
+        encode_entry(input, &Wire { max_response: 0 }, &mut entry).unwrap();
+        log.append(entry).unwrap();
+    }
+    log.flush().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_decided_block_whose_body_is_lost_comes_by_value_sync() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut nodes = network(folder.path(), "lost", 4);
+    start_all(&mut nodes).await;
+    nodes[2].stop().await;
+    let height = nodes[2].height();
+    for node in [0, 1, 3] {
+        nodes[node].wait_height(height + 10).await;
+        nodes[node].stop().await;
+    }
+    // Back to a height whose successor was decided in round 0.
+    let blocks = nodes[0].chain.lock().unwrap().blocks.clone();
+    let easy = blocks[height as usize..]
+        .iter()
+        .find(|d| d.certificate.round == 0);
+    let decided = easy.expect("some height takes one round").clone();
+    let before = decided.height.0 as usize - 1;
+    nodes[2].wipe();
+    nodes[2]
+        .chain
+        .lock()
+        .unwrap()
+        .blocks
+        .extend_from_slice(&blocks[..before]);
+    Guard::create(&nodes[2].home, CHAIN, keys(2).consensus.public()).unwrap();
+    log_decision(&nodes[2], &decided);
+    nodes[2].start();
+    let observing = Mode::Observer(Observing::UpTo(decided.height));
+    nodes[2].wait("observing", |s| s.mode == observing).await;
+    assert_eq!(nodes[2].height(), before as u64);
+    for node in [0, 1, 3] {
+        nodes[node].start();
+    }
+    nodes[2]
+        .wait("voting again", |s| s.mode == Mode::Validator)
+        .await;
+    assert_eq!(nodes[2].chain.lock().unwrap().blocks[before].id, decided.id);
     stop_all(&mut nodes).await;
 }
 

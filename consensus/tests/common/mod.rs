@@ -39,6 +39,8 @@ pub(crate) struct Chain {
 pub(crate) struct Knobs {
     /// Blocks follow each other without waiting.
     pub(crate) busy: AtomicBool,
+    /// There is work up to this height.
+    pub(crate) target: AtomicU64,
     /// Bytes of a block.
     pub(crate) bytes: AtomicU64,
     /// Fails the next commit.
@@ -177,7 +179,8 @@ impl Application for Counter {
     }
 
     fn pace(&self) -> Pace {
-        let work = self.knobs.busy.load(Ordering::Relaxed);
+        let target = self.knobs.target.load(Ordering::Relaxed);
+        let work = self.knobs.busy.load(Ordering::Relaxed) || self.committed().0 < target;
         Pace {
             work,
             earliest: None,
