@@ -5,6 +5,10 @@
 
 pub mod blockfile;
 pub mod disk;
+pub mod logfile;
+pub mod snapshots;
 
 pub use blockfile::{BlockFiles, BlockReader, Record};
 pub use disk::{Disk, DiskFile, RealDisk};
+pub use logfile::{LogFiles, LogReader};
+pub use snapshots::Snapshots;
