@@ -5,10 +5,12 @@
 
 pub mod blockfile;
 pub mod disk;
+pub mod index;
 pub mod logfile;
 pub mod snapshots;
 
 pub use blockfile::{BlockFiles, BlockReader, Record};
 pub use disk::{Disk, DiskFile, RealDisk};
+pub use index::{Index, IndexReader};
 pub use logfile::{LogFiles, LogReader};
 pub use snapshots::Snapshots;

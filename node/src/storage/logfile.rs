@@ -270,7 +270,9 @@ impl LogReader {
 
     fn slots(&self, from: u64, count: u64) -> Result<Vec<u8>, LogFileError> {
         let count = count.min(self.size().saturating_sub(from));
-        self.0.leaves.read(from * SLOT as u64, count as usize * SLOT)
+        self.0
+            .leaves
+            .read(from * SLOT as u64, count as usize * SLOT)
     }
 
     fn damaged(&self, index: u64) -> LogFileError {
@@ -302,7 +304,9 @@ impl LogReader {
         let leaf = self.leaf(index, slot)?;
         let damaged = || self.damaged(index);
         if slot[0] == RECEIPT {
-            return Receipt::from_leaf(leaf).map(Entry::Receipt).ok_or_else(damaged);
+            return Receipt::from_leaf(leaf)
+                .map(Entry::Receipt)
+                .ok_or_else(damaged);
         }
         let leaf = EventLeaf::from_leaf(leaf).ok_or_else(damaged)?;
         let (offset, length) = Self::event_place(slot);
@@ -404,7 +408,9 @@ mod tests {
     /// Every seventh is an event.
     fn entry(index: u64) -> Entry {
         if index % 7 == 0 {
-            let event = Event::ParametersSet { transaction: Hash([index as u8; 32]) };
+            let event = Event::ParametersSet {
+                transaction: Hash([index as u8; 32]),
+            };
             let leaf = EventLeaf {
                 kind: event.kind(),
                 height: Height(index / 10),
@@ -448,22 +454,39 @@ mod tests {
     #[test]
     fn entries_and_paths_are_those_of_the_log() {
         let folder = tempfile::tempdir().unwrap();
-        let mut files = LogFiles::open(&RealDisk, folder.path(), &Frontier::new()).unwrap().unwrap();
+        let mut files = LogFiles::open(&RealDisk, folder.path(), &Frontier::new())
+            .unwrap()
+            .unwrap();
         let size = 66_000;
         fill(&mut files, size);
         let (log, reader) = (levels(size), files.reader());
         assert_eq!(files.root(), log.root());
         assert_eq!(reader.size(), size);
-        for index in (0..size).step_by(997).chain([0, 255, 256, 65_535, 65_536, size - 1]) {
+        for index in (0..size)
+            .step_by(997)
+            .chain([0, 255, 256, 65_535, 65_536, size - 1])
+        {
             assert_eq!(reader.read(index).unwrap(), Some(entry(index)));
             for size in [index + 1, (index + 300).min(size), size] {
                 let path = reader.inclusion(index, size).unwrap();
                 assert_eq!(path, log.inclusion(index, size).unwrap());
                 let root = levels_root(&log, size);
-                assert!(verify_inclusion(&entry(index).leaf_hash(), index, size, &path, &root));
+                assert!(verify_inclusion(
+                    &entry(index).leaf_hash(),
+                    index,
+                    size,
+                    &path,
+                    &root
+                ));
             }
         }
-        for (old, new) in [(0, size), (1, 2), (300, 65_536), (65_537, size), (size, size)] {
+        for (old, new) in [
+            (0, size),
+            (1, 2),
+            (300, 65_536),
+            (65_537, size),
+            (size, size),
+        ] {
             let path = reader.consistency(old, new).unwrap();
             let (a, b) = (levels_root(&log, old), levels_root(&log, new));
             assert!(verify_consistency(old, new, &a, &b, &path));
@@ -482,7 +505,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut frontier = Frontier::new();
         (0..1000).for_each(|i| frontier.append(entry(i).leaf_hash()));
-        let open = |frontier: &Frontier| LogFiles::open(&RealDisk, folder.path(), frontier).unwrap();
+        let open =
+            |frontier: &Frontier| LogFiles::open(&RealDisk, folder.path(), frontier).unwrap();
         let mut files = open(&Frontier::new()).unwrap();
         fill(&mut files, 1500);
         drop(files);
@@ -501,15 +525,25 @@ mod tests {
     #[test]
     fn damage_is_named_and_never_served() {
         let folder = tempfile::tempdir().unwrap();
-        let mut files = LogFiles::open(&RealDisk, folder.path(), &Frontier::new()).unwrap().unwrap();
+        let mut files = LogFiles::open(&RealDisk, folder.path(), &Frontier::new())
+            .unwrap()
+            .unwrap();
         fill(&mut files, 20);
-        for (name, place) in [("leaves", 7 * SLOT + 20), ("leaves", 5 * SLOT + 40), ("events", 10)] {
+        for (name, place) in [
+            ("leaves", 7 * SLOT + 20),
+            ("leaves", 5 * SLOT + 40),
+            ("events", 10),
+        ] {
             let path = folder.path().join(name);
             let good = fs::read(&path).unwrap();
             let mut bad = good.clone();
             bad[place] ^= 4;
             fs::write(&path, &bad).unwrap();
-            let index = if name == "events" { 0 } else { place as u64 / SLOT as u64 };
+            let index = if name == "events" {
+                0
+            } else {
+                place as u64 / SLOT as u64
+            };
             let error = files.reader().read(index).unwrap_err();
             assert!(error.to_string().contains("tally reindex"), "{error}");
             fs::write(&path, &good).unwrap();

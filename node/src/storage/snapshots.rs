@@ -43,11 +43,18 @@ fn height_of(path: &Path) -> Option<Height> {
 impl Snapshots {
     /// The snapshots in a folder, of which the last `kept` stay.
     pub fn new(disk: Arc<dyn Disk>, folder: PathBuf, kept: usize) -> Self {
-        Self { disk, folder, kept: kept.max(1) }
+        Self {
+            disk,
+            folder,
+            kept: kept.max(1),
+        }
     }
 
     fn error(&self, error: io::Error) -> SnapshotFileError {
-        SnapshotFileError { path: self.folder.clone(), error }
+        SnapshotFileError {
+            path: self.folder.clone(),
+            error,
+        }
     }
 
     /// Heights of the snapshots, latest first.
@@ -98,7 +105,9 @@ impl Snapshots {
         };
         write().map_err(|e| self.error(e))?;
         for old in self.heights()?.into_iter().skip(self.kept) {
-            self.disk.remove(&self.path(old)).map_err(|e| self.error(e))?;
+            self.disk
+                .remove(&self.path(old))
+                .map_err(|e| self.error(e))?;
         }
         Ok(())
     }
