@@ -1,7 +1,8 @@
 //! `/metrics` and `/healthz`, on loopback only: there is no access control.
 //!
-//! `/healthz` answers 200 when nothing is wrong, else 503; either way a JSON
-//! object with height, mode and what is wrong and what to do about it.
+//! `/healthz` answers 503 when something is wrong, else 200; either way a JSON
+//! object with height, mode and what is wrong and what to do about it. That a
+//! node only observes is shown, and not wrong: it ends by itself.
 
 use std::{future::Future, net::SocketAddr, sync::Arc};
 
@@ -66,9 +67,10 @@ async fn show_health<V: View>(State(shared): State<Arc<Shared<V>>>) -> impl Into
         let stopping = json!({"problems": ["the node is stopping"]});
         return (StatusCode::SERVICE_UNAVAILABLE, Json(stopping));
     };
-    let code = match status.problems.is_empty() {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
+    // Observing is one of the problems.
+    let code = match status.problems.len() > usize::from(status.mode == "observer") {
+        false => StatusCode::OK,
+        true => StatusCode::SERVICE_UNAVAILABLE,
     };
     let body = json!({
         "height": status.height,

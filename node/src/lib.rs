@@ -6,12 +6,22 @@
 //! certificate are fsynced. A fault of this machine stops the process and
 //! never becomes a refusal.
 
+pub mod application;
+pub mod chain;
 pub mod config;
 pub mod health;
 pub mod home;
 pub mod http;
 pub mod mempool;
 pub mod metrics;
+pub mod node;
 pub mod rpc;
+pub mod run;
+pub mod signatures;
+mod statvfs;
 pub mod storage;
+pub mod store;
 pub mod view;
+
+pub use home::Home;
+pub use run::{Engine, NodeError, RunningNode, run_node};

@@ -1,365 +1,386 @@
-//! Transactions that wait for a block: bounded in number and bytes, in all
-//! and per author, so that nobody crowds others out.
+//! Transactions that wait for a block. Bounded in all and per author; each
+//! was admitted by the ledger against the committed state; kept once by id.
 //!
-//! What is here was admitted by the ledger on this node; whether it still
-//! fits is seen when a block is built. Candidates come in the order in which
-//! they can succeed: persons, holders and API keys as they arrived and first,
-//! because a freeze must not wait behind a thousand debits; then gateways in
-//! turn, each by journal, and within one: OpenJournal, Leases and Debits by
-//! number, and ReturnLease last, when what it spent has been told.
+//! Candidates come in the order in which they can succeed: persons, holders
+//! and API keys first, as they arrived, because a freeze must not wait behind
+//! a thousand debits; then gateways in turn, each by journal, and within one
+//! OpenJournal, Leases and Debits by number, and ReturnLease last, when what
+//! it spent has been told. What a gateway counts may arrive ahead of its
+//! turn: it waits, and is no reason to make a block before.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
+    borrow::Borrow,
+    cmp::Ordering,
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Bound::{Excluded, Unbounded},
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
 };
 
 use tally_ledger::{
     action::Action,
+    debit::RECORD_BYTES,
+    ids::{GatewayNumber, JournalNumber},
+    reason::Reason,
+    state::State,
     transaction::{Author, AuthorKind, Body, Transaction, TransactionId},
 };
 
 use crate::config::MempoolConfig;
 
-/// What became of a transaction that was handed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inserted {
-    /// It waits from now on.
-    New,
-    /// It waits already.
-    Known,
-}
+/// How long something waits for its turn before it is dropped.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// After this, a waiting transaction is admitted again or dropped.
+const STALE: Duration = Duration::from_millis(500);
+/// How many are admitted again per block.
+const REVIEWS: usize = 64;
 
-/// There is no room, in all or for this author.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("too many transactions wait")]
-pub struct Full;
-
-/// Order of a transaction among its author's.
+/// What a gateway counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
-    journal: u32,
-    step: u8,
-    number: u64,
-    id: TransactionId,
+enum Counted {
+    Journal,
+    Lease,
+    Debits,
+    Return,
 }
 
-impl Rank {
-    fn of(body: &Body, arrival: u64, id: TransactionId) -> Self {
-        let (journal, step, number) = match &body.action {
-            Action::OpenJournal(open) => (open.journal.0, 0, 0),
-            Action::Lease(lease) => (lease.journal.0, 1, lease.number.0),
-            Action::Debits(debits) => (debits.journal.0, 2, debits.first.0),
-            Action::ReturnLease(lease) => (u32::MAX, 3, lease.0),
-            _ => (0, 0, arrival),
+/// A gateway's turn. The order is the one in which a block takes them: what
+/// a debit names (its journal, its lease) comes before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    journal: u32,
+    counted: Counted,
+    number: u64,
+}
+
+impl Turn {
+    const FIRST: Turn = Turn {
+        journal: 0,
+        counted: Counted::Journal,
+        number: 0,
+    };
+    const LAST: Turn = Turn {
+        journal: u32::MAX,
+        counted: Counted::Return,
+        number: u64::MAX,
+    };
+
+    fn of(action: &Action) -> Option<Self> {
+        let (journal, counted, number) = match action {
+            Action::OpenJournal(open) => (open.journal, Counted::Journal, 0),
+            Action::Lease(lease) => (lease.journal, Counted::Lease, lease.number.0),
+            Action::Debits(debits) => (debits.journal, Counted::Debits, debits.first.0),
+            Action::ReturnLease(lease) => (JournalNumber(u32::MAX), Counted::Return, lease.0),
+            _ => return None,
         };
-        Rank {
-            journal,
-            step,
+        Some(Turn {
+            journal: journal.0,
+            counted,
             number,
-            id,
+        })
+    }
+
+    /// Less: it is past; Equal: now; Greater: not yet.
+    fn against(self, state: &State, gateway: GatewayNumber) -> Ordering {
+        let Some(gateway) = state.gateway(gateway) else {
+            return Ordering::Greater;
+        };
+        let journal = self.journal.cmp(&gateway.journal.0);
+        match self.counted {
+            Counted::Return => Ordering::Equal,
+            Counted::Journal => self.journal.cmp(&gateway.journal.0.saturating_add(1)),
+            Counted::Lease => {
+                journal.then(self.number.cmp(&gateway.last_lease.0.saturating_add(1)))
+            }
+            Counted::Debits => {
+                journal.then(self.number.cmp(&gateway.last_debit.0.saturating_add(1)))
+            }
         }
     }
 }
 
+/// A transaction that waits.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Its id.
+    pub id: TransactionId,
+    /// The transaction.
+    pub transaction: Transaction,
+    /// The receipt that it corrects: its proof must be of the log just before
+    /// the block, and is made anew for each.
+    pub corrects: Option<u64>,
+    author: Author,
+    turn: Option<Turn>,
+    bytes: usize,
+    since: Instant,
+}
+
+impl Waiting {
+    /// `None`: the body does not decode, which admission has seen before.
+    pub fn new(id: TransactionId, transaction: Transaction) -> Option<Self> {
+        let body = Body::decode(&transaction.body).ok()?;
+        let corrects = match &body.action {
+            Action::Correct(correct) => Some(correct.entry),
+            _ => None,
+        };
+        let by_gateway = body.author.kind == AuthorKind::Gateway;
+        Some(Self {
+            id,
+            corrects,
+            author: body.author,
+            turn: Turn::of(&body.action).filter(|_| by_gateway),
+            bytes: transaction.encoded_len(),
+            since: Instant::now(),
+            transaction,
+        })
+    }
+
+    fn debits(&self) -> usize {
+        self.transaction.payload.len() / RECORD_BYTES
+    }
+}
+
+/// What a block may be built from.
+#[derive(Debug)]
+pub enum Pick {
+    /// As it waits.
+    Shared(Arc<Waiting>),
+    /// With a payload that was made for this block.
+    Own(Transaction),
+}
+
+impl Borrow<Transaction> for Pick {
+    fn borrow(&self) -> &Transaction {
+        match self {
+            Pick::Shared(waiting) => &waiting.transaction,
+            Pick::Own(transaction) => transaction,
+        }
+    }
+}
+
+/// Why something does not get in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
 #[derive(Debug, Default)]
-struct Queue {
-    waiting: BTreeMap<Rank, Arc<Transaction>>,
+struct Inner {
+    by_id: HashMap<TransactionId, u64>,
+    /// By arrival.
+    waiting: BTreeMap<u64, Arc<Waiting>>,
+    turns: BTreeMap<(u32, Turn), u64>,
+    authors: HashMap<Author, (usize, usize)>,
+    next: u64,
     bytes: usize,
 }
 
-/// The pool.
+/// The waiting transactions of a node.
 #[derive(Debug)]
 pub struct Mempool {
+    inner: Mutex<Inner>,
     config: MempoolConfig,
-    queues: BTreeMap<Author, Queue>,
-    places: HashMap<TransactionId, (Author, Rank)>,
-    bytes: usize,
-    arrivals: u64,
+}
+
+impl Inner {
+    fn remove(&mut self, arrival: u64) {
+        let Some(gone) = self.waiting.remove(&arrival) else {
+            return;
+        };
+        self.by_id.remove(&gone.id);
+        self.bytes -= gone.bytes;
+        if let Some(turn) = gone.turn {
+            let key = (gone.author.number, turn);
+            if self.turns.get(&key) == Some(&arrival) {
+                self.turns.remove(&key);
+            }
+        }
+        if let Some((count, bytes)) = self.authors.get_mut(&gone.author) {
+            *count -= 1;
+            *bytes -= gone.bytes;
+            if *count == 0 {
+                self.authors.remove(&gone.author);
+            }
+        }
+    }
+
+    /// In the order in which a block should take them.
+    fn in_order(&self) -> impl Iterator<Item = &Arc<Waiting>> {
+        let people = self
+            .waiting
+            .values()
+            .filter(|waiting| waiting.turn.is_none());
+        let mut gateways: VecDeque<_> = VecDeque::new();
+        let mut next = self.turns.keys().next();
+        while let Some((gateway, _)) = next {
+            let (first, last) = ((*gateway, Turn::FIRST), (*gateway, Turn::LAST));
+            gateways.push_back(self.turns.range(first..=last));
+            next = self
+                .turns
+                .range((Excluded(last), Unbounded))
+                .next()
+                .map(|(key, _)| key);
+        }
+        let in_turn = std::iter::from_fn(move || {
+            loop {
+                let mut turns = gateways.pop_front()?;
+                if let Some((_, arrival)) = turns.next() {
+                    gateways.push_back(turns);
+                    return self.waiting.get(arrival);
+                }
+            }
+        });
+        people.chain(in_turn)
+    }
 }
 
 impl Mempool {
-    /// An empty pool.
-    pub fn new(config: &MempoolConfig) -> Self {
+    /// An empty one.
+    pub fn new(config: MempoolConfig) -> Self {
         Self {
-            config: *config,
-            queues: BTreeMap::new(),
-            places: HashMap::new(),
-            bytes: 0,
-            arrivals: 0,
+            inner: Mutex::default(),
+            config,
         }
     }
 
-    /// Takes in a transaction that the ledger admits; `body` is its body.
-    pub fn insert(
-        &mut self,
-        transaction: Arc<Transaction>,
-        id: TransactionId,
-        body: &Body,
-    ) -> Result<Inserted, Full> {
-        if self.places.contains_key(&id) {
-            return Ok(Inserted::Known);
-        }
-        let size = transaction.encoded_len();
-        let author = body.author;
-        let (theirs, their_bytes) = self
-            .queues
-            .get(&author)
-            .map_or((0, 0), |queue| (queue.waiting.len(), queue.bytes));
-        let config = &self.config;
-        if self.places.len() >= config.max_transactions
-            || self.bytes + size > config.max_bytes
-            || theirs >= config.max_per_author
-            || their_bytes + size > config.max_bytes_per_author
-        {
-            return Err(Full);
-        }
-        self.arrivals += 1;
-        let rank = Rank::of(body, self.arrivals, id);
-        let queue = self.queues.entry(author).or_default();
-        queue.waiting.insert(rank, transaction);
-        queue.bytes += size;
-        self.bytes += size;
-        self.places.insert(id, (author, rank));
-        Ok(Inserted::New)
-    }
-
-    /// Whether it waits here.
-    pub fn contains(&self, id: &TransactionId) -> bool {
-        self.places.contains_key(id)
+    fn locked(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("nobody panics while it is locked")
     }
 
     /// A transaction that waits.
-    pub fn get(&self, id: &TransactionId) -> Option<&Arc<Transaction>> {
-        let (author, rank) = self.places.get(id)?;
-        self.queues.get(author)?.waiting.get(rank)
+    pub fn get(&self, id: &TransactionId) -> Option<Arc<Waiting>> {
+        let inner = self.locked();
+        inner.waiting.get(inner.by_id.get(id)?).cloned()
     }
 
-    /// Takes one out; `None` if it does not wait here.
-    pub fn remove(&mut self, id: &TransactionId) -> Option<Arc<Transaction>> {
-        let (author, rank) = self.places.remove(id)?;
-        let queue = self.queues.get_mut(&author)?;
-        let transaction = queue.waiting.remove(&rank)?;
-        let size = transaction.encoded_len();
-        queue.bytes -= size;
-        self.bytes -= size;
-        if queue.waiting.is_empty() {
-            self.queues.remove(&author);
+    /// Number and bytes of those that wait.
+    pub fn size(&self) -> (usize, usize) {
+        let inner = self.locked();
+        (inner.waiting.len(), inner.bytes)
+    }
+
+    /// Takes in an admitted transaction; `false`: it waits already. Of two
+    /// with the same turn, the later one replaces the other.
+    pub fn insert(&self, waiting: Waiting) -> Result<bool, Full> {
+        let mut inner = self.locked();
+        if inner.by_id.contains_key(&waiting.id) {
+            return Ok(false);
         }
-        Some(transaction)
+        let turn = waiting.turn.map(|turn| (waiting.author.number, turn));
+        if let Some(rival) = turn.and_then(|key| inner.turns.get(&key).copied()) {
+            inner.remove(rival);
+        }
+        let (count, bytes) = inner
+            .authors
+            .get(&waiting.author)
+            .copied()
+            .unwrap_or_default();
+        let config = &self.config;
+        if inner.waiting.len() >= config.max_transactions
+            || inner.bytes + waiting.bytes > config.max_bytes
+            || count >= config.max_per_author
+            || bytes + waiting.bytes > config.max_bytes_per_author
+        {
+            return Err(Full);
+        }
+        let arrival = inner.next;
+        inner.next += 1;
+        inner.bytes += waiting.bytes;
+        inner.by_id.insert(waiting.id, arrival);
+        inner
+            .authors
+            .insert(waiting.author, (count + 1, bytes + waiting.bytes));
+        if let Some(key) = turn {
+            inner.turns.insert(key, arrival);
+        }
+        inner.waiting.insert(arrival, Arc::new(waiting));
+        Ok(true)
     }
 
-    /// Candidates for a block, in order, up to `max_bytes` in all.
-    pub fn candidates(&self, max_bytes: usize) -> Vec<Arc<Transaction>> {
-        let mut left = max_bytes;
-        let mut chosen = Vec::new();
-        let mut choose = |transaction: &Arc<Transaction>| {
-            let rest = left.checked_sub(transaction.encoded_len());
-            if let Some(rest) = rest {
-                left = rest;
-                chosen.push(transaction.clone());
-            }
-            rest.is_some()
+    /// Whether something could go into the next block.
+    pub fn has_work(&self, state: &State) -> bool {
+        let inner = self.locked();
+        if inner.waiting.len() > inner.turns.len() {
+            return true;
+        }
+        inner
+            .turns
+            .keys()
+            .any(|(gateway, turn)| turn.against(state, GatewayNumber(*gateway)) == Ordering::Equal)
+    }
+
+    /// What to build a block from, in order, as long as it stays within
+    /// `max_bytes` and `max_debits`.
+    pub fn candidates(&self, max_bytes: usize, max_debits: usize) -> Vec<Arc<Waiting>> {
+        let (mut bytes, mut debits) = (0, 0);
+        let fits = |waiting: &&Arc<Waiting>| {
+            bytes += waiting.bytes;
+            debits += waiting.debits();
+            bytes <= max_bytes && debits <= max_debits
         };
-        for transaction in self.arrived() {
-            if !choose(transaction) {
-                return chosen;
+        self.locked().in_order().take_while(fits).cloned().collect()
+    }
+
+    /// Drops what was refused while a block was built, but for what has only
+    /// come before its turn. How many were dropped.
+    pub fn refused(&self, refused: &[(TransactionId, Reason)]) -> usize {
+        let mut inner = self.locked();
+        let before = inner.waiting.len();
+        for (id, reason) in refused {
+            let early = matches!(
+                reason,
+                Reason::DebitNotNext | Reason::LeaseNotNext | Reason::JournalNotNext
+            );
+            let Some(arrival) = inner.by_id.get(id).copied() else {
+                continue;
+            };
+            let counted = inner
+                .waiting
+                .get(&arrival)
+                .is_some_and(|w| w.turn.is_some());
+            if !(early && counted) {
+                inner.remove(arrival);
             }
         }
-        let mut turns: Vec<_> = self
-            .gateways()
-            .map(|queue| queue.waiting.values())
-            .collect();
-        while !turns.is_empty() {
-            turns.retain_mut(|queue| queue.next().is_some_and(&mut choose));
+        before - inner.waiting.len()
+    }
+
+    /// After a block: drops what it brought, what has missed its turn, and
+    /// what has waited for it too long; gives back some of those that a block
+    /// should have taken by now, to be admitted again.
+    pub fn committed(&self, ids: &[TransactionId], state: &State) -> Vec<Arc<Waiting>> {
+        let mut inner = self.locked();
+        for id in ids {
+            if let Some(arrival) = inner.by_id.get(id).copied() {
+                inner.remove(arrival);
+            }
         }
-        chosen
+        let mut gone = Vec::new();
+        for ((gateway, turn), arrival) in &inner.turns {
+            let order = turn.against(state, GatewayNumber(*gateway));
+            let waited = inner
+                .waiting
+                .get(arrival)
+                .map_or(Duration::ZERO, |w| w.since.elapsed());
+            if order.is_lt() || (order.is_gt() && waited > PATIENCE) {
+                gone.push(*arrival);
+            }
+        }
+        gone.into_iter().for_each(|arrival| inner.remove(arrival));
+        let stale = inner.waiting.values().filter(|w| w.turn.is_none());
+        stale
+            .take_while(|w| w.since.elapsed() > STALE)
+            .take(REVIEWS)
+            .cloned()
+            .collect()
     }
 
-    /// All that wait, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = (&TransactionId, &Arc<Transaction>)> {
-        let queues = self.queues.values();
-        queues.flat_map(|queue| queue.waiting.iter().map(|(rank, t)| (&rank.id, t)))
-    }
-
-    /// How many wait.
-    pub fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
-    }
-
-    /// Their bytes.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Those that are not gateways', as they arrived.
-    fn arrived(&self) -> impl Iterator<Item = &Arc<Transaction>> {
-        let others = self
-            .queues
-            .iter()
-            .filter(|(author, _)| author.kind != AuthorKind::Gateway);
-        let mut all: Vec<_> = others.flat_map(|(_, queue)| &queue.waiting).collect();
-        all.sort_unstable_by_key(|(rank, _)| rank.number);
-        all.into_iter().map(|(_, transaction)| transaction)
-    }
-
-    fn gateways(&self) -> impl Iterator<Item = &Queue> {
-        let is_gateway = |author: &Author| author.kind == AuthorKind::Gateway;
-        self.queues
-            .iter()
-            .filter(move |(author, _)| is_gateway(author))
-            .map(|(_, queue)| queue)
+    /// Drops one.
+    pub fn remove(&self, id: &TransactionId) {
+        let mut inner = self.locked();
+        if let Some(arrival) = inner.by_id.get(id).copied() {
+            inner.remove(arrival);
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use tally_ledger::{
-        action::{Debits, Lease, OpenJournal},
-        codec::List,
-        hash::Hash,
-        ids::{
-            AccountNumber, Amount, ApiKeyNumber, ClassNumber, DebitNumber, GatewayNumber,
-            JournalNumber, LeaseNumber, Person,
-        },
-    };
-
-    use super::*;
-
-    fn put(pool: &mut Mempool, author: Author, action: Action, payload: usize) -> TransactionId {
-        try_put(pool, author, action, payload).unwrap()
-    }
-
-    fn try_put(
-        pool: &mut Mempool,
-        author: Author,
-        action: Action,
-        payload: usize,
-    ) -> Result<TransactionId, Full> {
-        let body = Body::new(author, &[], [0; 16], 0, action);
-        let transaction = Transaction {
-            body: body.encode(),
-            signatures: List::default(),
-            payload: vec![0; payload],
-        };
-        let id = transaction.id();
-        pool.insert(Arc::new(transaction), id, &body)?;
-        Ok(id)
-    }
-
-    fn debits(journal: u32, first: u64) -> Action {
-        Action::Debits(Debits {
-            journal: JournalNumber(journal),
-            first: DebitNumber(first),
-            count: 1,
-            root: Hash::ZERO,
-        })
-    }
-
-    fn lease(number: u64) -> Action {
-        Action::Lease(Lease {
-            journal: JournalNumber(1),
-            number: LeaseNumber(number),
-            account: AccountNumber(0),
-            class: ClassNumber(0),
-            api_key: ApiKeyNumber(0),
-            wanted: Amount(1),
-            worst_case: Amount(1),
-            duration_ms: 1,
-        })
-    }
-
-    fn gateway(number: u32) -> Author {
-        GatewayNumber(number).into()
-    }
-
-    fn person(number: u32) -> Author {
-        Person(number).into()
-    }
-
-    fn order(pool: &Mempool) -> Vec<TransactionId> {
-        let all = pool.candidates(usize::MAX);
-        all.iter().map(|transaction| transaction.id()).collect()
-    }
-
-    #[test]
-    fn a_gateways_transactions_come_in_the_order_in_which_they_can_succeed() {
-        let mut pool = Mempool::new(&MempoolConfig::default());
-        let returned = put(
-            &mut pool,
-            gateway(0),
-            Action::ReturnLease(LeaseNumber(1)),
-            0,
-        );
-        let third = put(&mut pool, gateway(0), debits(1, 3), 0);
-        let next_journal = OpenJournal {
-            journal: JournalNumber(2),
-            previous_intact: true,
-        };
-        let opened = put(&mut pool, gateway(0), Action::OpenJournal(next_journal), 0);
-        let first = put(&mut pool, gateway(0), debits(1, 1), 0);
-        let leased = put(&mut pool, gateway(0), lease(1), 0);
-        assert_eq!(order(&pool), [leased, first, third, opened, returned]);
-    }
-
-    #[test]
-    fn people_come_first_and_gateways_take_turns() {
-        let mut pool = Mempool::new(&MempoolConfig::default());
-        let a1 = put(&mut pool, gateway(0), debits(1, 1), 0);
-        let a2 = put(&mut pool, gateway(0), debits(1, 2), 0);
-        let b1 = put(&mut pool, gateway(1), debits(1, 1), 0);
-        let late = put(&mut pool, person(9), Action::Freeze(AccountNumber(0)), 0);
-        let later = put(&mut pool, person(1), Action::Freeze(AccountNumber(0)), 0);
-        assert_eq!(order(&pool), [late, later, a1, b1, a2]);
-    }
-
-    #[test]
-    fn bounds_hold_in_all_and_per_author_and_removal_makes_room() {
-        let config = MempoolConfig {
-            max_transactions: 3,
-            max_per_author: 2,
-            max_bytes: 3000,
-            max_bytes_per_author: 2000,
-        };
-        let mut pool = Mempool::new(&config);
-        let first = put(&mut pool, gateway(0), debits(1, 1), 0);
-        put(&mut pool, gateway(0), debits(1, 2), 0);
-        assert_eq!(try_put(&mut pool, gateway(0), debits(1, 3), 0), Err(Full));
-        assert_eq!(
-            try_put(&mut pool, gateway(1), debits(1, 1), 2500),
-            Err(Full)
-        );
-        put(&mut pool, gateway(1), debits(1, 2), 0);
-        assert_eq!(try_put(&mut pool, gateway(2), debits(1, 1), 0), Err(Full));
-        assert!(pool.remove(&first).is_some());
-        assert!(pool.remove(&first).is_none());
-        put(&mut pool, gateway(2), debits(1, 1), 0);
-        for id in order(&pool) {
-            pool.remove(&id);
-        }
-        assert_eq!((pool.len(), pool.bytes()), (0, 0));
-    }
-
-    #[test]
-    fn the_same_transaction_waits_once() {
-        let mut pool = Mempool::new(&MempoolConfig::default());
-        let id = put(&mut pool, gateway(0), debits(1, 1), 0);
-        assert_eq!(put(&mut pool, gateway(0), debits(1, 1), 0), id);
-        assert_eq!(pool.len(), 1);
-        assert_eq!(pool.get(&id).map(|t| t.id()), Some(id));
-    }
-
-    #[test]
-    fn candidates_stop_at_the_block_that_is_full() {
-        let mut pool = Mempool::new(&MempoolConfig::default());
-        let first = put(&mut pool, gateway(0), debits(1, 1), 1000);
-        put(&mut pool, gateway(0), debits(1, 2), 1000);
-        let chosen = pool.candidates(1500);
-        assert_eq!(chosen.len(), 1);
-        assert_eq!(chosen[0].id(), first);
-    }
-}
+mod tests;

@@ -1,0 +1,336 @@
+//! Runs a node: opens its home, starts its parts, and stops them in order.
+//!
+//! The order of a stop: no new calls, consensus ends between two steps, the
+//! store finishes what it writes. A fault of this machine ends the process
+//! with one line that says what to do; a panic in any task aborts it, so that
+//! no half of a node lives on.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+use tally_consensus::{
+    Config as ConsensusConfig, ConsensusError, Handle, Keys, Wake,
+    gossip::{self, Gossip, GossipConfig, GossipError, Incoming},
+    solo,
+};
+use tally_ledger::crypto::PublicKey;
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tracing::{error, info};
+
+use crate::{
+    application::NodeApplication,
+    config::{Log, NodeConfig, multiaddr},
+    home::{Home, HomeError, NodeKeys},
+    http,
+    mempool::Mempool,
+    metrics::Metrics,
+    node::Node,
+    rpc::{self, RpcError},
+    signatures::SignatureCache,
+    storage::RealDisk,
+    store::{Store, StoreError},
+};
+
+/// How long servers may take to finish their calls.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// What decides blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// The consensus of several validators.
+    Validators,
+    /// This node alone; the genesis must have one validator.
+    Solo,
+}
+
+/// Why a node cannot run, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// A file of the home.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The data folder.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Gossip cannot start.
+    #[error("gossip: {0}")]
+    Gossip(#[from] GossipError),
+    /// Consensus cannot start, or had to stop.
+    #[error("consensus: {0}")]
+    Consensus(#[from] ConsensusError),
+    /// The gRPC services.
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+    /// The HTTP listener.
+    #[error("cannot serve HTTP on {address}: {error}")]
+    Http {
+        /// Where.
+        address: SocketAddr,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// Another validator has this node's network key.
+    #[error("config.toml lists this node's own network_key {0} as a peer")]
+    OwnPeer(PublicKey),
+    /// A part ended that should not have.
+    #[error("{0} stopped unexpectedly")]
+    Ended(&'static str),
+}
+
+/// A node that runs.
+#[derive(Debug)]
+pub struct RunningNode {
+    /// Where gRPC is served.
+    pub grpc: SocketAddr,
+    /// Where `/metrics` and `/healthz` are served.
+    pub http: SocketAddr,
+    /// The node, for tests in the same process.
+    pub node: Arc<Node>,
+    shutdown: watch::Sender<bool>,
+    consensus: Handle,
+    gossip: Option<(Gossip, JoinHandle<()>)>,
+    rpc_task: JoinHandle<Result<(), RpcError>>,
+    http_task: JoinHandle<std::io::Result<()>>,
+    _lock: std::fs::File,
+}
+
+/// Resolves when the node is told to stop.
+fn stopped(mut shutdown: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
+    async move {
+        // An error means that the sender is gone, which is a stop too.
+        let _ = shutdown.wait_for(|stop| *stop).await;
+    }
+}
+
+/// Opens the store and what stands on it; blocks on the disk.
+fn open(
+    home: &Home,
+    config: &NodeConfig,
+    keys: &NodeKeys,
+    gossip: Option<Gossip>,
+    wake: Wake,
+) -> Result<(Arc<Node>, NodeApplication), NodeError> {
+    let genesis = home.genesis()?;
+    let store = Store::open(Arc::new(RealDisk), &home.data(), genesis, &config.storage)?;
+    let node = Arc::new(Node {
+        chain: store.chain(),
+        mempool: Arc::new(Mempool::new(config.mempool)),
+        signatures: Arc::new(SignatureCache::default()),
+        metrics: Metrics::new(),
+        wake,
+        gossip,
+        consensus: OnceLock::new(),
+        key: keys.consensus.public(),
+        data: home.data(),
+        disk: Mutex::new(None),
+    });
+    let application = NodeApplication::new(
+        store,
+        node.mempool.clone(),
+        node.signatures.clone(),
+        node.metrics.clone(),
+    );
+    Ok((node, application))
+}
+
+/// Admits what other validators send, on a thread of its own.
+fn take_gossip(node: Arc<Node>, mut incoming: Incoming) {
+    std::thread::spawn(move || {
+        while let Some((_, bytes)) = incoming.blocking_recv() {
+            node.take_gossip(&bytes);
+        }
+    });
+}
+
+impl RunningNode {
+    /// Starts a node. Returns when it serves; it may still be catching up.
+    pub async fn start(home: &Home, engine: Engine) -> Result<Self, NodeError> {
+        let config = home.config()?;
+        let lock = home.lock()?;
+        let keys = home.keys()?;
+        let own = keys.network.public();
+        if config.peers.iter().any(|peer| peer.network_key == own) {
+            return Err(NodeError::OwnPeer(own));
+        }
+        let chain = home.genesis()?.chain();
+        home.prepare_guard(chain, keys.consensus.public())?;
+        let (mut gossip, mut incoming) = (None, None);
+        if engine == Engine::Validators {
+            let listen = multiaddr(config.listen.gossip);
+            let network = GossipConfig::new(listen, config.gossip_peers());
+            let (handle, received, task) = gossip::start(network, &keys.network)?;
+            (gossip, incoming) = (Some((handle, task)), Some(received));
+        }
+        let wake = Wake::new();
+        let (node, application) = {
+            let (home, config, keys) = (home.clone(), config.clone(), keys.clone());
+            let gossip = gossip.as_ref().map(|(handle, _)| handle.clone());
+            let wake = wake.clone();
+            let open = move || open(&home, &config, &keys, gossip, wake);
+            let opened = tokio::task::spawn_blocking(open).await;
+            opened.map_err(|_| NodeError::Ended("opening the store"))??
+        };
+        if let Some(incoming) = incoming {
+            take_gossip(node.clone(), incoming);
+        }
+        let (shutdown, stop) = watch::channel(false);
+        let (grpc, rpc_task) =
+            rpc::serve(&config, home.folder(), node.clone(), stopped(stop.clone())).await?;
+        let address = config.listen.http;
+        let (http, http_task) =
+            http::serve(address, node.clone(), node.metrics.clone(), stopped(stop))
+                .await
+                .map_err(|error| NodeError::Http { address, error })?;
+        let consensus = start_consensus(home, &config, &keys, engine, application, wake)?;
+        let _ = node.consensus.set(consensus.watch());
+        info!(name = %config.name, %chain, %grpc, %http, "node runs");
+        Ok(Self {
+            grpc,
+            http,
+            node,
+            shutdown,
+            consensus,
+            gossip,
+            rpc_task,
+            http_task,
+            _lock: lock,
+        })
+    }
+
+    /// Waits until `shutdown`, or until a fault, and stops the node in order.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), NodeError> {
+        let Self {
+            consensus,
+            gossip,
+            mut rpc_task,
+            mut http_task,
+            shutdown: stop,
+            ..
+        } = self;
+        let stopper = consensus.stopper();
+        let joined = consensus.join();
+        tokio::pin!(joined);
+        let result = tokio::select! {
+            () = shutdown => Ok(()),
+            ended = &mut joined => match ended {
+                Ok(()) => Err(NodeError::Ended("consensus")),
+                Err(error) => Err(NodeError::Consensus(error)),
+            },
+            ended = &mut rpc_task => Err(match ended {
+                Ok(Err(error)) => NodeError::Rpc(error),
+                _ => NodeError::Ended("gRPC"),
+            }),
+            _ = &mut http_task => Err(NodeError::Ended("HTTP")),
+        };
+        if let Err(error) = &result {
+            error!(%error, "the node stops");
+        }
+        let consensus_ended = matches!(&result, Err(NodeError::Consensus(_)))
+            || matches!(&result, Err(NodeError::Ended("consensus")));
+        stop.send_replace(true);
+        stopper.stop();
+        let mut result = result;
+        if !consensus_ended {
+            let ended = joined.await.map_err(NodeError::Consensus);
+            result = result.and(ended);
+        }
+        if let Some((handle, task)) = gossip {
+            handle.stop();
+            let _ = timeout(DRAIN, task).await;
+        }
+        for task in [rpc_task.abort_handle(), http_task.abort_handle()] {
+            // Calls that are still open then (watches) are cut.
+            let deadline = tokio::time::Instant::now() + DRAIN;
+            while !task.is_finished() && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            task.abort();
+        }
+        info!("node stopped");
+        result
+    }
+}
+
+fn start_consensus(
+    home: &Home,
+    config: &NodeConfig,
+    keys: &NodeKeys,
+    engine: Engine,
+    application: NodeApplication,
+    wake: Wake,
+) -> Result<Handle, NodeError> {
+    let consensus_keys = Keys {
+        consensus: keys.consensus.clone(),
+        network: keys.network.clone(),
+    };
+    if engine == Engine::Solo {
+        return Ok(solo::start(consensus_keys, application, wake));
+    }
+    let listen = multiaddr(config.listen.consensus);
+    let peers = config.consensus_peers();
+    let mut settings = ConsensusConfig::new(&config.name, listen, peers, home.consensus());
+    settings.spread = config.spread.into();
+    let parameters = application.parameters();
+    settings.max_block_bytes = crate::chain::MAX_BODY.min(4 << 20);
+    settings.max_clock_error = Duration::from_millis(parameters.clock_error_ms.into());
+    Ok(tally_consensus::start(
+        settings,
+        consensus_keys,
+        application,
+        wake,
+    )?)
+}
+
+/// Runs the node of a home until `shutdown`.
+pub async fn run_node(
+    home: &Home,
+    engine: Engine,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    RunningNode::start(home, engine).await?.run(shutdown).await
+}
+
+/// Resolves on SIGTERM or Ctrl-C.
+pub async fn asked_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        },
+        Err(error) => {
+            error!(%error, "SIGTERM cannot be awaited");
+            let _ = tokio::signal::ctrl_c().await;
+        }
+    }
+}
+
+/// Begins logging to stderr, as configured; `RUST_LOG` overrides the filter.
+/// Does nothing if something else logs already.
+pub fn start_logging(config: &Log) {
+    use tracing_subscriber::EnvFilter;
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(&config.filter));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let _ = if config.json {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        builder.with_target(false).try_init()
+    };
+}
+
+/// A panic anywhere logs one line and aborts the process.
+pub fn abort_on_panic() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        error!(%panic, "a bug: the process stops; report it with this line");
+        default(panic);
+        std::process::abort();
+    }));
+}
