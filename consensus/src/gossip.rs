@@ -3,7 +3,7 @@
 //! (TCP, Noise, Yamux).
 //!
 //! The validators are few and form a full mesh, so nobody forwards. A push
-//! carries whatever is queued for the peer, up to a bound, and is
+//! carries whatever is queued for the peer, up to a bound, in order, and is
 //! acknowledged only when the receiver's node has taken it: a slow node slows
 //! what is sent to it, and what does not fit its queue is dropped and
 //! counted. Losing a transaction here costs a round trip, not the

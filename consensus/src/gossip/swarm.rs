@@ -31,8 +31,9 @@ use super::{
 };
 use crate::{config::keypair, handle::Stop};
 
-/// Pushes under way to a peer: one travels while the one before is taken.
-const IN_FLIGHT: usize = 2;
+/// Pushes under way to a peer. One, so that transactions arrive in order: a
+/// gateway's debits are numbered.
+const IN_FLIGHT: usize = 1;
 /// Pushes that a peer may have open towards us.
 const INBOUND_STREAMS: usize = 4;
 /// A push not taken within this is given up, and the connection with it.
