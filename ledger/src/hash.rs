@@ -2,8 +2,9 @@
 //! kinds of value can share a preimage. RFC 9162 trees (the log, batches,
 //! transactions) use SHA-256 and live in [`crate::merkle`].
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::LazyLock};
 
+use blake3::hazmat::{ContextKey, HasherExt, hash_derive_key_context};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// A 32-byte hash or root. Lower-case hex in text formats, 32 bytes in ours.
@@ -161,7 +162,30 @@ pub enum Context {
     IdBucket,
 }
 
+/// What `derive_key` makes of each context string, computed once: it saves
+/// every hash a compression.
+static CONTEXT_KEYS: LazyLock<[ContextKey; Context::ALL.len()]> =
+    LazyLock::new(|| Context::ALL.map(|context| hash_derive_key_context(context.name())));
+
 impl Context {
+    /// All contexts, in the order of their declaration.
+    pub const ALL: [Context; 14] = [
+        Context::Genesis,
+        Context::Transaction,
+        Context::Signatures,
+        Context::Payload,
+        Context::Block,
+        Context::Detail,
+        Context::EntryBody,
+        Context::ValidatorSet,
+        Context::StateLeaf,
+        Context::StateNode,
+        Context::State,
+        Context::Journal,
+        Context::Snapshot,
+        Context::IdBucket,
+    ];
+
     /// The context string.
     pub const fn name(self) -> &'static str {
         match self {
@@ -184,12 +208,12 @@ impl Context {
 
     /// A fresh hasher in this context.
     pub fn hasher(self) -> blake3::Hasher {
-        blake3::Hasher::new_derive_key(self.name())
+        blake3::Hasher::new_from_context_key(&CONTEXT_KEYS[self as usize])
     }
 
     /// Hashes `bytes` in this context: blake3 `derive_key(name, bytes)`.
     pub fn hash(self, bytes: &[u8]) -> Hash {
-        Hash(blake3::derive_key(self.name(), bytes))
+        Hash(self.hasher().update(bytes).finalize().into())
     }
 
     /// The 32-byte key for the keyed mode: `derive_key(name, "")`.
@@ -198,5 +222,21 @@ impl Context {
     /// two; the hot paths (state nodes, journals) keep the key around.
     pub fn key(self) -> [u8; 32] {
         blake3::derive_key(self.name(), b"")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembered_context_keys_are_those_of_derive_key() {
+        for (index, context) in Context::ALL.into_iter().enumerate() {
+            assert_eq!(context as usize, index);
+            for bytes in [&b""[..], b"x", &[7; 3000]] {
+                let derived = blake3::derive_key(context.name(), bytes);
+                assert_eq!(context.hash(bytes), Hash(derived));
+            }
+        }
     }
 }

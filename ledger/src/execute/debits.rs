@@ -15,10 +15,10 @@
 //! loss     = cost - charged
 //! ```
 
-use super::{Call, Draft, draft::has_room};
+use super::{Call, Draft};
 use crate::{
     account::{Account, OpenLease, Recall},
-    action::Debits,
+    action::{Action, Debits},
     debit::{
         DEBIT_VERSION, DETAIL_BYTES, Detail, FIXED_BYTES, Fixed, Flags, KIND_REQUEST, Position,
         RECORD_BYTES, batch_leaf, journal_hash,
@@ -26,17 +26,21 @@ use crate::{
     entry::{Entry, Receipt},
     gateway::Gateway,
     hash::{Context, Hash},
-    ids::{AccountNumber, Amount, ClassNumber, DebitNumber, GatewayNumber, TableVersion},
+    ids::{Amount, DebitNumber, GatewayNumber, TableVersion},
     merkle::{self, Frontier},
     reason::Reason,
 };
 
-/// A debit as it is executed.
-struct Served<'r> {
-    position: Position,
+/// A debit that will be taken.
+struct Taken {
     fixed: Fixed,
-    detail: &'r Detail,
-    detail_hash: Hash,
+    /// Where its lease stands in the account; `None`: it is closed.
+    lease: Option<usize>,
+    cost: Amount,
+    /// Of the cost, what the class pays.
+    payable: Amount,
+    /// Class and API key may buy the model.
+    buys: bool,
 }
 
 fn split(record: &[u8; RECORD_BYTES]) -> (&[u8; FIXED_BYTES], &[u8; DETAIL_BYTES]) {
@@ -96,23 +100,20 @@ impl Draft<'_> {
         if hashed.root != action.root {
             return Err(Reason::DebitRoot);
         }
+        let taken = records(call.payload).map(|record| {
+            let (fixed, detail) = split(record);
+            self.assess(&gateway, number, Fixed::read(fixed), &Detail::read(detail))
+        });
+        let taken: Vec<Taken> = taken.collect::<Result<_, _>>()?;
+
+        // Nothing is refused from here on: guards first, effects last.
         if self.steps_left {
-            let pairs: Vec<(AccountNumber, ClassNumber)> = records(call.payload)
-                .map(|record| Fixed::read(split(record).0))
-                .map(|fixed| (fixed.account, fixed.class))
-                .collect();
+            let pairs = taken.iter().map(|t| (t.fixed.account, t.fixed.class));
             self.run_steps_of(pairs);
         }
-        self.entries.reserve(hashed.details.len());
-        for (record, detail_hash) in records(call.payload).zip(hashed.details) {
-            let (fixed, detail) = split(record);
-            let served = Served {
-                position,
-                fixed: Fixed::read(fixed),
-                detail: &Detail::read(detail),
-                detail_hash,
-            };
-            let receipt = self.debit(&mut gateway, &served)?;
+        self.entries.reserve(taken.len());
+        for (taken, detail) in taken.iter().zip(hashed.details) {
+            let receipt = self.take(&mut gateway, position, taken, detail);
             self.entries.push(Entry::Receipt(receipt));
             position.number.0 += 1;
         }
@@ -130,10 +131,10 @@ impl Draft<'_> {
         };
         let gateway = self.gateway(number)?;
         match &call.body.action {
-            crate::action::Action::Lease(lease) => Ok(lease.journal == gateway.journal
+            Action::Lease(lease) => Ok(lease.journal == gateway.journal
                 && gateway.journal.0 > 0
                 && lease.number.0 > gateway.last_lease.0.saturating_add(1)),
-            crate::action::Action::Debits(debits) => {
+            Action::Debits(debits) => {
                 journal_is_open(gateway, debits)?;
                 if debits.first.0 <= gateway.last_debit.0.saturating_add(1) {
                     return Ok(false);
@@ -155,99 +156,100 @@ impl Draft<'_> {
         }
     }
 
-    /// One debit's receipt, and its effects but on the gateway's leaf.
-    fn debit(&mut self, gateway: &mut Gateway, served: &Served<'_>) -> Result<Receipt, Reason> {
-        let Served {
-            position,
-            ref fixed,
-            detail,
-            detail_hash,
-        } = *served;
-        has_form(fixed)?;
+    /// All that a debit can be refused for; none of it changes within a
+    /// batch.
+    fn assess(
+        &self,
+        gateway: &Gateway,
+        number: GatewayNumber,
+        fixed: Fixed,
+        detail: &Detail,
+    ) -> Result<Taken, Reason> {
+        has_form(&fixed)?;
         if fixed.lease > gateway.last_lease {
             return Err(Reason::LeaseAhead);
         }
-        let account = self.accounts.get_mut(fixed.account.0);
-        let account = account.ok_or(Reason::UnknownAccount)?;
-        has_room(account)?;
-        let class = self.classes.get_mut(u32::from(fixed.class.0));
-        let class = class.ok_or(Reason::UnknownClass)?;
-        let api_key = self.api_keys.get(fixed.api_key.0);
-        let api_key = api_key.ok_or(Reason::UnknownApiKey)?;
-        let index = account.lease_index(position.gateway, fixed.lease).ok();
-        let open = index.map(|index| &account.leases[index]);
-        match open {
-            Some(lease) if lease.class != fixed.class || lease.api_key != fixed.api_key => {
-                return Err(Reason::LeaseMismatch);
-            }
-            Some(_) => (),
-            // Open, then, under another account?
-            None => {
-                let key = (position.gateway, fixed.lease);
-                let owner = match self.leases.get(&key) {
-                    Some(changed) => *changed,
-                    None => self.base.index.leases.get(&key).copied(),
-                };
-                if owner.is_some() {
-                    return Err(Reason::LeaseMismatch);
-                }
-            }
+        let account = self.account(fixed.account)?;
+        let class = self.class(fixed.class)?;
+        let api_key = self.api_key(fixed.api_key)?;
+        let lease = account.lease_index(number, fixed.lease).ok();
+        let open = lease.map(|index| &account.leases[index]);
+        let matches = match open {
+            Some(lease) => lease.class == fixed.class && lease.api_key == fixed.api_key,
+            // It must not be open under another account.
+            None => self.lease_owner(number, fixed.lease).is_none(),
+        };
+        if !matches {
+            return Err(Reason::LeaseMismatch);
         }
         let oldest = open.map_or(TableVersion(1), |lease| lease.table);
         if !(oldest..=self.chain.table).contains(&detail.table) {
             return Err(Reason::UnknownTable);
         }
-        let table = self.prices.get(detail.table.0 - 1);
+        let table = self.price_table(detail.table);
         let table = table.expect("versions up to the one in force exist");
         let model = table.model(detail.model).ok_or(Reason::UnknownModel)?;
         let cost = model.cost(&detail.usage, fixed.fee);
         let cost = cost.map_err(|_| Reason::UsageForm)?;
-
         let excess = fixed.fee.saturating_sub(class.rules.max_fee);
-        let payable = Amount(cost.0 - excess.0);
-        let remaining = open.map_or(Amount::ZERO, OpenLease::remaining);
-        let charged = payable.min(fixed.limit).min(remaining);
-        let buys = class.rules.buys(detail.model)
-            && (api_key.models.is_empty() || api_key.models.binary_search(&detail.model).is_ok());
-        let flags = fixed
-            .flags
-            .with(if charged < payable {
-                Flags::CAPPED
-            } else {
-                Flags::default()
-            })
-            .with(lease_flags(open))
-            .with(if buys {
-                Flags::default()
-            } else {
-                Flags::CLASS_RULE
-            });
+        let models = &api_key.models;
+        let key_buys = models.is_empty() || models.binary_search(&detail.model).is_ok();
+        Ok(Taken {
+            fixed,
+            lease,
+            cost,
+            payable: Amount(cost.0 - excess.0),
+            buys: key_buys && class.rules.buys(detail.model),
+        })
+    }
 
-        if let Some(index) = index
+    /// A debit's effects, but on the gateway's leaf, and its receipt.
+    fn take(
+        &mut self,
+        gateway: &mut Gateway,
+        position: Position,
+        taken: &Taken,
+        detail: Hash,
+    ) -> Receipt {
+        let Taken { fixed, cost, .. } = taken;
+        let account = self.accounts.get_mut_for_good(fixed.account.0);
+        let account = account.expect("assessed");
+        let open = taken.lease.map(|index| &account.leases[index]);
+        let remaining = open.map_or(Amount::ZERO, OpenLease::remaining);
+        let charged = taken.payable.min(fixed.limit).min(remaining);
+        let mut flags = fixed.flags.with(lease_flags(open));
+        if charged < taken.payable {
+            flags = flags.with(Flags::CAPPED);
+        }
+        if !taken.buys {
+            flags = flags.with(Flags::CLASS_RULE);
+        }
+        if let Some(index) = taken.lease
             && charged > Amount::ZERO
         {
             spend(account, index, charged);
             gateway.open.0 -= charged.0;
-            let api_key = self.api_keys.get_mut(fixed.api_key.0);
-            let api_key = api_key.expect("looked up above");
+            let api_key = self.api_keys.get_mut_for_good(fixed.api_key.0);
+            let api_key = api_key.expect("assessed");
             api_key.leased.0 -= charged.0;
             api_key.spent.0 += charged.0;
         }
-        account.totals_mut(fixed.class).charge(cost, charged);
-        class.totals.charge(cost, charged);
+        account.totals_mut(fixed.class).charge(*cost, charged);
+        let class = self.classes.get_mut_for_good(u32::from(fixed.class.0));
+        class.expect("assessed").totals.charge(*cost, charged);
         gateway.loss.add(Amount(cost.0 - charged.0));
         account.entries += 1;
-        Ok(Receipt {
+        Receipt {
             flags,
             height: self.height,
             account: fixed.account,
             entry: account.entries,
             position,
             class: fixed.class,
-            cost,
+            cost: *cost,
             charged,
-            detail: detail_hash,
-        })
+            detail,
+        }
     }
 }
 

@@ -93,6 +93,15 @@ impl<'a, T: Clone> Overlay<'a, T> {
         Some(&mut self.touched[slot].leaf)
     }
 
+    /// A leaf to change by a transaction that cannot be refused any more:
+    /// nothing is kept to undo it.
+    pub(crate) fn get_mut_for_good(&mut self, number: u32) -> Option<&mut T> {
+        match self.slot(number) {
+            Some(slot) => Some(&mut self.touched[slot].leaf),
+            None => self.get_mut(number),
+        }
+    }
+
     fn add(&mut self, number: u32, leaf: T) -> usize {
         self.touched.push(Touched {
             number,
