@@ -197,15 +197,18 @@ fn only_the_command_line_of_node_knows_the_adapter() {
 fn files_are_short_and_say_what_they_guarantee() {
     let sources = sources();
     assert!(sources.len() > 20, "sources are found");
+    let mut wrong = Vec::new();
     for (path, text) in sources {
         let shown = path.display();
         let lines = lines_without_tests(&text);
-        assert!(
-            lines <= MOST_LINES,
-            "{shown} has {lines} lines before tests"
-        );
-        assert!(text.starts_with("//!"), "{shown} does not open with //!");
+        if lines > MOST_LINES {
+            wrong.push(format!("{shown} has {lines} lines before its tests"));
+        }
+        if !text.starts_with("//!") {
+            wrong.push(format!("{shown} does not open with //!"));
+        }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 #[test]

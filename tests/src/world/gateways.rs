@@ -70,7 +70,7 @@ impl World {
             false => last + 1,
         };
         let intact = match last {
-            0 => !dice.wild(3),
+            0 => !dice.wild(2),
             _ => dice.below(3) > 0,
         };
         let action = Action::OpenJournal(OpenJournal {
@@ -161,14 +161,20 @@ impl World {
     }
 
     pub(super) fn write_debits(&mut self, dice: &mut Dice) -> Draft {
-        let number = self.a_ready_gateway(dice);
+        let serving: Vec<u32> = (self.oracle.open_leases())
+            .map(|((gateway, _), _)| gateway)
+            .collect();
+        let number = match dice.any(&serving).filter(|_| dice.below(12) > 0) {
+            Some(number) => number,
+            None => self.a_ready_gateway(dice),
+        };
         let count = if dice.wild(10) { 0 } else { 1 + dice.below(6) };
         let wrong = dice.below(count.max(1));
         let debits: Vec<Debit> = (0..count)
             .map(|i| {
                 let mut own = Dice::new(&[dice.word(), dice.word(), dice.word()]);
                 own.hostile = dice.hostile && i == wrong;
-                self.debit(&mut own, number)
+                self.a_debit(&mut own, number)
             })
             .collect();
         let last = self
@@ -206,7 +212,7 @@ impl World {
     }
 
     /// One debit, mostly of an open lease; at most one thing is wrong.
-    fn debit(&self, dice: &mut Dice, gateway: u32) -> Debit {
+    fn a_debit(&self, dice: &mut Dice, gateway: u32) -> Debit {
         let open: Vec<u64> = (self.oracle.open_leases())
             .filter(|((g, _), _)| *g == gateway)
             .map(|((_, number), _)| number)
@@ -292,6 +298,8 @@ impl World {
             13 => detail.usage.0[1] = u32::MAX,
             14 => detail.usage.0[0] = 0,
             15 => fixed.account.0 = u32::MAX,
+            16 => fixed.api_key.0 = u32::MAX,
+            17 => fixed.class.0 = u16::MAX,
             _ => {}
         }
     }
@@ -313,20 +321,34 @@ impl World {
 }
 
 /// Root over the batch leaves of debits.
-fn batch_root(gateway: u32, journal: JournalNumber, first: u64, debits: &[Debit]) -> Hash {
+pub(super) fn batch_root(
+    gateway: u32,
+    journal: JournalNumber,
+    first: u64,
+    debits: &[Debit],
+) -> Hash {
     let leaves: Vec<Hash> = (debits.iter().enumerate())
-        .map(|(i, debit)| {
-            let mut record = Vec::new();
-            debit.write(&mut record);
-            assert_eq!(record.len(), RECORD_BYTES);
-            let position = Position {
-                gateway: GatewayNumber(gateway),
-                journal,
-                number: DebitNumber(first.wrapping_add(i as u64)),
-            };
-            let fixed: &[u8; FIXED_BYTES] = record[..FIXED_BYTES].try_into().unwrap();
-            rfc9162::leaf(&batch_leaf(&position, fixed, &debit.detail.hash()))
-        })
+        .map(|(i, debit)| debit_leaf(gateway, journal, first, i, debit))
         .collect();
     rfc9162::root(&leaves)
+}
+
+/// Hash of a batch's `i`-th leaf.
+pub(super) fn debit_leaf(
+    gateway: u32,
+    journal: JournalNumber,
+    first: u64,
+    i: usize,
+    debit: &Debit,
+) -> Hash {
+    let mut record = Vec::new();
+    debit.write(&mut record);
+    assert_eq!(record.len(), RECORD_BYTES);
+    let position = Position {
+        gateway: GatewayNumber(gateway),
+        journal,
+        number: DebitNumber(first.wrapping_add(i as u64)),
+    };
+    let fixed: &[u8; FIXED_BYTES] = record[..FIXED_BYTES].try_into().unwrap();
+    rfc9162::leaf(&batch_leaf(&position, fixed, &debit.detail.hash()))
 }

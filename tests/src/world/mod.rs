@@ -7,46 +7,44 @@
 //! and refuse the same ones for the same reasons, and must be in the same
 //! state afterwards.
 
+mod checks;
+mod coverage;
 mod dice;
 mod draft;
 mod gateways;
 mod genesis;
 mod governors;
 mod people;
+mod scene;
 mod script;
+mod sent;
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, HashMap},
-};
+use std::collections::{BTreeMap, HashMap};
 
 use tally_ledger::{
     block::Block,
-    codec::List,
-    crypto::{ChainId, Domain, PublicKey, SecretKey, Signature},
+    crypto::{ChainId, PublicKey, SecretKey},
     entry::Entry,
-    execute::{self, BlockError, SignatureCheck, Strict},
+    execute,
     genesis::Genesis,
     hash::Hash,
     ids::{DAY_MS, HOUR_MS, Time},
-    merkle,
-    reason::{Reason, Retry},
+    reason::Reason,
     state::State,
-    transaction::{
-        Author, AuthorKind, BODY_VERSION, Body, Transaction, signing_domain, transaction_id,
-    },
 };
 
 use crate::{
-    compare,
-    oracle::{LogEntry, Oracle, Payload, Refusal, Request},
+    oracle::{LogEntry, Oracle},
     rfc9162,
 };
 use draft::Draft;
+use sent::{Candidate, Memo, Sent, Verdict, broken};
 
+pub use coverage::Coverage;
 pub use dice::Dice;
 pub use people::leaf_bytes;
-pub use script::{Op, Plan, Script, scripts};
+pub use scene::{Act, Outcome};
+pub use script::{Op, Plan, Script, contended, scripts};
 
 /// Longest jump to a due step.
 const LONGEST_JUMP: u64 = 40 * DAY_MS;
@@ -56,56 +54,6 @@ const LONGEST_JUMP: u64 = 40 * DAY_MS;
 pub struct KeyRing {
     made: u64,
     secrets: HashMap<PublicKey, SecretKey>,
-}
-
-type Checked = (PublicKey, &'static str, Vec<u8>, Signature);
-
-/// Remembers what strict verification said about exactly these inputs.
-#[derive(Default)]
-struct Memo(RefCell<HashMap<Checked, bool>>);
-
-impl SignatureCheck for Memo {
-    fn verify(
-        &self,
-        key: &PublicKey,
-        domain: Domain,
-        chain: &ChainId,
-        bytes: &[u8],
-        signature: &Signature,
-    ) -> bool {
-        let asked = (*key, domain.name(), bytes.to_vec(), *signature);
-        *(self.0.borrow_mut().entry(asked))
-            .or_insert_with(|| Strict.verify(key, domain, chain, bytes, signature))
-    }
-}
-
-/// A transaction as sent, and what is true of it.
-#[derive(Clone)]
-struct Sent {
-    transaction: Transaction,
-    request: Request,
-    signed_by: Vec<Option<PublicKey>>,
-    spoiled: bool,
-    proof_log: Option<u64>,
-}
-
-/// What the oracle says of a candidate.
-enum Verdict {
-    Accepted,
-    Refused(Vec<Reason>),
-    /// Broken bytes: refused, for whatever reason is met first.
-    Broken,
-}
-
-type Candidate = (Transaction, Verdict);
-
-/// How often what happened, to see that scripts reach it.
-#[derive(Debug, Default)]
-pub struct Coverage {
-    /// Accepted, by action.
-    pub accepted: BTreeMap<String, usize>,
-    /// Refused, by the ledger's reason.
-    pub refused: BTreeMap<Reason, usize>,
 }
 
 /// The real ledger and the oracle side by side.
@@ -132,6 +80,8 @@ pub struct World {
     sent: Vec<Sent>,
     /// Refused for a reason that says so for good.
     finals: HashMap<Vec<u8>, Reason>,
+    /// Running hash of each gateway's journal.
+    journals: BTreeMap<u32, Hash>,
 }
 
 impl World {
@@ -140,11 +90,33 @@ impl World {
         let mut ring = KeyRing::default();
         let mut dice = Dice::new(words);
         let genesis = genesis::genesis(&mut dice, &mut ring);
-        let state = State::genesis(&genesis).unwrap();
+        let mut world = World::of(genesis, ring);
+        let mut op = |kind: u8| Op {
+            kind,
+            mood: 0,
+            words: std::array::from_fn(|_| dice.word()),
+        };
+        for kinds in [
+            vec![0, 0, 0],
+            vec![24, 24, 24, 40, 40, 40, 8, 8, 8, 8, 8, 8],
+        ] {
+            let plan = Plan {
+                wait: (0, 1),
+                ops: kinds.into_iter().map(&mut op).collect(),
+                checks: 0,
+            };
+            world.block(&plan);
+        }
+        world
+    }
+
+    /// Both ledgers at a genesis.
+    fn of(genesis: Genesis, ring: KeyRing) -> Self {
         let first = tally_ledger::state::genesis_entry(genesis.chain());
         let leaves = vec![rfc9162::leaf(&leaf_bytes(&first))];
-        let mut world = World {
+        let world = World {
             oracle: Oracle::new(&genesis),
+            state: State::genesis(&genesis).unwrap(),
             replica: State::genesis(&genesis).unwrap(),
             coverage: Coverage::default(),
             chain: genesis.chain(),
@@ -156,27 +128,11 @@ impl World {
             blocks: Vec::new(),
             sent: Vec::new(),
             finals: HashMap::new(),
+            journals: BTreeMap::new(),
             genesis,
-            state,
             ring,
         };
         world.compare();
-        let mut op = |kind: u8| Op {
-            kind,
-            mood: 0,
-            words: std::array::from_fn(|_| dice.word()),
-        };
-        for kinds in [
-            vec![0, 0, 0],
-            vec![24, 24, 24, 40, 40, 40, 8, 8, 8, 8, 8, 8],
-        ] {
-            let plan = Plan {
-                wait: (15, 1),
-                ops: kinds.into_iter().map(&mut op).collect(),
-                checks: 0,
-            };
-            world.block(&plan);
-        }
         world
     }
 
@@ -233,126 +189,11 @@ impl World {
             .push((self.leaves.len() as u64, built.block.header.log_root));
         self.blocks.push(built.block);
         self.follow(checks);
+        self.check_proof(checks);
         self.compare();
+        let new = &self.oracle.log[self.oracle.parent_log as usize..];
+        self.coverage.see(new);
         self.oracle.log[self.oracle.parent_log as usize..].to_vec()
-    }
-
-    /// The replica checks the block; now and then it starts from a snapshot.
-    fn follow(&mut self, checks: u8) {
-        if checks % 5 == 1 {
-            let snapshot = self.replica.snapshot();
-            assert_eq!(snapshot, self.replica.snapshot(), "I6: snapshots are equal");
-            self.replica = State::from_snapshot(&self.genesis, &snapshot).unwrap();
-        }
-        let block = self.blocks.last().unwrap();
-        let execution = execute::check(&self.replica, block, &self.memo)
-            .unwrap_or_else(|error| panic!("I6: the replica rejects the block: {error}"));
-        self.replica.commit(execution);
-        assert_eq!(self.replica.state_root(), self.state.state_root(), "I6");
-        assert_eq!(self.replica.next_due(), self.state.next_due(), "I6: due");
-    }
-
-    fn compare(&self) {
-        self.oracle.check_invariants();
-        compare::log(&self.oracle, &self.entries);
-        compare::states(&self.oracle, &self.state);
-        compare::soulbound(&self.entries, &self.state);
-    }
-
-    fn compare_verdicts(&mut self, candidates: &[Candidate], built: &execute::Built) {
-        let mut taken = built.block.transactions.iter();
-        let mut refused = built.refused.iter();
-        for (n, (transaction, verdict)) in candidates.iter().enumerate() {
-            let shown = || match Body::decode(&transaction.body) {
-                Ok(body) => format!("candidate {n}: {body:?}"),
-                Err(_) => format!("candidate {n}: not a body"),
-            };
-            let bytes = transaction.encode();
-            if let Verdict::Accepted = verdict {
-                let final_before = self.finals.get(&bytes);
-                assert_eq!(final_before, None, "refused for good before: {}", shown());
-                let next = refused.clone().next();
-                let same = taken.next() == Some(transaction);
-                assert!(same, "only the ledger refuses, {next:?}: {}", shown());
-                continue;
-            }
-            let (id, reason) = refused
-                .next()
-                .unwrap_or_else(|| panic!("{}: only the oracle refuses", shown()));
-            assert_eq!(*id, transaction.id(), "{}: not refused", shown());
-            *self.coverage.refused.entry(*reason).or_default() += 1;
-            if reason.retry() == Retry::Never {
-                self.finals.insert(bytes, *reason);
-            }
-            if let Verdict::Refused(faults) = verdict {
-                assert!(
-                    faults.contains(reason),
-                    "{}: refused for {reason}, expected one of {faults:?}",
-                    shown()
-                );
-            }
-        }
-        assert_eq!(refused.next(), None);
-        assert_eq!(taken.next(), None);
-    }
-
-    /// What is valid first in the block is admitted, and what cannot be
-    /// signed by its author never is.
-    fn check_admission(&self, time: u64, first: Option<&Candidate>) {
-        let Some((transaction, verdict)) = first else {
-            return;
-        };
-        let answer = execute::admit(&self.state, Time(time), transaction, &self.memo);
-        match verdict {
-            // Admission does not run the next block's due steps: it may be
-            // wrong, but never for good.
-            Verdict::Accepted => match answer {
-                Ok(id) => assert_eq!(id, transaction.id()),
-                Err(reason) => assert_ne!(reason.retry(), Retry::Never, "{reason}"),
-            },
-            Verdict::Broken => assert!(answer.is_err()),
-            Verdict::Refused(faults) => {
-                let unsigned = faults.iter().any(|fault| fault.number() < 20);
-                assert!(!unsigned || answer.is_err(), "{faults:?} is admitted");
-            }
-        }
-    }
-
-    /// I9: a block with a refused transaction, with one left out, or with
-    /// another header is invalid.
-    fn check_tampering(&self, checks: u8, candidates: &[Candidate], block: &Block) {
-        let refuses = |block: &Block| execute::check(&self.state, block, &self.memo).unwrap_err();
-        let mut other = block.clone();
-        match checks / 32 {
-            0 => {
-                let bad = candidates
-                    .iter()
-                    .find(|(_, verdict)| !matches!(verdict, Verdict::Accepted));
-                let Some((transaction, _)) = bad else { return };
-                other.transactions.push(transaction.clone());
-                let leaves: Vec<Hash> = (other.transactions.iter())
-                    .map(|transaction| rfc9162::leaf(&transaction.leaf()))
-                    .collect();
-                other.header.transactions_root = rfc9162::root(&leaves);
-                refuses(&other);
-            }
-            1 if other.transactions.pop().is_some() => {
-                refuses(&other);
-            }
-            2 => {
-                other.header.state_root.0[0] ^= 1;
-                assert_eq!(refuses(&other), BlockError::Header("state root"));
-            }
-            3 => {
-                other.header.log_root.0[0] ^= 1;
-                assert_eq!(refuses(&other), BlockError::Header("log root"));
-            }
-            4 => {
-                other.header.time = self.state.time();
-                refuses(&other);
-            }
-            _ => {}
-        }
     }
 
     /// The next block's time.
@@ -361,18 +202,18 @@ impl World {
         let due = (self.oracle.next_due())
             .filter(|due| *due > now && *due < now + LONGEST_JUMP)
             .unwrap_or(now + 50);
-        let next = match how % 24 {
-            0..=5 => now + 1 + word % 1_000,
-            6..=8 => due,
-            9 => due + 1,
-            10 => due - 1,
-            11 => (now / HOUR_MS + 1) * HOUR_MS,
-            12 => (now / DAY_MS + 1) * DAY_MS,
-            13 => now + u64::from(self.oracle.parameters.lease_grace_ms),
-            14 => now + word % (3 * HOUR_MS),
-            15 => now + 1,
-            16 => now + word % (10 * DAY_MS) * u64::from(word % 3 == 0),
-            _ => now + 1 + word % 20_000,
+        let next = match how % 64 {
+            0 => now + 1,
+            1..=5 => due,
+            6 => due + 1,
+            7 => due - 1,
+            8 => (now / HOUR_MS + 1) * HOUR_MS,
+            9 => (now / DAY_MS + 1) * DAY_MS,
+            10 => now + u64::from(self.oracle.parameters.lease_grace_ms),
+            11..=12 => now + word % (3 * HOUR_MS),
+            13 => now + word % (10 * DAY_MS),
+            14..=24 => now + 1 + word % 20_000,
+            _ => now + 1 + word % 1_000,
         };
         next.max(now + 1)
     }
@@ -381,10 +222,9 @@ impl World {
     fn candidate(&mut self, op: &Op) -> Candidate {
         let mut dice = Dice::new(&op.words);
         let hostile = op.mood >= 192;
-        if hostile && dice.below(3) == 0 {
-            if let Some(sent) = self.again(&mut dice) {
-                return self.judge(sent);
-            }
+        let repeats = hostile && dice.below(3) == 0;
+        if repeats && let Some(sent) = self.again(&mut dice) {
+            return self.judge(sent);
         }
         let spoils = hostile && dice.below(3) == 0;
         dice.hostile = hostile && !spoils;
@@ -398,36 +238,6 @@ impl World {
         }
         self.sent.push(sent.clone());
         self.judge(sent)
-    }
-
-    /// Something that was sent before, as it is now.
-    fn again(&self, dice: &mut Dice) -> Option<Sent> {
-        let count = self.sent.len() as u64;
-        let back = dice.below(count.min(40));
-        let mut sent = self.sent.iter().rev().nth(back as usize)?.clone();
-        let present: Vec<_> = (sent.request.signers.iter())
-            .map(|signer| self.public_of(*signer))
-            .collect();
-        sent.request.signed = !sent.spoiled && present == sent.signed_by;
-        if let (Payload::Proof { genuine, .. }, Some(size)) =
-            (&mut sent.request.payload, sent.proof_log)
-        {
-            *genuine &= size == self.oracle.parent_log;
-        }
-        Some(sent)
-    }
-
-    fn judge(&mut self, sent: Sent) -> Candidate {
-        let verdict = match self.oracle.apply(&sent.request) {
-            Ok(_) => {
-                let name = format!("{:?}", sent.request.action);
-                let name = name.split(['(', ' ']).next().unwrap_or_default();
-                *self.coverage.accepted.entry(name.into()).or_default() += 1;
-                Verdict::Accepted
-            }
-            Err(Refusal(faults)) => Verdict::Refused(faults),
-        };
-        (sent.transaction, verdict)
     }
 
     fn write(&mut self, kind: u8, dice: &mut Dice) -> Draft {
@@ -453,128 +263,4 @@ impl World {
             255 => self.write_suspend(dice),
         }
     }
-
-    /// A signer's present key.
-    fn public_of(&self, author: Author) -> Option<PublicKey> {
-        let number = author.number;
-        match author.kind {
-            AuthorKind::Person => self.oracle.persons.get(&number).map(|p| p.key),
-            AuthorKind::Gateway => self.oracle.gateways.get(&number).map(|g| g.key),
-            AuthorKind::Account => self.oracle.accounts.get(&number).map(|a| a.holder),
-            AuthorKind::ApiKey => self.oracle.api_keys.get(&number).map(|k| k.key),
-        }
-    }
-
-    fn sign(&mut self, draft: Draft) -> Sent {
-        let body = Body {
-            version: BODY_VERSION,
-            author: draft.author,
-            signers: List::new(draft.signers.clone()).unwrap(),
-            id: draft.id,
-            valid_until: draft.valid_until,
-            action: draft.action.clone(),
-        };
-        let bytes = body.encode();
-        let signed_by: Vec<Option<PublicKey>> = (draft.signers.iter())
-            .map(|signer| self.public_of(*signer))
-            .collect();
-        let nobody = SecretKey::from_seed(&[1; 32]);
-        let mut signatures: Vec<Signature> = (draft.signers.iter().zip(&signed_by))
-            .map(|(signer, public)| {
-                let secret = public.and_then(|public| self.ring.secrets.get(&public));
-                let domain = signing_domain(*signer, &body);
-                secret.unwrap_or(&nobody).sign(domain, &self.chain, &bytes)
-            })
-            .collect();
-        let spoiled = draft.spoiled && !signatures.is_empty();
-        if spoiled {
-            signatures[0].0[3] ^= 4;
-        }
-        if draft.miscounted && signatures.pop().is_none() {
-            signatures.push(Signature([0; 64]));
-        }
-        let request = Request {
-            author: draft.author,
-            signers: draft.signers,
-            signed: !spoiled,
-            counted: !draft.miscounted,
-            id: draft.id,
-            valid_until: draft.valid_until,
-            transaction: transaction_id(&bytes),
-            action: draft.action,
-            payload: draft.meaning,
-        };
-        Sent {
-            transaction: Transaction {
-                body: bytes,
-                signatures: List::new(signatures).unwrap(),
-                payload: draft.payload,
-            },
-            request,
-            signed_by,
-            spoiled,
-            proof_log: draft.proof_log,
-        }
-    }
-
-    /// I6: the blocks, as bytes, give the same roots from the genesis on.
-    pub fn replay(&self) {
-        let mut state = State::genesis(&self.genesis).unwrap();
-        let mut entries = vec![self.entries[0].clone()];
-        for block in &self.blocks {
-            let bytes = block.encode();
-            let read = Block::decode(&bytes, bytes.len()).unwrap();
-            assert_eq!(&read, block);
-            let execution = execute::check(&state, &read, &self.memo).unwrap();
-            entries.extend(state.commit(execution));
-        }
-        assert_eq!(state.state_root(), self.state.state_root(), "I6");
-        assert_eq!(state.snapshot(), self.state.snapshot(), "I6");
-        assert_eq!(entries, self.entries, "I6");
-    }
-
-    /// I7: the log's roots are those of RFC 9162, and any two are consistent.
-    pub fn check_log(&self) {
-        let levels = merkle::Levels::of(self.leaves.iter().copied());
-        let step = 1 + self.roots.len() / 12;
-        let some: Vec<&(u64, Hash)> = self.roots.iter().step_by(step).collect();
-        for (i, (old, old_root)) in some.iter().enumerate() {
-            let before = &self.leaves[..*old as usize];
-            assert_eq!(rfc9162::root(before), *old_root, "I7: root at {old}");
-            for (new, new_root) in &some[i..] {
-                let path = levels.consistency(*old, *new).unwrap();
-                let leaves = &self.leaves[..*new as usize];
-                assert_eq!(path, rfc9162::consistency(*old as usize, leaves), "I7");
-                let holds = merkle::verify_consistency(*old, *new, old_root, new_root, &path);
-                assert!(holds, "I7: {old} and {new}");
-                let mut forged = *old_root;
-                forged.0[0] ^= 1;
-                let holds = merkle::verify_consistency(*old, *new, &forged, new_root, &path);
-                assert!(!holds, "I7: another history of {old}");
-            }
-        }
-    }
-}
-
-/// Breaks a transaction's bytes.
-fn broken(dice: &mut Dice, mut transaction: Transaction) -> Transaction {
-    let place = dice.word() as usize;
-    let bit = 1 << dice.below(8);
-    match dice.below(4) {
-        0 => transaction.body.push(0),
-        1 if !transaction.payload.is_empty() => {
-            let at = place % transaction.payload.len();
-            transaction.payload[at] ^= bit;
-        }
-        2 if !transaction.signatures.is_empty() => {
-            let mut signatures = transaction.signatures.to_vec();
-            signatures[0].0[place % 64] ^= bit;
-            transaction.signatures = List::new(signatures).unwrap();
-        }
-        _ => {
-            let at = place % transaction.body.len();
-            transaction.body[at] ^= bit;
-        }
-    }
-    transaction
 }

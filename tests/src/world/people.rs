@@ -341,10 +341,11 @@ impl World {
             return dice.below(count + 2) as u32;
         }
         let live: Vec<u32> = (self.oracle.api_keys.iter())
-            .filter(|(_, key)| !key.revoked)
+            .filter(|(_, key)| !key.revoked && key.expires > self.oracle.time)
+            .filter(|(_, key)| !self.oracle.accounts[&key.account].frozen)
             .map(|(number, _)| *number)
             .collect();
-        match dice.below(10) {
+        match dice.below(16) {
             0 => dice.below(count) as u32,
             _ => dice.any(&live).unwrap_or(0),
         }

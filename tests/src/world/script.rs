@@ -45,24 +45,42 @@ pub struct Script {
     pub blocks: Vec<Plan>,
 }
 
-fn op() -> impl Strategy<Value = Op> {
-    (any::<u8>(), any::<u8>(), any::<[u32; 5]>()).prop_map(|(kind, mood, words)| Op {
-        kind,
-        mood,
-        words,
-    })
+fn op(kinds: impl Strategy<Value = u8>) -> impl Strategy<Value = Op> {
+    (kinds, any::<u8>(), any::<[u32; 5]>()).prop_map(|(kind, mood, words)| Op { kind, mood, words })
 }
 
-fn plan(most: usize) -> impl Strategy<Value = Plan> {
-    (any::<(u8, u32)>(), vec(op(), 0..=most), any::<u8>()).prop_map(|(wait, ops, checks)| Plan {
+fn played(
+    blocks: usize,
+    transactions: usize,
+    kinds: impl Strategy<Value = u8>,
+) -> impl Strategy<Value = Script> {
+    let ops = vec(op(kinds), 0..=transactions);
+    let plan = (any::<(u8, u32)>(), ops, any::<u8>()).prop_map(|(wait, ops, checks)| Plan {
         wait,
         ops,
         checks,
-    })
+    });
+    let plans = vec(plan, blocks / 2..=blocks);
+    (any::<[u32; 4]>(), plans).prop_map(|(genesis, blocks)| Script { genesis, blocks })
 }
 
 /// Scripts of so many blocks with at most so many transactions each.
 pub fn scripts(blocks: usize, transactions: usize) -> impl Strategy<Value = Script> {
-    let plans = vec(plan(transactions), blocks / 2..=blocks);
-    (any::<[u32; 4]>(), plans).prop_map(|(genesis, blocks)| Script { genesis, blocks })
+    played(blocks, transactions, any::<u8>())
+}
+
+/// The same, with little but issues, leases, debits, journals and stops: all
+/// want the same few accounts' tokens.
+pub fn contended(blocks: usize, transactions: usize) -> impl Strategy<Value = Script> {
+    let kinds = prop_oneof![
+        2 => 5..=23u8,
+        1 => 24..=31u8,
+        1 => 40..=45u8,
+        1 => 46..=91u8,
+        8 => 92..=150u8,
+        2 => 151..=165u8,
+        8 => 166..=230u8,
+        1 => 239..=248u8,
+    ];
+    played(blocks, transactions, kinds)
 }
