@@ -1,3 +1,5 @@
+//! Tests of the mempool: bounds, order, what leaves it.
+
 use tally_ledger::{
     action::{Debits, Lease, OpenJournal},
     codec::List,

@@ -1,3 +1,5 @@
+//! Tests of the block files: torn tails, damage, repair.
+
 use std::fs;
 
 use tally_ledger::{codec::List, crypto::Signature, hash::Hash};

@@ -1,3 +1,5 @@
+//! Tests of the index: what it finds after every way to be built.
+
 use tally_ledger::{
     action::{Action, Debits},
     block::{BLOCK_VERSION, Block, Certificate, Header},
