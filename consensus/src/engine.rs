@@ -7,7 +7,7 @@
 //! until the height in question is committed, and then votes above it.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -38,6 +38,7 @@ use crate::{
     codec::Wire,
     config::{Config, Keys, Spread},
     context::{Address, Engine},
+    disk::{Disk, RealDisk},
     guard::{Guard, Refusal},
     handle::{ConsensusError, Handle, Mode, Observing, Status, Stop},
     host::{Exit, Host, Until},
@@ -50,6 +51,9 @@ use crate::{
 /// Most bytes of a sync response; a message of the transport is a bit larger.
 const MAX_RESPONSE: usize = 48 << 20;
 const MAX_RPC: u64 = 64 << 20;
+/// The engine signs for an address in the validator set; so an observer has
+/// one that is never in it.
+pub(crate) const NOBODY: Address = Address(PublicKey([0; 32]));
 /// How long the parts of a stopped engine may take to let go of files and
 /// ports.
 const LET_GO: Duration = Duration::from_secs(5);
@@ -64,20 +68,32 @@ pub fn start<A: Application>(
     wake: Wake,
 ) -> Result<Handle, ConsensusError> {
     let home = config.home.clone();
-    std::fs::create_dir_all(&home).map_err(|error| ConsensusError::File {
-        path: home.clone(),
-        error,
-    })?;
+    std::fs::create_dir_all(&home).map_err(|error| ConsensusError::File { path: home, error })?;
+    let disk = Arc::new(RealDisk);
+    let (node, host) = open(disk, config, keys, application, wake, now_ms())?;
+    let status = node.status.subscribe();
+    let stop = Stop::default();
+    let task = tokio::spawn(node.run(host, stop.clone()));
+    Ok(Handle { status, stop, task })
+}
+
+/// Opens the files of consensus; `now` is the time in ms.
+pub(crate) fn open<A: Application>(
+    disk: Arc<dyn Disk>,
+    config: Config,
+    keys: Keys,
+    application: A,
+    wake: Wake,
+    now: u64,
+) -> Result<(Node, Host<A>), ConsensusError> {
     let (committed, chain) = (application.committed(), application.chain());
     let own = keys.consensus.public();
-    let guard = Guard::open(&home, chain, own)?;
-    let undecided = Undecided::open(&home, committed)?;
-    let (sender, status) = watch::channel(Status::new(committed));
-    let stop = Stop::default();
+    let guard = Guard::open_on(disk.as_ref(), &config.home, chain, own)?;
+    let undecided = Undecided::open(disk.as_ref(), &config.home, committed)?;
+    let (sender, _) = watch::channel(Status::new(committed));
     let witness = Arc::new(Witness::default());
-    let application = Calls::new(application);
     let host = Host::new(
-        application,
+        Calls::new(application),
         config.clone(),
         wake,
         sender.clone(),
@@ -85,7 +101,8 @@ pub fn start<A: Application>(
         undecided,
     );
     let node = Node {
-        later_than: now_ms().saturating_add(config.max_clock_error.as_millis() as u64),
+        disk,
+        later_than: now.saturating_add(config.max_clock_error.as_millis() as u64),
         config,
         keys,
         chain,
@@ -96,8 +113,7 @@ pub fn start<A: Application>(
         refusal: LastRefusal::default(),
         starts: 0,
     };
-    let task = tokio::spawn(node.run(host, stop.clone()));
-    Ok(Handle { status, stop, task })
+    Ok((node, host))
 }
 
 /// The engine's metrics of all nodes of this process, in Prometheus' text
@@ -115,7 +131,9 @@ fn now_ms() -> u64 {
         .map_or(0, |now| now.as_millis() as u64)
 }
 
-struct Node {
+/// What outlives one run of the engine, besides the host.
+pub(crate) struct Node {
+    disk: Arc<dyn Disk>,
     config: Config,
     keys: Keys,
     chain: ChainId,
@@ -152,21 +170,32 @@ impl Node {
         let mut observing = self.must_observe(host.committed())?;
         loop {
             let exit = self.run_once(host, observing, stop).await?;
-            observing = match exit {
-                Exit::Stopped => return Ok(()),
-                Exit::Fault(error) => return Err(error),
-                Exit::Observe(height) => Some(self.observe_up_to(height)),
-                Exit::EngineGone => Some(self.after_refusal().await?),
-                Exit::Vote => {
-                    self.may_vote_above(host.committed())?;
-                    None
-                }
-            };
+            if matches!(exit, Exit::Stopped) {
+                return Ok(());
+            }
+            observing = self.after(exit, host.committed())?;
+        }
+    }
+
+    /// What the engine is started as after it was stopped for a reason.
+    pub(crate) fn after(
+        &mut self,
+        exit: Exit,
+        committed: Height,
+    ) -> Result<Option<Until>, ConsensusError> {
+        match exit {
+            Exit::Fault(error) => Err(error),
+            Exit::Observe(height) => Ok(Some(self.observe_up_to(height))),
+            Exit::EngineGone => self.after_refusal().map(Some),
+            Exit::Vote | Exit::Stopped => {
+                self.may_vote_above(committed)?;
+                Ok(None)
+            }
         }
     }
 
     /// Whether this node has to observe first. See the module's words.
-    fn must_observe(&self, committed: Height) -> Result<Option<Until>, ConsensusError> {
+    pub(crate) fn must_observe(&self, committed: Height) -> Result<Option<Until>, ConsensusError> {
         let Some(guard) = &self.guard else {
             return Ok(Some(Until {
                 why: Observing::NoGuard,
@@ -184,7 +213,12 @@ impl Node {
         if guard.damaged() {
             return Ok(until(guard.height().max(next)));
         }
-        let log = wal::remember(&wal::voting_log(&self.config.home), self.own, guard.lock())?;
+        let log = wal::remember(
+            &self.disk,
+            &wal::voting_log(&self.config.home),
+            self.own,
+            guard.lock(),
+        )?;
         if log.is_some_and(|log| log.height == guard.height() && log.lock) {
             guard.lock_is_known();
         }
@@ -210,7 +244,7 @@ impl Node {
 
     /// Observing is over: nothing up to the committed height gets signed.
     fn may_vote_above(&mut self, committed: Height) -> Result<(), ConsensusError> {
-        let home = &self.config.home;
+        let (disk, home) = (self.disk.as_ref(), &self.config.home);
         let error = |error| ConsensusError::File {
             path: home.join("guard"),
             error,
@@ -221,8 +255,8 @@ impl Node {
                 guard.raise(committed).map_err(error)?;
             }
             None => {
-                Guard::create_above(home, self.chain, self.own, committed).map_err(error)?;
-                let guard = Guard::open(home, self.chain, self.own)?;
+                Guard::create_above(disk, home, self.chain, self.own, committed).map_err(error)?;
+                let guard = Guard::open_on(disk, home, self.chain, self.own)?;
                 self.guard = guard.map(|guard| Arc::new(Mutex::new(guard)));
             }
         }
@@ -231,7 +265,7 @@ impl Node {
 
     /// The engine is gone by itself: because a signature was refused, or for
     /// a reason of its own.
-    async fn after_refusal(&mut self) -> Result<Until, ConsensusError> {
+    fn after_refusal(&mut self) -> Result<Until, ConsensusError> {
         match self.refusal.take() {
             Some(Refusal::Io(error)) => Err(ConsensusError::File {
                 path: self.config.home.join("guard"),
@@ -256,16 +290,7 @@ impl Node {
         let mode = observing.map_or(Mode::Validator, |until| Mode::Observer(until.why));
         info!(?mode, committed = %host.committed(), "consensus starts");
         self.status.send_modify(|status| status.mode = mode);
-        let home = self.config.home.clone();
-        let log = match mode {
-            Mode::Validator => wal::voting_log(&home),
-            Mode::Observer(_) => {
-                // Without this, a restart could take the observer's empty
-                // height for a validator's memory of it.
-                wal::forget(&wal::voting_log(&home))?;
-                wal::observing_log(&home)
-            }
-        };
+        let log = self.log_for(mode)?;
         let (channels, engine) = self.build(mode, log.clone()).await?;
         let peers = tokio::spawn(count_peers(
             channels.net_requests.clone(),
@@ -281,8 +306,43 @@ impl Node {
             exit => exit,
         };
         shut_down(engine).await;
-        wait_for_log(&log, self.own).await?;
+        wait_for_log(&self.disk, &log, self.own).await?;
         Ok(exit)
+    }
+
+    /// The engine's log of a mode. An observer's is another file: a restart
+    /// must not take its empty height for a validator's memory of it.
+    pub(crate) fn log_for(&self, mode: Mode) -> Result<PathBuf, ConsensusError> {
+        let (disk, home) = (&self.disk, &self.config.home);
+        let log = wal::voting_log(home);
+        match mode {
+            Mode::Validator => wal::make(disk, &log).map(|()| log),
+            Mode::Observer(_) => {
+                wal::forget(disk.as_ref(), &log)?;
+                Ok(wal::observing_log(home))
+            }
+        }
+    }
+
+    /// The key of a validator whose engine writes that log; `None` without a
+    /// guard.
+    pub(crate) fn guarded_key(&self, log: PathBuf) -> Option<GuardedKey> {
+        Some(GuardedKey {
+            key: self.keys.consensus.clone(),
+            chain: self.chain,
+            guard: self.guard.clone()?,
+            disk: self.disk.clone(),
+            wal: log,
+            refusal: self.refusal.clone(),
+        })
+    }
+
+    /// What checks signatures for the engine.
+    pub(crate) fn checker(&self) -> Checker {
+        Checker {
+            chain: self.chain,
+            witness: self.witness.clone(),
+        }
     }
 
     async fn build(
@@ -296,19 +356,9 @@ impl Node {
         };
         let settings = Settings::new(&self.config, self.starts);
         let moniker = settings.moniker.clone();
-        let checker = Checker {
-            chain: self.chain,
-            witness: self.witness.clone(),
-        };
-        let (identity, consensus) = match (mode, &self.guard) {
-            (Mode::Validator, Some(guard)) => {
-                let key = GuardedKey {
-                    key: self.keys.consensus.clone(),
-                    chain: self.chain,
-                    guard: guard.clone(),
-                    wal: log.clone(),
-                    refusal: self.refusal.clone(),
-                };
+        let checker = self.checker();
+        let (identity, consensus) = match (mode, self.guarded_key(log.clone())) {
+            (Mode::Validator, Some(key)) => {
                 let address = Address(self.own);
                 let peer = self.keys.peer_id().to_bytes();
                 let proof = wire
@@ -324,9 +374,7 @@ impl Node {
                 )
             }
             _ => {
-                // The engine signs for an address in the validator set; so an
-                // observer has one that is never in it.
-                let nobody = Address(PublicKey([0; 32]));
+                let nobody = NOBODY;
                 let identity = NetworkIdentity::new(moniker, self.keys.keypair(), None);
                 (
                     identity,
@@ -370,10 +418,14 @@ async fn shut_down(engine: EngineHandle) {
 }
 
 /// The engine's log is written by a thread that outlives its actor a little.
-async fn wait_for_log(log: &std::path::Path, own: PublicKey) -> Result<(), ConsensusError> {
+async fn wait_for_log(
+    disk: &Arc<dyn Disk>,
+    log: &Path,
+    own: PublicKey,
+) -> Result<(), ConsensusError> {
     let mut tries = 0;
     loop {
-        match wal::remember(log, own, None) {
+        match wal::remember(disk, log, own, None) {
             Ok(_) => return Ok(()),
             Err(error) if tries >= 500 => return Err(error),
             Err(_) => {}

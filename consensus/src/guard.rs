@@ -28,9 +28,7 @@
 //! says so, and the node observes for a height.
 
 use std::{
-    fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -40,7 +38,10 @@ use tally_ledger::{
     ids::Height,
 };
 
-use crate::handle::ConsensusError;
+use crate::{
+    disk::{Disk, DiskFile, RealDisk, sync_parent},
+    handle::ConsensusError,
+};
 
 /// Name of the file within the folder of consensus.
 const FILE: &str = "guard";
@@ -141,7 +142,7 @@ impl State {
 /// The open guard file.
 #[derive(Debug)]
 pub struct Guard {
-    file: File,
+    file: Box<dyn DiskFile>,
     chain: ChainId,
     key: PublicKey,
     state: State,
@@ -155,19 +156,33 @@ impl Guard {
     /// for a key that was just generated: with any other it would allow what
     /// it is there to prevent.
     pub fn create(home: &Path, chain: ChainId, key: PublicKey) -> io::Result<()> {
+        Self::create_on(&RealDisk, home, chain, key)
+    }
+
+    /// The same on any disk.
+    pub fn create_on(
+        disk: &dyn Disk,
+        home: &Path,
+        chain: ChainId,
+        key: PublicKey,
+    ) -> io::Result<()> {
         let path = &home.join(FILE);
-        if path.exists() {
-            return Err(io::Error::new(
+        match disk.open(path, false) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Self::write_new(disk, path, chain, key, State::fresh())
+            }
+            Err(e) => Err(e),
+            Ok(_) => Err(io::Error::new(
                 io::ErrorKind::AlreadyExists,
                 "there is a guard file",
-            ));
+            )),
         }
-        Self::write_new(path, chain, key, State::fresh())
     }
 
     /// Writes the file of a validator that may have signed anything up to
     /// `height`, and will sign nothing there any more.
     pub(crate) fn create_above(
+        disk: &dyn Disk,
         home: &Path,
         chain: ChainId,
         key: PublicKey,
@@ -178,27 +193,44 @@ impl Guard {
             signed: (height, u32::MAX, u8::MAX),
             ..State::fresh()
         };
-        Self::write_new(path, chain, key, state)
+        Self::write_new(disk, path, chain, key, state)
     }
 
-    fn write_new(path: &Path, chain: ChainId, key: PublicKey, state: State) -> io::Result<()> {
+    fn write_new(
+        disk: &dyn Disk,
+        path: &Path,
+        chain: ChainId,
+        key: PublicKey,
+        state: State,
+    ) -> io::Result<()> {
         let temporary = path.with_extension("new");
-        let file = File::create(&temporary)?;
+        let file = disk.open(&temporary, true)?;
+        file.set_len(0)?;
         file.set_len(FILE_BYTES)?;
         for (sequence, offset) in SLOT_OFFSETS.into_iter().enumerate() {
             let state = State {
                 sequence: sequence as u64,
                 ..state.clone()
             };
-            file.write_all_at(&encode(&state, chain, key), offset)?;
+            file.write_at(&encode(&state, chain, key), offset)?;
         }
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        sync_folder(path)
+        file.sync()?;
+        disk.rename(&temporary, path)?;
+        sync_parent(disk, path)
     }
 
     /// Opens the file. `Ok(None)`: there is none, or nothing readable in it.
     pub fn open(
+        home: &Path,
+        chain: ChainId,
+        key: PublicKey,
+    ) -> Result<Option<Self>, ConsensusError> {
+        Self::open_on(&RealDisk, home, chain, key)
+    }
+
+    /// The same on any disk.
+    pub fn open_on(
+        disk: &dyn Disk,
         home: &Path,
         chain: ChainId,
         key: PublicKey,
@@ -208,7 +240,7 @@ impl Guard {
             path: PathBuf::from(path),
             error,
         };
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
+        let file = match disk.open(path, false) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(error(e)),
@@ -216,7 +248,7 @@ impl Guard {
         let mut slots = Vec::new();
         for offset in SLOT_OFFSETS {
             let mut bytes = [0; SLOT_BYTES];
-            match file.read_exact_at(&mut bytes, offset) {
+            match file.read_at(&mut bytes, offset) {
                 Ok(()) => slots.extend(decode(&bytes)),
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {}
                 Err(e) => return Err(error(e)),
@@ -339,8 +371,8 @@ impl Guard {
         self.state.sequence += 1;
         let offset = SLOT_OFFSETS[(self.state.sequence % 2) as usize];
         self.file
-            .write_all_at(&encode(&self.state, self.chain, self.key), offset)?;
-        self.file.sync_data()
+            .write_at(&encode(&self.state, self.chain, self.key), offset)?;
+        self.file.sync()
     }
 }
 
@@ -428,16 +460,10 @@ impl Reader<'_> {
     }
 }
 
-/// Makes a created, renamed or removed file durable.
-pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const CHAIN: ChainId = ChainId(Hash([1; 32]));
@@ -550,7 +576,7 @@ mod tests {
         admit(&mut guard, 5, 1000, Step::Precommit, None).unwrap_err();
         admit(&mut guard, 6, 0, Step::Prevote, None).unwrap();
         fs::remove_file(home.join(FILE)).unwrap();
-        Guard::create_above(&home, CHAIN, KEY, Height(9)).unwrap();
+        Guard::create_above(&RealDisk, &home, CHAIN, KEY, Height(9)).unwrap();
         let mut guard = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
         admit(&mut guard, 9, 0, Step::Prevote, None).unwrap_err();
         admit(&mut guard, 10, 0, Step::Prevote, None).unwrap();

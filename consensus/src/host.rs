@@ -174,11 +174,7 @@ impl<A: Application> Host<A> {
         streams: u64,
         stop: &Stop,
     ) -> Exit {
-        self.observing = observing;
-        self.streams = streams;
-        self.next = None;
-        self.parts = Assembler::new(self.config.max_block_bytes, self.committed);
-        self.height.told.clear();
+        self.reset(observing, streams);
         let mut events = channels.events.subscribe();
         loop {
             match self.step(&mut channels, &mut events, stop).await {
@@ -188,13 +184,22 @@ impl<A: Application> Host<A> {
         }
     }
 
+    /// Forgets what belongs to an engine that is gone.
+    pub(crate) fn reset(&mut self, observing: Option<Until>, streams: u64) {
+        self.observing = observing;
+        self.streams = streams;
+        self.next = None;
+        self.parts = Assembler::new(self.config.max_block_bytes, self.committed);
+        self.height.told.clear();
+    }
+
     async fn step(
         &mut self,
         channels: &mut Channels<Engine>,
         events: &mut RxEvent<Engine>,
         stop: &Stop,
     ) -> Result<(), Exit> {
-        let waiting = self.next.is_some();
+        let waiting = self.waits();
         let now = Instant::now();
         let begin = if waiting { self.begin(now) } else { now };
         if waiting && begin <= now {
@@ -223,7 +228,8 @@ impl<A: Application> Host<A> {
         }
     }
 
-    async fn on_message(
+    /// Answers one message of the engine.
+    pub(crate) async fn on_message(
         &mut self,
         message: AppMsg<Engine>,
         network: &mpsc::Sender<NetworkMsg>,
@@ -319,7 +325,7 @@ impl<A: Application> Host<A> {
     }
 
     /// Keeps the status, and notices peers that are at the next height.
-    fn on_event(&mut self, event: &Event<Engine>) {
+    pub(crate) fn on_event(&mut self, event: &Event<Engine>) {
         match event {
             Event::Received(SignedConsensusMsg::Vote(vote)) => {
                 self.peer_at(vote.message.height().into());
@@ -352,8 +358,13 @@ impl<A: Application> Host<A> {
         }
     }
 
+    /// The engine is done with a height and waits for the next.
+    pub(crate) fn waits(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// When the next height begins.
-    fn begin(&mut self, now: Instant) -> Instant {
+    pub(crate) fn begin(&mut self, now: Instant) -> Instant {
         if self.height.peer_is_there {
             return now;
         }
@@ -361,7 +372,7 @@ impl<A: Application> Host<A> {
     }
 
     /// Answers Finalized.
-    fn go_on(&mut self) {
+    pub(crate) fn go_on(&mut self) {
         if let Some(reply) = self.next.take() {
             let height = Height(self.committed.0 + 1);
             let _ = reply.send(Next::Start(height.into(), self.params()));

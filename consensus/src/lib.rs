@@ -7,12 +7,15 @@
 //! bytes here.
 
 mod application;
+#[doc(hidden)]
+pub mod bare;
 mod calls;
 #[doc(hidden)]
 pub mod codec;
 mod config;
 #[doc(hidden)]
 pub mod context;
+pub mod disk;
 mod effort;
 mod engine;
 pub mod gossip;

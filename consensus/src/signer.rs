@@ -5,7 +5,6 @@
 //! in between derives and signs the very same message again.
 
 use std::{
-    fs::File,
     io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -20,6 +19,7 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     context::{Engine, Proposal, Vote},
+    disk::Disk,
     guard::{Guard, Message, Position, Refusal, Step},
     verifier::{proposal_body, vote_body},
 };
@@ -45,6 +45,7 @@ pub(crate) struct GuardedKey {
     pub(crate) key: SecretKey,
     pub(crate) chain: ChainId,
     pub(crate) guard: Arc<Mutex<Guard>>,
+    pub(crate) disk: Arc<dyn Disk>,
     pub(crate) wal: PathBuf,
     pub(crate) refusal: LastRefusal,
 }
@@ -52,8 +53,8 @@ pub(crate) struct GuardedKey {
 impl GuardedKey {
     /// Signs what the guard lets pass.
     pub(crate) fn sign(&self, domain: Domain, message: &Message<'_>) -> Result<Signature, Refusal> {
-        match File::open(&self.wal) {
-            Ok(log) => log.sync_data()?,
+        match self.disk.open(&self.wal, false) {
+            Ok(log) => log.sync()?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e.into()),
         }

@@ -15,15 +15,17 @@
 //! lost is fetched by value sync if it gets decided.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io,
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
 use tally_ledger::{hash::Hash, ids::Height};
 
-use crate::{guard::sync_folder, handle::ConsensusError};
+use crate::{
+    disk::{Disk, DiskFile, sync_parent},
+    handle::ConsensusError,
+};
 
 const FILE: &str = "undecided";
 const HEADER: &[u8; 12] = b"tallyund\x01\x00\x00\x00";
@@ -48,33 +50,32 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(crate) struct Undecided {
     path: PathBuf,
-    file: File,
+    file: Box<dyn DiskFile>,
     entries: Vec<Entry>,
     length: u64,
 }
 
 impl Undecided {
     /// Opens or creates the file in `home`; keeps what is above `committed`.
-    pub(crate) fn open(home: &Path, committed: Height) -> Result<Self, ConsensusError> {
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        home: &Path,
+        committed: Height,
+    ) -> Result<Self, ConsensusError> {
         let path = home.join(FILE);
-        Self::open_file(&path, committed).map_err(|error| ConsensusError::File { path, error })
+        Self::open_file(disk, &path, committed)
+            .map_err(|error| ConsensusError::File { path, error })
     }
 
-    fn open_file(path: &Path, committed: Height) -> io::Result<Self> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
+    fn open_file(disk: &dyn Disk, path: &Path, committed: Height) -> io::Result<Self> {
+        let file = disk.open(path, true)?;
+        let mut bytes = vec![0; file.len()? as usize];
+        file.read_at(&mut bytes, 0)?;
         if !bytes.starts_with(HEADER) {
             file.set_len(0)?;
-            file.seek(SeekFrom::Start(0))?;
-            file.write_all(HEADER)?;
-            file.sync_all()?;
-            sync_folder(path)?;
+            file.write_at(HEADER, 0)?;
+            file.sync()?;
+            sync_parent(disk, path)?;
             bytes = HEADER.to_vec();
         }
         let (mut entries, length) = read_all(&Bytes::from(bytes));
@@ -105,9 +106,8 @@ impl Undecided {
     }
 
     fn append(&mut self, record: &[u8]) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(self.length))?;
-        self.file.write_all(record)?;
-        self.file.sync_data()?;
+        self.file.write_at(record, self.length)?;
+        self.file.sync()?;
         self.length += record.len() as u64;
         Ok(())
     }
@@ -206,6 +206,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::disk::RealDisk;
 
     fn entry(height: u64, round: u32, own: bool, byte: u8) -> Entry {
         let body = Bytes::from(vec![byte; 10 + usize::from(byte)]);
@@ -221,7 +222,7 @@ mod tests {
     #[test]
     fn bodies_survive_reopening_and_go_with_the_commit() {
         let home = tempfile::tempdir().unwrap();
-        let mut store = Undecided::open(home.path(), Height(4)).unwrap();
+        let mut store = Undecided::open(&RealDisk, home.path(), Height(4)).unwrap();
         let all = [
             entry(5, 0, false, 1),
             entry(5, 1, true, 2),
@@ -237,19 +238,19 @@ mod tests {
             assert_eq!(store.body(Height(5), &all[0].id), Some(&all[0].body));
             assert_eq!(store.of_round(Height(5), 0).count(), 1);
             drop(store);
-            store = Undecided::open(home.path(), Height(4)).unwrap();
+            store = Undecided::open(&RealDisk, home.path(), Height(4)).unwrap();
         }
         store.commit(Height(5)).unwrap();
         assert_eq!(store.body(Height(5), &all[0].id), None);
         store.put(entry(6, 0, false, 9)).unwrap();
-        let store = Undecided::open(home.path(), Height(5)).unwrap();
+        let store = Undecided::open(&RealDisk, home.path(), Height(5)).unwrap();
         assert_eq!(store.entries, [entry(6, 0, false, 9)]);
     }
 
     #[test]
     fn a_body_is_written_once() {
         let home = tempfile::tempdir().unwrap();
-        let mut store = Undecided::open(home.path(), Height(0)).unwrap();
+        let mut store = Undecided::open(&RealDisk, home.path(), Height(0)).unwrap();
         store.put(entry(1, 0, false, 1)).unwrap();
         let length = store.length;
         store.put(entry(1, 1, false, 1)).unwrap();
@@ -263,7 +264,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join(FILE);
         let all = [entry(1, 0, true, 3), entry(1, 1, false, 4)];
-        let mut store = Undecided::open(home.path(), Height(0)).unwrap();
+        let mut store = Undecided::open(&RealDisk, home.path(), Height(0)).unwrap();
         let mut ends = vec![HEADER.len()];
         for entry in &all {
             store.put(entry.clone()).unwrap();
@@ -280,7 +281,7 @@ mod tests {
                     bad[place] ^= 0x80;
                 }
                 fs::write(&path, &bad).unwrap();
-                let store = Undecided::open(home.path(), Height(0)).unwrap();
+                let store = Undecided::open(&RealDisk, home.path(), Height(0)).unwrap();
                 assert_eq!(
                     store.entries,
                     all[..whole(place)],
@@ -290,9 +291,9 @@ mod tests {
                     continue;
                 }
                 drop(store);
-                let mut store = Undecided::open(home.path(), Height(0)).unwrap();
+                let mut store = Undecided::open(&RealDisk, home.path(), Height(0)).unwrap();
                 store.put(entry(1, 7, true, 5)).unwrap();
-                let store = Undecided::open(home.path(), Height(0)).unwrap();
+                let store = Undecided::open(&RealDisk, home.path(), Height(0)).unwrap();
                 assert_eq!(store.entries.len(), whole(place) + 1);
             }
         }

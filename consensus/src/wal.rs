@@ -6,12 +6,12 @@
 //! an observer is never taken for a validator's memory.
 
 use std::{
-    fs,
     io::{self, Cursor, ErrorKind},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use malachitebft_app_channel::app::{engine::wal::decode_entry, wal::Log};
+use malachitebft_app_channel::app::{engine::wal::decode_entry, wal::log::Log};
 use malachitebft_core_consensus::Input;
 use malachitebft_core_types::{NilOrVal, Round, VoteType};
 use tally_ledger::{crypto::PublicKey, ids::Height};
@@ -19,7 +19,8 @@ use tally_ledger::{crypto::PublicKey, ids::Height};
 use crate::{
     codec::Wire,
     context::{BlockId, Engine, Vote},
-    guard::{Lock, sync_folder},
+    disk::{Disk, LogFile, sync_parent},
+    guard::Lock,
     handle::ConsensusError,
 };
 
@@ -33,10 +34,25 @@ pub(crate) fn observing_log(home: &Path) -> PathBuf {
     home.join("observer.wal")
 }
 
+/// Makes the log if there is none, so that its name is durable before the
+/// engine writes to it: the engine syncs the file, not the folder.
+pub(crate) fn make(disk: &Arc<dyn Disk>, path: &Path) -> Result<(), ConsensusError> {
+    let made = match disk.open(path, false) {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            Log::<LogFile>::open_with(path, disk.clone()).and_then(|_| sync_parent(&**disk, path))
+        }
+        opened => opened.map(drop),
+    };
+    made.map_err(|error| ConsensusError::File {
+        path: path.to_owned(),
+        error,
+    })
+}
+
 /// Removes a log, durably.
-pub(crate) fn forget(path: &Path) -> Result<(), ConsensusError> {
-    let removed = match fs::remove_file(path) {
-        Ok(()) => sync_folder(path),
+pub(crate) fn forget(disk: &dyn Disk, path: &Path) -> Result<(), ConsensusError> {
+    let removed = match disk.remove(path) {
+        Ok(()) => sync_parent(disk, path),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(e),
     };
@@ -59,21 +75,24 @@ pub(crate) struct Memory {
 /// first damaged entry: the engine would refuse to start. What is lost so is
 /// at worst a vote or a lock, and those the guard knows.
 pub(crate) fn remember(
+    disk: &Arc<dyn Disk>,
     path: &Path,
     own: PublicKey,
     lock: Option<Lock>,
 ) -> Result<Option<Memory>, ConsensusError> {
-    if !path.exists() {
-        return Ok(None);
-    }
     let file_error = |error| ConsensusError::File {
         path: path.to_owned(),
         error,
     };
-    let mut log = match Log::open(path) {
+    match disk.open(path, false) {
+        Ok(_) => {}
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(file_error(e)),
+    }
+    let mut log = match Log::<LogFile>::open_with(path, disk.clone()) {
         Ok(log) => log,
         Err(e) if [ErrorKind::InvalidData, ErrorKind::UnexpectedEof].contains(&e.kind()) => {
-            forget(path)?;
+            forget(disk.as_ref(), path)?;
             return Ok(None);
         }
         Err(e) => return Err(file_error(e)),
