@@ -132,7 +132,8 @@ impl Chain {
         recent.blocks.get(usize::try_from(at).ok()?).cloned()
     }
 
-    fn last(&self) -> Height {
+    /// Height of the last committed block.
+    pub fn last(&self) -> Height {
         self.read(|committed| committed.state.height())
     }
 

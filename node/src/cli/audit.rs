@@ -90,7 +90,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 fn invalid(path: &Path, error: impl std::fmt::Display) -> anyhow::Error {
-    Failure::new(Exit::Invalid, format!("{}: {error}", path.display()))
+    Failure::error(Exit::Invalid, format!("{}: {error}", path.display()))
 }
 
 fn amount(sum: u128) -> Value {

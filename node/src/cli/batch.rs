@@ -197,7 +197,7 @@ fn check_date(valid_until: u32, now: Time) -> anyhow::Result<()> {
              accepted before. Look up which were (`tally entry list`), and write the others into \
              a new file"
         );
-        return Err(Failure::new(Exit::Refused, message));
+        return Err(Failure::error(Exit::Refused, message));
     }
     ensure!(
         valid_until <= now.hour() + 168,

@@ -58,7 +58,7 @@ impl NodeArg {
     fn endpoint(&self) -> anyhow::Result<Endpoint> {
         let wrong = || {
             let node = &self.node;
-            Failure::new(
+            Failure::error(
                 Exit::Usage,
                 format!("`{node}` is no address such as 127.0.0.1:26650"),
             )
@@ -90,7 +90,7 @@ impl NodeArg {
                 "no node answers at {}{cause}; is it running, and is --node its gRPC address?",
                 self.node
             );
-            Failure::new(Exit::Unreachable, message)
+            Failure::error(Exit::Unreachable, message)
         })?;
         Ok(Client {
             ledger: LedgerServiceClient::new(channel.clone()),
@@ -107,7 +107,7 @@ pub(crate) fn failure(status: &Status) -> anyhow::Error {
             Code::Unavailable | Code::Unknown => Exit::Unreachable,
             _ => Exit::Failed,
         };
-        return Failure::new(
+        return Failure::error(
             exit,
             format!("the node answers {}: {}", status.code(), status.message()),
         );
@@ -128,7 +128,7 @@ pub(crate) fn failure(status: &Status) -> anyhow::Error {
         .map(|reason| format!(" ({})", reason.number()))
         .unwrap_or_default();
     let message = format!("{}{number}: {}; {advice}", problem.name, status.message());
-    Failure::new(exit, message)
+    Failure::error(exit, message)
 }
 
 impl Client {
@@ -153,7 +153,7 @@ impl Client {
             .into_inner();
         let proof = answer.proof.context("the node's answer lacks the proof")?;
         let false_proof = |why: String| {
-            Failure::new(
+            Failure::error(
                 Exit::Invalid,
                 format!("the node's proof is false: {why}; ask another node"),
             )
@@ -180,7 +180,7 @@ impl Client {
         let (height, leaf) = self
             .leaf(genesis, table, number)
             .await?
-            .ok_or_else(|| Failure::new(Exit::NotNow, format!("there is no {what} {number}")))?;
+            .ok_or_else(|| Failure::error(Exit::NotNow, format!("there is no {what} {number}")))?;
         Ok((height, codec::decode(&leaf, leaf.len())?))
     }
 }

@@ -61,7 +61,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// An error with a code.
-    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> anyhow::Error {
+    pub(crate) fn error(exit: Exit, message: impl Into<String>) -> anyhow::Error {
         let message = message.into();
         anyhow::Error::new(Failure { exit, message })
     }
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn context_keeps_the_code_and_other_errors_are_failures() {
-        let refused = Err::<(), _>(Failure::new(Exit::Refused, "no")).context("row 3");
+        let refused = Err::<(), _>(Failure::error(Exit::Refused, "no")).context("row 3");
         assert_eq!(Failure::code(&refused.unwrap_err()), Exit::Refused);
         assert_eq!(Failure::code(&anyhow::anyhow!("disk")), Exit::Failed);
     }

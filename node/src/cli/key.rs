@@ -105,10 +105,14 @@ impl Create {
     }
 }
 
-/// Writes an API key as clients send it.
+/// An API key as clients send it.
+pub(crate) fn secret_text(seed: &[u8; 32]) -> zeroize::Zeroizing<String> {
+    tally_gateway_adapter::key::format(seed)
+}
+
+/// Writes an API key to a new private file.
 pub(crate) fn write_secret(path: &Path, seed: &[u8; 32]) -> anyhow::Result<()> {
-    let text = zeroize::Zeroizing::new(format!("tally-{}", hex::encode(seed)));
-    write_new_file(path, text.as_bytes(), 0o600)
+    write_new_file(path, secret_text(seed).as_bytes(), 0o600)
 }
 
 /// The API key of an entry.

@@ -8,8 +8,10 @@ mod batch;
 mod class;
 mod client;
 mod clock;
+mod demo;
 mod entry;
 mod exit;
+mod gateway;
 mod gateway_key;
 mod genesis;
 mod genesis_config;
@@ -18,8 +20,10 @@ mod init;
 mod key;
 mod keypair;
 mod keys;
+mod log;
 mod mock_engine;
 mod names;
+mod node;
 mod output;
 mod parameter;
 mod price;
@@ -60,6 +64,10 @@ enum Command {
         `tally join`."
     )]
     Init(init::Init),
+    /// Try everything on this machine: four validators, a gateway, three accounts
+    #[command(after_help = "Example:\n  tally demo\n  tally demo --check\n  \
+        tally demo --upstream http://127.0.0.1:8000")]
+    Demo(demo::Demo),
     /// Put the genesis and the other validators' addresses into a home
     #[command(
         after_help = "Example:\n  tally join --home v0 --genesis genesis.json \
@@ -70,6 +78,21 @@ enum Command {
     /// Make all homes and keys of a chain at once, for trials only
     #[command(after_help = "Example:\n  tally testnet trial --validators 4 --base-port 26650")]
     Testnet(testnet::Testnet),
+    /// Run a validator or observer
+    #[command(after_help = "Example:\n  tally node --home v0")]
+    Node(node::Node),
+    /// Rebuild indexes, log files and snapshots from the block files
+    #[command(
+        after_help = "Example:\n  tally reindex --home v0\n\nThe node must not run. \
+        The block files are the truth and are only read."
+    )]
+    Reindex(node::Reindex),
+    /// Run a metering gateway in front of an inference engine
+    #[command(
+        after_help = "Example:\n  tally gateway --example > gw/gateway.toml\n  \
+        tally gateway --home gw"
+    )]
+    Gateway(gateway::Gateway),
     /// How each validator is, and what to do
     #[command(after_help = "Example:\n  tally status --node 127.0.0.1:26650 \
         --also 127.0.0.1:26654 --also 127.0.0.1:26658\n\n\
@@ -110,8 +133,12 @@ impl Command {
     fn run(self, format: Format) -> anyhow::Result<Exit> {
         match self {
             Command::Init(init) => init.run(format),
+            Command::Demo(demo) => demo.run(format),
             Command::Join(join) => join.run(format),
             Command::Testnet(testnet) => testnet.run(format),
+            Command::Node(node) => node.run(format),
+            Command::Reindex(reindex) => reindex.run(format),
+            Command::Gateway(gateway) => gateway.run(format),
             Command::Status(status) => status.run(format),
             Command::Account(command) => command.run(format),
             Command::Grant(command) => command.run(format),

@@ -191,7 +191,7 @@ pub(crate) async fn fetch(client: &mut Client, by: By) -> anyhow::Result<Vec<u8>
 
 /// Decodes and verifies a file's bytes.
 pub(crate) fn verify(bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<VerifiedReceipt> {
-    let invalid = |why: String| Failure::new(Exit::Invalid, why);
+    let invalid = |why: String| Failure::error(Exit::Invalid, why);
     let file = ReceiptFile::decode(bytes).map_err(|e| invalid(e.to_string()))?;
     file.verify_with(trust).map_err(|e| invalid(e.to_string()))
 }

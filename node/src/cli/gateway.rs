@@ -1,0 +1,72 @@
+//! `tally gateway`: a metering gateway in front of an inference engine.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use tally_gateway_adapter::{Gateway as Running, GatewayConfig};
+
+use super::{
+    args::runtime,
+    exit::Exit,
+    output::{self, Format},
+    stop,
+};
+
+/// The commented example of `gateway.toml`.
+const EXAMPLE: &str = include_str!("../../contrib/gateway.toml");
+
+/// Arguments of `gateway`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Gateway {
+    /// Folder with gateway.toml
+    #[arg(long, value_name = "DIR", required_unless_present = "example")]
+    home: Option<PathBuf>,
+    /// Print a commented example of gateway.toml and end
+    #[arg(long)]
+    example: bool,
+}
+
+impl Gateway {
+    /// Serves until it is told to stop; then settles and returns its leases.
+    pub(crate) fn run(self, format: Format) -> anyhow::Result<Exit> {
+        let Some(home) = self.home.filter(|_| !self.example) else {
+            output::write(EXAMPLE)?;
+            return Ok(Exit::Done);
+        };
+        let config = GatewayConfig::load(&home)?;
+        super::log::start("info", false)?;
+        runtime()?.block_on(async {
+            let stop = stop::signal();
+            tokio::pin!(stop);
+            let gateway = tokio::select! {
+                gateway = Running::start(config) => gateway?,
+                () = &mut stop => return Ok(Exit::Done),
+            };
+            let http = gateway.http().map(|address| format!("http://{address}/v1"));
+            let value = json!({
+                "listening": http,
+                "metering": gateway.grpc(),
+                "admin": gateway.admin(),
+            });
+            output::print(format, &value)?;
+            gateway.run(stop).await?;
+            Ok(Exit::Done)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_a_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(
+            folder.path().join(tally_gateway_adapter::config::FILE),
+            EXAMPLE,
+        )
+        .unwrap();
+        GatewayConfig::load(folder.path()).unwrap();
+    }
+}
