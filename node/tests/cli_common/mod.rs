@@ -131,3 +131,102 @@ pub(crate) fn http(address: &str, method: &str, path: &str, body: &str) -> Strin
     stream.read_to_string(&mut answer).unwrap();
     answer
 }
+
+/// A trial net: homes made by `tally testnet`, nodes as separate processes.
+pub(crate) struct Net {
+    /// Holds everything.
+    pub(crate) folder: tempfile::TempDir,
+    /// gRPC addresses.
+    pub(crate) grpc: Vec<String>,
+    nodes: Vec<Option<Running>>,
+}
+
+/// How long anything of a net may take.
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+
+impl Net {
+    /// Makes a net and starts all its nodes.
+    pub(crate) fn start(validators: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let made = run(
+            folder.path(),
+            &format!("--format json testnet net --validators {validators}"),
+        );
+        let made = made.json();
+        let rows = made["validators"].as_array().unwrap();
+        let grpc = rows
+            .iter()
+            .map(|row| row["grpc"].as_str().unwrap().to_owned())
+            .collect();
+        let nodes = (0..validators).map(|_| None).collect();
+        let mut net = Net {
+            folder,
+            grpc,
+            nodes,
+        };
+        (0..validators).for_each(|i| net.start_node(i));
+        for i in 0..validators {
+            net.wait_height(i, 1);
+        }
+        net
+    }
+
+    /// Starts a node.
+    pub(crate) fn start_node(&mut self, i: usize) {
+        let path = self.folder.path().join(format!("v{i}.log"));
+        let log = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap();
+        let child = tally(self.folder.path())
+            .args(["node", "--home", &format!("net/v{i}")])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.nodes[i] = Some(Running(child));
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self, i: usize) {
+        self.nodes[i] = None;
+    }
+
+    /// Runs a command line against node `i`; `KEYS` stands for the folder of
+    /// keys, `GENESIS` for the genesis argument.
+    pub(crate) fn run(&self, i: usize, line: &str) -> Ran {
+        let line = line
+            .replace("KEYS", "net/keys")
+            .replace("GENESIS", "--genesis net/genesis.json");
+        run(
+            self.folder.path(),
+            &format!("{line} --format json --node {}", self.grpc[i]),
+        )
+    }
+
+    /// The state of node `i`, as `status` prints it.
+    pub(crate) fn status(&self, i: usize) -> Value {
+        let ran = run(
+            self.folder.path(),
+            &format!("status --format json --node {}", self.grpc[i]),
+        );
+        let value: Value = serde_json::from_str(&ran.out).unwrap();
+        value["validators"][0].clone()
+    }
+
+    /// Waits until node `i` has this height.
+    #[track_caller]
+    pub(crate) fn wait_height(&self, i: usize, height: u64) -> u64 {
+        let log = self.folder.path().join(format!("v{i}.log"));
+        wait_for(
+            &format!("block {height} at node {i} ({})", log.display()),
+            LIMIT,
+            || {
+                self.status(i)["height"]
+                    .as_u64()
+                    .filter(|now| *now >= height)
+            },
+        )
+    }
+}

@@ -1,0 +1,186 @@
+//! `tally demo --check`, and that its audit fails on what it is there to
+//! find.
+
+#![allow(clippy::unwrap_used)]
+
+mod cli_common;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use cli_common::{LIMIT, Running, http, run, tally, wait_for};
+
+fn files(audit: &Path, ending: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(audit)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = entries
+        .filter(|path| path.extension().is_some_and(|e| e == ending))
+        .collect();
+    files.sort();
+    files
+}
+
+/// The audit's complaint; it must have one.
+fn complaint(folder: &Path) -> String {
+    run(
+        folder,
+        "receipt audit demo/audit --genesis demo/genesis.json",
+    )
+    .fails(7)
+}
+
+#[test]
+fn the_check_passes_and_finds_what_is_missing_doubled_or_altered() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let report = run(folder, "--format json demo --check --dir demo").json();
+    let count = |name: &str| report[name].as_u64().unwrap();
+    assert!(count("requests") >= 1_000 && count("refused") > 0 && count("streamed") > 0);
+    assert_eq!(count("served"), count("receipts"));
+    assert_eq!(count("served") + count("refused"), count("requests"));
+    let audited = &report["audit by a separate process"];
+    assert_eq!(audited["receipts"], report["receipts"]);
+    assert_eq!(audited["price recomputed exactly"], report["receipts"]);
+
+    let audit = folder.join("demo/audit");
+    let receipts = files(&audit, "receipt");
+    let victim = &receipts[receipts.len() / 2];
+    let bytes = fs::read(victim).unwrap();
+
+    fs::remove_file(victim).unwrap();
+    let missing = complaint(folder);
+    assert!(missing.contains("no receipt of debit"), "{missing}");
+
+    fs::write(victim, &bytes).unwrap();
+    let copy = audit.join("copy.receipt");
+    fs::write(&copy, &bytes).unwrap();
+    let doubled = complaint(folder);
+    assert!(doubled.contains("two receipts"), "{doubled}");
+    fs::remove_file(copy).unwrap();
+
+    // Every hundredth byte, one at a time: nothing in a file is idle.
+    for at in (0..bytes.len()).step_by(100) {
+        let mut altered = bytes.clone();
+        altered[at] ^= 1;
+        fs::write(victim, altered).unwrap();
+        complaint(folder);
+    }
+    fs::write(victim, &bytes).unwrap();
+
+    let class = files(&audit, "state").remove(0);
+    let bytes = fs::read(&class).unwrap();
+    fs::remove_file(&class).unwrap();
+    assert!(complaint(folder).contains("no state file of class 0"));
+    fs::write(&class, bytes).unwrap();
+    run(
+        folder,
+        "receipt audit demo/audit --genesis demo/genesis.json",
+    )
+    .ok();
+
+    let path = victim.display();
+    let verified = run(
+        folder,
+        &format!("receipt verify {path} --genesis demo/genesis.json"),
+    )
+    .ok();
+    assert!(verified.contains("exact"), "{verified}");
+    let explained = run(
+        folder,
+        &format!("receipt explain {path} --genesis demo/genesis.json"),
+    )
+    .ok();
+    assert!(
+        explained.contains("nano-CT") && explained.contains("rounded up"),
+        "{explained}"
+    );
+}
+
+/// The interactive demo: what it prints works when pasted, and its processes
+/// end with it.
+#[test]
+fn what_the_demo_prints_works_and_its_children_end_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut child = tally(folder)
+        .args(["demo", "--dir", "demo"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut demo = Running(child);
+    let mut next = |wanted: &str| {
+        lines
+            .by_ref()
+            .map(Result::unwrap)
+            .find(|line| line.contains(wanted))
+            .unwrap()
+    };
+    let curl = next("curl -N");
+    let url = curl.split_whitespace().nth(2).unwrap().to_owned();
+    let secret = curl
+        .split("Bearer ")
+        .nth(1)
+        .unwrap()
+        .split('\'')
+        .next()
+        .unwrap()
+        .to_owned();
+    let data = next("-d '");
+    let body = data.split('\'').nth(1).unwrap().to_owned();
+    let address = url
+        .strip_prefix("http://")
+        .unwrap()
+        .split('/')
+        .next()
+        .unwrap()
+        .to_owned();
+    let answer = http_with(&address, &secret, &body);
+    assert!(answer.contains("data: [DONE]"), "{answer}");
+    let receipt = next("  receipt ");
+    assert!(receipt.contains("account 0"), "{receipt}");
+    assert!(
+        http(&address, "GET", "/v1/models", "").contains("401"),
+        "no key, no answer"
+    );
+
+    // SIGKILL: the children notice by themselves.
+    demo.0.kill().unwrap();
+    demo.0.wait().unwrap();
+    wait_for("the gateway to end", LIMIT, || {
+        std::net::TcpStream::connect(&address)
+            .is_err()
+            .then_some(())
+    });
+    let genesis = fs::read_to_string(folder.join("demo/v0/config.toml")).unwrap();
+    let grpc = genesis
+        .lines()
+        .find_map(|line| line.strip_prefix("grpc = "))
+        .unwrap();
+    let grpc = grpc.trim_matches('"').to_owned();
+    wait_for("validator 0 to end", LIMIT, || {
+        std::net::TcpStream::connect(&grpc).is_err().then_some(())
+    });
+}
+
+fn http_with(address: &str, secret: &str, body: &str) -> String {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+         authorization: Bearer {secret}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}

@@ -1,0 +1,312 @@
+//! Four validators as separate processes, used through the command line as
+//! an operator uses it.
+
+#![allow(clippy::unwrap_used)]
+
+mod cli_common;
+
+use cli_common::{LIMIT, Net, run, wait_for, write};
+use serde_json::Value;
+
+const OPEN: &str = "account open --unit 12 --holder KEYS/holder-0.key --class innovation \
+                    --class priority GENESIS --key KEYS/issuer-0.key";
+
+fn entry<'a>(done: &'a Value, what: &str) -> &'a Value {
+    assert_eq!(done["outcome"], "final", "{done}");
+    let entries = done["entries"].as_array().unwrap();
+    entries.iter().find(|entry| entry["what"] == what).unwrap()
+}
+
+/// The walking skeleton: one transaction, executed by the ledger, final, read
+/// back from every validator with its proof.
+#[test]
+fn four_processes_finalise_an_account() {
+    let net = Net::start(4);
+    let opened = net.run(0, OPEN).json();
+    assert_eq!(entry(&opened, "AccountOpened")["account"], 0);
+    let height = opened["height"].as_u64().unwrap();
+    let public = run(
+        net.folder.path(),
+        "--format json keypair show net/keys/holder-0.key",
+    )
+    .json();
+    assert_eq!(public["number"], 0, "the key file knows its account");
+    for i in 0..4 {
+        net.wait_height(i, height);
+        let account = net.run(i, "account show 0 GENESIS").json();
+        assert_eq!(account["holder"], public["public"]);
+        assert_eq!(
+            (&account["unit"], &account["frozen"]),
+            (&12.into(), &false.into())
+        );
+    }
+}
+
+/// Every noun once, with the refusals that an operator meets.
+#[test]
+fn an_operator_governs_a_chain() {
+    let net = Net::start(4);
+    let folder = net.folder.path();
+    entry(&net.run(0, OPEN).json(), "AccountOpened");
+
+    // Issue, with a refusal that names its number and changes nothing.
+    let issue = "grant issue --account 0 --class innovation --expires 2099-01-01 GENESIS \
+                 --key KEYS/issuer-0.key";
+    entry(
+        &net.run(1, &format!("{issue} --amount 250")).json(),
+        "GrantIssued",
+    );
+    let error = net.run(1, &format!("{issue} --amount 20000")).fails(4);
+    assert!(error.contains("CheckerMissing (32)"), "{error}");
+    let two = format!("{issue} --amount 20000 --key KEYS/issuer-1.key");
+    entry(&net.run(1, &two).json(), "GrantIssued");
+    let error = net
+        .run(1, "account freeze 0 GENESIS --key KEYS/admin-0.key")
+        .fails(4);
+    assert!(error.contains("RoleMissing (31)"), "{error}");
+    let grants = net.run(2, "grant list --account 0 GENESIS").json();
+    assert_eq!(grants.as_array().unwrap().len(), 2);
+    let given = net.run(
+        2,
+        "account surrender 0 --grant 1 --amount 50 GENESIS --key KEYS/holder-0.key",
+    );
+    entry(&given.json(), "Surrendered");
+    let taken = net.run(
+        2,
+        "grant revoke --account 0 --grant 2 GENESIS --key KEYS/issuer-0.key \
+                            --key KEYS/issuer-1.key",
+    );
+    entry(&taken.json(), "GrantRevoked");
+
+    // Maker and checker on two machines: a file goes between them.
+    let frozen = net.run(3, "account freeze 0 GENESIS --key KEYS/issuer-0.key");
+    entry(&frozen.json(), "Frozen");
+    let issuer = run(folder, "--format json keypair show net/keys/issuer-1.key").json();
+    let signer = format!("person:{}", issuer["number"]);
+    net.run(3, &format!(
+        "account unfreeze 0 GENESIS --key KEYS/issuer-0.key --signer {signer} --draft unfreeze.json"
+    )).ok();
+    run(folder, "tx sign unfreeze.json --key net/keys/issuer-1.key").ok();
+    let unfrozen = net.run(3, "tx submit unfreeze.json").json();
+    entry(&unfrozen, "Unfrozen");
+    // The same bytes again say the same and do nothing twice.
+    let again = net.run(0, "tx submit unfreeze.json").json();
+    assert_eq!(again["height"], unfrozen["height"]);
+
+    // Keys.
+    let bound = net.run(
+        0,
+        "key create --account 0 --out a.apikey --cap 10 --model tally-base \
+                            GENESIS --key KEYS/holder-0.key",
+    );
+    assert_eq!(entry(&bound.json(), "ApiKeyBound")["api key"], 0);
+    assert!(
+        std::fs::read_to_string(folder.join("a.apikey"))
+            .unwrap()
+            .starts_with("tally-")
+    );
+    entry(
+        &net.run(0, "key revoke 0 GENESIS --key KEYS/holder-0.key")
+            .json(),
+        "ApiKeyRevoked",
+    );
+    run(folder, "keypair create new.key --kind account").ok();
+    let rotated = net.run(
+        1,
+        "account rotate-key 0 --new new.key GENESIS --key KEYS/holder-0.key",
+    );
+    entry(&rotated.json(), "HolderKeyRotated");
+    let error = net.run(
+        1,
+        "account surrender 0 --grant 1 --amount 1 GENESIS --key KEYS/holder-0.key",
+    );
+    assert!(error.fails(4).contains("BadSignature"));
+
+    govern(&net);
+    csv_twice(&net);
+
+    // What everybody can read back.
+    let log = net.run(2, "entry list --control --limit 1000").json();
+    let log = log.as_array().unwrap();
+    assert_eq!(log[0]["what"], "Genesis");
+    assert!(log.iter().any(|entry| entry["what"] == "ParametersSet"));
+    let watched = run(
+        folder,
+        &format!("entry watch --from 1 --to 3 --node {}", net.grpc[2]),
+    )
+    .ok();
+    assert!(watched.contains("block 3 "), "{watched}");
+    net.run(2, "status").ok();
+}
+
+/// Roles, classes, parameters, prices and gateways: two admins sign.
+fn govern(net: &Net) {
+    let folder = net.folder.path();
+    let admins = "GENESIS --key KEYS/admin-0.key --key KEYS/admin-1.key";
+    let error = net.run(
+        0,
+        "parameter set heartbeat_ms=4000 GENESIS --key KEYS/admin-0.key",
+    );
+    assert!(error.fails(4).contains("ThresholdMissing (33)"));
+    entry(
+        &net.run(0, &format!("parameter set heartbeat_ms=4000 {admins}"))
+            .json(),
+        "ParametersSet",
+    );
+    assert_eq!(
+        net.run(1, "parameter show GENESIS").json()["heartbeat_ms"],
+        4000
+    );
+
+    run(folder, "keypair create eva.key --kind person").ok();
+    let persons = net
+        .run(0, "role list GENESIS")
+        .json()
+        .as_array()
+        .unwrap()
+        .len();
+    let set = format!("role set --person {persons} --public eva.pub --role auditor {admins}");
+    entry(&net.run(0, &set).json(), "RoleSet");
+    assert_eq!(
+        net.run(0, "role list GENESIS").json()[persons]["roles"],
+        "auditor"
+    );
+
+    write(
+        folder,
+        "bio.toml",
+        "name = \"bio\"\nmodels = [\"tally-large\"]\nmax_fee = \"0\"\n\
+          burn = \"neither\"\nsupply_cap = \"unlimited\"\nperiod_days = 7\n",
+    );
+    entry(
+        &net.run(0, &format!("class set --class 2 --rules bio.toml {admins}"))
+            .json(),
+        "ClassSet",
+    );
+    assert_eq!(net.run(1, "class list GENESIS").json()[2]["name"], "bio");
+
+    let example = run(folder, "genesis example").ok();
+    let models = &example[example.find("[[model]]").unwrap()..example.find("# Base").unwrap()];
+    write(folder, "prices.toml", &models.replace("80000", "90000"));
+    let priced = net.run(0, &format!("price set --models prices.toml {admins}"));
+    entry(&priced.json(), "PriceTableSet");
+    let shown = wait_for("price table 2", LIMIT, || {
+        let shown = net.run(0, "price show GENESIS").json();
+        (shown["version"] == 2).then_some(shown)
+    });
+    assert_eq!(shown["models"][0]["meters"][2]["coefficient"], 90_000);
+
+    run(folder, "keypair create gw.key --kind gateway").ok();
+    let caps = "--open 10 --open-account 5 --hour 100 --hour-account unlimited";
+    let registered = net.run(
+        0,
+        &format!("gateway-key register --public gw.pub {caps} {admins}"),
+    );
+    assert_eq!(entry(&registered.json(), "GatewayRegistered")["gateway"], 1);
+    run(folder, "keypair create gw-2.key --kind gateway").ok();
+    let rotated = net.run(
+        0,
+        &format!("gateway-key rotate 1 --public gw-2.pub {caps} {admins}"),
+    );
+    entry(&rotated.json(), "GatewayKeySet");
+    let stopped = net.run(0, "gateway-key suspend 1 GENESIS --key KEYS/admin-0.key");
+    entry(&stopped.json(), "GatewaySuspended");
+}
+
+/// A CSV file that is run twice issues nothing twice.
+fn csv_twice(net: &Net) {
+    let folder = net.folder.path();
+    let issuer = run(folder, "--format json keypair show net/keys/issuer-0.key").json();
+    let csv = format!(
+        "# valid_until: {}\n# signers: person:{}\nref,account,class,amount,vests,expires\n\
+         a,0,innovation,1,,2099-01-01\nb,0,innovation,1,,2099-01-01\n",
+        in_a_day(net),
+        issuer["number"],
+    );
+    write(folder, "grants.csv", &csv);
+    let line = "grant issue --csv grants.csv GENESIS --key KEYS/issuer-0.key";
+    let first = net.run(0, line).json();
+    assert_eq!(first[1]["outcome"], "final");
+    let count = |net: &Net| {
+        net.run(0, "grant list --account 0 GENESIS")
+            .json()
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    let grants = count(net);
+    let second = net.run(1, line).json();
+    assert_eq!(second[0]["height"], first[0]["height"]);
+    assert_eq!(count(net), grants);
+}
+
+/// A full hour within the next day, taken from a draft's own end.
+fn in_a_day(net: &Net) -> String {
+    let folder = net.folder.path();
+    let drafted = net.run(
+        0,
+        "account freeze 0 GENESIS --key KEYS/issuer-0.key --valid-for 20h --draft day.json",
+    );
+    drafted.ok();
+    let shown = run(folder, "--format json tx show day.json").json();
+    shown["valid until"].as_str().unwrap().to_owned()
+}
+
+/// One validator less: degraded. Two less: nothing is final, and a
+/// transaction whose outcome is open is handed in again, not made again.
+#[test]
+fn without_a_quorum_nothing_is_final_and_nothing_is_lost() {
+    let mut net = Net::start(4);
+    let all = |net: &Net| {
+        let also: Vec<String> = net.grpc[1..]
+            .iter()
+            .map(|node| format!("--also {node}"))
+            .collect();
+        net.run(0, &format!("status {}", also.join(" "))).code
+    };
+    wait_for("a healthy chain", LIMIT, || (all(&net) == 0).then_some(()));
+    net.kill(3);
+    wait_for("a degraded chain", LIMIT, || (all(&net) == 8).then_some(()));
+    entry(&net.run(0, OPEN).json(), "AccountOpened");
+    net.kill(2);
+    let open = net.run(
+        1,
+        "account freeze 0 GENESIS --key KEYS/issuer-0.key --timeout 3s",
+    );
+    assert_eq!(open.code, 5, "{}{}", open.out, open.err);
+    let kept = open.err.split_whitespace().last().unwrap().to_owned();
+    wait_for("a chain that is not final", LIMIT, || {
+        (all(&net) == 9).then_some(())
+    });
+    net.start_node(2);
+    let done = net
+        .run(1, &format!("tx submit {kept} --timeout 60s"))
+        .json();
+    entry(&done, "Frozen");
+    net.start_node(3);
+    wait_for("a healthy chain again", LIMIT, || {
+        (all(&net) == 0).then_some(())
+    });
+    let height = net.wait_height(0, 1);
+    net.wait_height(3, height);
+    assert_eq!(net.run(3, "account show 0 GENESIS").json()["frozen"], true);
+}
+
+/// What the block files imply is rebuilt from them.
+#[test]
+fn a_deleted_index_is_rebuilt() {
+    let mut net = Net::start(4);
+    let opened = net.run(0, OPEN).json();
+    net.wait_height(1, opened["height"].as_u64().unwrap());
+    let error = run(net.folder.path(), "reindex --home net/v1").fails(1);
+    assert!(error.contains("another node runs"), "{error}");
+    net.kill(1);
+    let home = net.folder.path().join("net/v1");
+    std::fs::remove_dir_all(home.join("data/index")).unwrap();
+    let rebuilt = run(net.folder.path(), "--format json reindex --home net/v1").json();
+    assert!(rebuilt["height"].as_u64() >= opened["height"].as_u64());
+    net.start_node(1);
+    net.wait_height(1, opened["height"].as_u64().unwrap());
+    let entries = net.run(1, "entry list --account 0").json();
+    assert_eq!(entries[0]["what"], "AccountOpened");
+}
