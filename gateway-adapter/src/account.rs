@@ -248,6 +248,11 @@ impl Account {
         if inner.requested.contains(&pair) {
             return Step::Wait;
         }
+        // What is on its way back is not asked for piecemeal.
+        let returning = inner.is_returning(class);
+        if returning && inner.available(class) < ask.cost.0 {
+            return Step::Wait;
+        }
         let Some(dry) = inner.dry.get(&pair).copied() else {
             jobs.push(self.request(inner, class, ask, now));
             return Step::Wait;
@@ -268,10 +273,6 @@ impl Account {
             }
             return Step::Wait;
         }
-        let returning = inner
-            .leases
-            .iter()
-            .any(|lease| lease.class == class && lease.returning);
         if inner.running > 0 || returning || self.gather(inner, pair, now, jobs) {
             return Step::Wait;
         }
@@ -631,6 +632,11 @@ impl Inner {
             .iter()
             .filter(|lease| lease.class == class && lease.is_open(now));
         open.map(|lease| lease.free).sum()
+    }
+
+    fn is_returning(&self, class: ClassNumber) -> bool {
+        let mut leases = self.leases.iter();
+        leases.any(|lease| lease.class == class && lease.returning)
     }
 
     fn held(&self, class: ClassNumber) -> u64 {

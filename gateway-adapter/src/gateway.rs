@@ -389,19 +389,16 @@ impl Gateway {
 
 /// Returns what is leased, once its debits are proven; bounded.
 async fn farewell(serving: &Serving, journal: &Journal, proven: watch::Receiver<DebitNumber>) {
-    let until = Instant::now() + FAREWELL;
-    for job in serving.pool.returns(true) {
-        // The worker runs until the tasks are shut down.
-        let _ = serving.holds.jobs.send(job);
-    }
     let last = journal.head().last;
-    wait_until(until, || {
-        *proven.borrow() >= last
-            && serving
-                .pool
-                .accounts()
-                .iter()
-                .all(|account| account.is_idle())
+    let deadline = Instant::now() + FAREWELL;
+    wait_until(deadline, || {
+        // Again each time: a lease that was asked for may be granted late.
+        for job in serving.pool.returns(true) {
+            // The worker runs until the tasks are shut down.
+            let _ = serving.holds.jobs.send(job);
+        }
+        let accounts = serving.pool.accounts();
+        *proven.borrow() >= last && accounts.iter().all(|account| account.is_idle())
     })
     .await;
 }

@@ -18,6 +18,8 @@ pub mod recovery;
 pub mod start;
 pub mod state;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{

@@ -83,7 +83,11 @@ impl State {
     /// A state from which a segment starts.
     pub fn new(base: SegmentHead) -> Self {
         State {
-            base,
+            // Which segment it came from says nothing of the state.
+            base: SegmentHead {
+                first: false,
+                ..base
+            },
             leases: BTreeMap::new(),
             holds: HashMap::new(),
             carried: BTreeMap::new(),

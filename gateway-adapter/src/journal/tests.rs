@@ -1,0 +1,516 @@
+//! The journal over a disk that loses what was not synced, fails at will, and
+//! can be cut at every byte.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex},
+};
+
+use tally_ledger::{crypto::ChainId, debit::Flags, hash::Hash, ids::*, price::Usage};
+
+use super::{
+    record::SegmentHead,
+    recovery::recover,
+    start::{Decision, StartError, begin, decide},
+    *,
+};
+use crate::holds::debit_of;
+
+/// Bytes of each segment, and how many of them are durable.
+#[derive(Debug, Clone, Default)]
+struct Disk {
+    segments: BTreeMap<u64, (Vec<u8>, usize)>,
+    open: u64,
+    aside: usize,
+    /// The n-th sync from now fails.
+    fail_sync: Option<u32>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Fake(Arc<Mutex<Disk>>);
+
+impl Fake {
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().unwrap()
+    }
+    /// What is left after a power cut.
+    fn crashed(&self) -> Fake {
+        let mut disk = self.disk().clone();
+        for (bytes, durable) in disk.segments.values_mut() {
+            bytes.truncate(*durable);
+        }
+        disk.fail_sync = None;
+        Fake(Arc::new(Mutex::new(disk)))
+    }
+    fn with(&self, change: impl FnOnce(&mut Disk)) -> Fake {
+        let copy = self.crashed();
+        change(&mut copy.disk());
+        copy
+    }
+}
+
+impl Store for Fake {
+    fn segments(&self) -> io::Result<Vec<u64>> {
+        Ok(self.disk().segments.keys().copied().collect())
+    }
+    fn read(&self, segment: u64) -> io::Result<Vec<u8>> {
+        Ok(self.disk().segments[&segment].0.clone())
+    }
+    fn create(&mut self, segment: u64) -> io::Result<()> {
+        let mut disk = self.disk();
+        assert!(disk.segments.insert(segment, (Vec::new(), 0)).is_none());
+        disk.open = segment;
+        Ok(())
+    }
+    fn cut(&mut self, segment: u64, length: u64) -> io::Result<()> {
+        let mut disk = self.disk();
+        let (bytes, durable) = disk.segments.get_mut(&segment).unwrap();
+        bytes.truncate(length as usize);
+        *durable = bytes.len();
+        disk.open = segment;
+        Ok(())
+    }
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut disk = self.disk();
+        let open = disk.open;
+        disk.segments
+            .get_mut(&open)
+            .unwrap()
+            .0
+            .extend_from_slice(bytes);
+        Ok(())
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        let mut disk = self.disk();
+        if let Some(left) = &mut disk.fail_sync {
+            if *left == 0 {
+                return Err(io::Error::other("no space"));
+            }
+            *left -= 1;
+        }
+        for (bytes, durable) in disk.segments.values_mut() {
+            *durable = bytes.len();
+        }
+        Ok(())
+    }
+    fn remove(&mut self, segment: u64) -> io::Result<()> {
+        self.disk().segments.remove(&segment);
+        Ok(())
+    }
+    fn set_aside(&mut self, segment: u64) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.segments.remove(&segment);
+        disk.aside += 1;
+        Ok(())
+    }
+}
+
+const CHAIN: ChainId = ChainId(Hash([5; 32]));
+const GATEWAY: GatewayNumber = GatewayNumber(3);
+
+fn head(journal: u32, last: u64, hash: Hash) -> Head {
+    Head {
+        journal: JournalNumber(journal),
+        last: DebitNumber(last),
+        hash,
+    }
+}
+
+fn base(journal: u32, opened: bool) -> SegmentHead {
+    SegmentHead {
+        chain: CHAIN,
+        gateway: GATEWAY,
+        head: head(journal, 0, Hash::ZERO),
+        last_hold: 0,
+        opened,
+        previous_intact: true,
+        first: true,
+    }
+}
+
+fn hold() -> HoldRecord {
+    HoldRecord {
+        id: HoldId {
+            journal: JournalNumber(0),
+            number: 0,
+        },
+        lease: LeaseNumber(1),
+        account: AccountNumber(0),
+        class: ClassNumber(0),
+        api_key: ApiKeyNumber(0),
+        model: ModelNumber(1),
+        table: TableVersion(1),
+        limit: Amount(100),
+        fee: Amount(0),
+        worst: Usage([9, 0, 9, 0, 0, 0]),
+        mark: None,
+        arrival: 1,
+        project: 0,
+        purpose: 0,
+        request: Hash::ZERO,
+    }
+}
+
+fn started(fake: &Fake, limits: Limits) -> Journal {
+    let mut store = fake.clone();
+    let contents = begin(&mut store, State::new(base(1, true))).unwrap();
+    Journal::resume(Box::new(store), contents, limits)
+}
+
+fn wait(durable: Durable) -> Result<(), JournalFailed> {
+    durable.0.blocking_recv().map_err(|_| JournalFailed)
+}
+
+fn contents(fake: &Fake) -> Contents {
+    match recover(&mut fake.clone()).unwrap() {
+        Recovered::Intact(contents) => contents,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A few of every kind of record; each is waited for, or not.
+fn work(journal: &Journal, rounds: u32, waiting: bool) -> u64 {
+    let mut debits = 0;
+    for i in 0..rounds {
+        let mut record = hold();
+        let made = journal.hold(&mut record, Urgency::Now);
+        if waiting {
+            wait(made).unwrap();
+        }
+        journal.progress(record.id, Usage([1, 0, i, 0, 0, 0]));
+        match i % 3 {
+            0 => drop(journal.void(record.id).unwrap()),
+            1 => {
+                let debit = debit_of(&record, Usage([1, 0, 2, 0, 0, 0]), Flags::default(), 5);
+                let (number, durable) = journal.debit(&debit).unwrap();
+                debits += 1;
+                assert_eq!(number.0, debits);
+                if waiting {
+                    wait(durable).unwrap();
+                }
+            }
+            _ => drop(journal.append(
+                &Record::LeaseSent(LeaseSent {
+                    number: LeaseNumber(i.into()),
+                    account: AccountNumber(0),
+                    class: ClassNumber(0),
+                    api_key: ApiKeyNumber(0),
+                }),
+                Urgency::Soon,
+            )),
+        }
+    }
+    debits
+}
+
+#[test]
+fn what_was_waited_for_survives_a_power_cut() {
+    let fake = Fake::default();
+    let journal = started(&fake, Limits::default());
+    for round in 1..40 {
+        let mut record = hold();
+        wait(journal.hold(&mut record, Urgency::Soon)).unwrap();
+        let after = contents(&fake.crashed());
+        assert!(after.state.holds.contains_key(&record.id), "hold {round}");
+        let debit = debit_of(&record, Usage::default(), Flags::default(), 0);
+        let (number, durable) = journal.debit(&debit).unwrap();
+        wait(durable).unwrap();
+        let after = contents(&fake.crashed());
+        assert_eq!(after.unproven.last().unwrap().number, number);
+        assert!(after.state.holds.is_empty());
+    }
+}
+
+#[test]
+fn a_hold_is_resolved_once() {
+    let fake = Fake::default();
+    let journal = started(&fake, Limits::default());
+    let mut record = hold();
+    let _ = journal.hold(&mut record, Urgency::Soon);
+    let debit = debit_of(&record, Usage::default(), Flags::default(), 0);
+    assert!(journal.debit(&debit).is_some());
+    assert!(journal.debit(&debit).is_none());
+    assert!(journal.void(record.id).is_none());
+}
+
+#[test]
+fn a_tail_cut_at_any_byte_is_what_was_whole_before_it() {
+    let fake = Fake::default();
+    let journal = started(&fake, Limits::default());
+    work(&journal, 12, true);
+    journal.close();
+    let bytes = fake.disk().segments[&1].0.clone();
+    let (mut state, mut at, mut begun) = (State::new(base(1, true)), 0, false);
+    let mut ends = Vec::new();
+    while let Some((record, length)) = Record::read(&bytes[at..]) {
+        at += length;
+        begun |= record == Record::SnapshotEnd;
+        if !matches!(record, Record::Segment(_)) {
+            state.apply(&record).unwrap();
+        }
+        ends.push((at, begun, state.clone()));
+    }
+    assert_eq!(at, bytes.len());
+    for cut in 0..=bytes.len() {
+        let mut cut_disk = fake.with(|disk| {
+            disk.segments.get_mut(&1).unwrap().0.truncate(cut);
+        });
+        let whole = ends.iter().rev().find(|(end, ..)| *end <= cut);
+        match (recover(&mut cut_disk).unwrap(), whole) {
+            (Recovered::Nothing, None | Some((_, false, _))) => {}
+            (Recovered::Intact(found), Some((end, true, state))) => {
+                assert_eq!(
+                    (&found.state, found.length),
+                    (state, *end as u64),
+                    "cut {cut}"
+                );
+                // And it goes on from there.
+                let journal = Journal::resume(Box::new(cut_disk.clone()), found, Limits::default());
+                let mut record = hold();
+                wait(journal.hold(&mut record, Urgency::Now)).unwrap();
+                journal.close();
+                assert!(contents(&cut_disk).state.holds.contains_key(&record.id));
+            }
+            (found, _) => panic!("cut {cut}: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn damage_of_what_was_durable_is_told_from_a_torn_tail() {
+    let fake = Fake::default();
+    let journal = started(&fake, Limits::default());
+    work(&journal, 6, true);
+    journal.close();
+    let length = fake.disk().segments[&1].0.len();
+    let last_batch = {
+        let bytes = &fake.disk().segments[&1].0;
+        let (mut at, mut last) = (0, 0);
+        while let Some((record, size)) = Record::read(&bytes[at..]) {
+            if matches!(record, Record::Synced { .. }) {
+                last = at;
+            }
+            at += size;
+        }
+        last
+    };
+    let mut damaged = 0;
+    for at in 0..length {
+        let mut flipped = fake.with(|disk| disk.segments.get_mut(&1).unwrap().0[at] ^= 0x40);
+        match recover(&mut flipped).unwrap() {
+            Recovered::Damaged { offset, .. } => {
+                assert!(offset <= at as u64);
+                damaged += 1;
+            }
+            Recovered::Intact(found) => {
+                assert!(at >= last_batch, "byte {at} of {length}");
+                assert!(found.length <= at as u64);
+            }
+            Recovered::Nothing => panic!("byte {at}"),
+        }
+    }
+    assert_eq!(damaged, last_batch);
+}
+
+#[test]
+fn a_failed_fsync_ends_all_promises() {
+    for fail in 0..4 {
+        let fake = Fake::default();
+        let journal = started(&fake, Limits::default());
+        fake.disk().fail_sync = Some(fail);
+        let mut results = Vec::new();
+        for _ in 0..6 {
+            let mut record = hold();
+            let result = wait(journal.hold(&mut record, Urgency::Now));
+            if result.is_ok() {
+                assert!(
+                    contents(&fake.crashed())
+                        .state
+                        .holds
+                        .contains_key(&record.id)
+                );
+            }
+            results.push(result.is_ok());
+        }
+        let wanted: Vec<bool> = (0..6).map(|i| i < fail).collect();
+        assert_eq!(results, wanted);
+        assert!(!journal.works());
+    }
+}
+
+#[test]
+fn segments_go_once_their_debits_are_proven_and_only_then() {
+    let fake = Fake::default();
+    let limits = Limits {
+        segment_bytes: 4_096,
+        ..Limits::default()
+    };
+    let journal = started(&fake, limits);
+    let debits = work(&journal, 120, true);
+    work_more(&journal);
+    assert!(fake.disk().segments.len() > 4);
+    let all = contents(&fake.crashed());
+    assert_eq!(all.unproven.len() as u64, debits);
+    assert_eq!(all.state, journal.look(Clone::clone));
+    let half = &all.unproven[all.unproven.len() / 2];
+    let wrong = head(1, half.number.0, Hash([1; 32]));
+    assert_eq!(journal.proven(wrong), Err(Diverged { chain: wrong }));
+    let ahead = head(1, debits + 1, half.hash);
+    assert_eq!(journal.proven(ahead), Err(Diverged { chain: ahead }));
+    journal.proven(head(1, half.number.0, half.hash)).unwrap();
+    work_more(&journal);
+    let rest = contents(&fake.crashed());
+    assert!(rest.unproven[0].number <= DebitNumber(half.number.0 + 1));
+    assert!(rest.unproven.len() < all.unproven.len());
+    let first = journal.unproven_after(half.number, 1);
+    assert_eq!(first[0].number.0, half.number.0 + 1);
+    let last = all.unproven.last().unwrap();
+    journal.proven(head(1, last.number.0, last.hash)).unwrap();
+    work_more(&journal);
+    assert!(fake.disk().segments.len() <= 2);
+    assert_eq!(contents(&fake.crashed()).state, journal.look(Clone::clone));
+}
+
+/// One more batch, so that the writer looks at what it can remove.
+fn work_more(journal: &Journal) {
+    let mut record = hold();
+    wait(journal.hold(&mut record, Urgency::Now)).unwrap();
+    wait(journal.void(record.id).unwrap()).unwrap();
+}
+
+#[test]
+fn a_new_segment_that_was_not_complete_does_not_count() {
+    let fake = Fake::default();
+    let limits = Limits {
+        segment_bytes: 2_048,
+        ..Limits::default()
+    };
+    let journal = started(&fake, limits);
+    // A debit that is not proven keeps the first segment.
+    work(&journal, 2, true);
+    while fake.disk().segments.len() < 2 {
+        let mut record = hold();
+        wait(journal.hold(&mut record, Urgency::Now)).unwrap();
+    }
+    journal.close();
+    let whole = contents(&fake.crashed());
+    let length = fake.disk().segments[&2].0.len();
+    let snapshot = journal.look(|state| state.snapshot(false)).len();
+    for cut in 0..snapshot.min(length) {
+        let mut begun = fake.with(|disk| disk.segments.get_mut(&2).unwrap().0.truncate(cut));
+        let Recovered::Intact(found) = recover(&mut begun).unwrap() else {
+            panic!("cut {cut}");
+        };
+        assert_eq!(found.unproven, whole.unproven[..found.unproven.len()]);
+    }
+}
+
+/// A journal with two debits, one open hold and one void, as recovered.
+fn settled() -> (Contents, Fake) {
+    let fake = Fake::default();
+    let journal = started(&fake, Limits::default());
+    work(&journal, 5, true);
+    journal.close();
+    (contents(&fake), fake)
+}
+
+#[test]
+fn the_table_of_starts() {
+    let (found, _) = settled();
+    let intact = || Recovered::Intact(found.clone());
+    let hashes: Vec<Hash> = found.unproven.iter().map(|debit| debit.hash).collect();
+    let opens = |decision: Result<Decision, StartError>| match decision.unwrap() {
+        Decision::Open { state, .. } => state,
+        Decision::Continue(_) => panic!("continued"),
+    };
+    let decide = |leaf, recovered| decide(CHAIN, GATEWAY, leaf, recovered);
+    // No files.
+    let first = opens(decide(head(0, 0, Hash::ZERO), Recovered::Nothing));
+    assert_eq!(
+        (first.head().journal.0, first.base.previous_intact),
+        (1, true)
+    );
+    let lost = opens(decide(head(4, 9, Hash::ZERO), Recovered::Nothing));
+    assert_eq!(
+        (lost.head().journal.0, lost.base.previous_intact),
+        (5, false)
+    );
+    // Ours and current, wherever the chain is.
+    for last in 0..=2u64 {
+        let hash = if last == 0 {
+            Hash::ZERO
+        } else {
+            hashes[last as usize - 1]
+        };
+        let decision = decide(head(1, last, hash), intact()).unwrap();
+        assert_eq!(decision, Decision::Continue(found.clone()));
+    }
+    // The chain has more, or other debits: what is open may be settled there.
+    let behind = opens(decide(head(1, 3, Hash([9; 32])), intact()));
+    assert!(!behind.base.previous_intact && behind.holds.is_empty() && behind.carried.is_empty());
+    let other = opens(decide(head(1, 1, Hash([9; 32])), intact()));
+    assert_eq!(
+        (other.holds.len(), other.carried.len()),
+        (found.state.holds.len(), 1)
+    );
+    // Fenced: all debits may be missing there.
+    let fenced = opens(decide(head(2, 7, Hash([9; 32])), intact()));
+    assert_eq!((fenced.head().journal.0, fenced.carried.len()), (3, 2));
+    assert_eq!(fenced.leases, found.state.leases);
+    // Damaged.
+    let damaged = Recovered::Damaged {
+        segment: 1,
+        offset: 0,
+        readable: Some(found.clone()),
+    };
+    let open = opens(decide(head(1, 1, hashes[0]), damaged));
+    assert_eq!((open.head().journal.0, open.carried.len()), (2, 1));
+    assert_eq!(open.holds, found.state.holds);
+    // Being opened.
+    let mut opening = found.clone();
+    opening.state = State::new(base(3, false));
+    (opening.unproven, opening.start) = (Vec::new(), head(3, 0, Hash::ZERO));
+    for leaf in [head(2, 5, Hash([1; 32])), head(3, 0, Hash::ZERO)] {
+        let decision = decide(leaf, Recovered::Intact(opening.clone())).unwrap();
+        assert_eq!(decision, Decision::Continue(opening.clone()));
+    }
+    // What cannot be.
+    let behind = decide(head(0, 0, Hash::ZERO), intact());
+    assert!(matches!(behind, Err(StartError::ChainBehind { .. })));
+    let foreign = super::start::decide(CHAIN, GatewayNumber(9), head(1, 0, Hash::ZERO), intact());
+    assert!(matches!(foreign, Err(StartError::Foreign { .. })));
+}
+
+#[test]
+fn a_new_journal_takes_over_and_the_old_files_are_set_aside() {
+    let (found, fake) = settled();
+    let Decision::Open { state, .. } = decide(
+        CHAIN,
+        GATEWAY,
+        head(2, 0, Hash::ZERO),
+        Recovered::Intact(found),
+    )
+    .unwrap() else {
+        panic!();
+    };
+    let mut store = fake.clone();
+    let contents = begin(&mut store, state.clone()).unwrap();
+    let again = super::tests::contents(&fake);
+    assert_eq!(again.state, state);
+    assert_eq!(fake.disk().aside, 1);
+    let journal = Journal::resume(Box::new(store), contents, Limits::default());
+    let record = Record::CarriedProven {
+        journal: JournalNumber(1),
+        last: DebitNumber(1),
+    };
+    drop(journal.append(&record, Urgency::Now));
+    let rest = journal.look(|state| state.carried.values().cloned().collect::<Vec<_>>());
+    assert_eq!(rest.len(), 1);
+    let (number, durable) = journal.debit(&rest[0].debit.read()).unwrap();
+    wait(durable).unwrap();
+    assert_eq!(number.0, 1);
+    let after = super::tests::contents(&fake.crashed());
+    assert!(after.state.carried.is_empty());
+    assert_eq!(after.unproven[0].debit, rest[0].debit);
+}

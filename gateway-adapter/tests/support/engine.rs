@@ -1,0 +1,223 @@
+//! The engine: every word of its answer is one token; a prompt counts ten
+//! tokens per message. A request's `test` field says what goes wrong:
+//!
+//! | field | |
+//! |---|---|
+//! | `tokens` | length of the answer it would give (default: as long as it may) |
+//! | `usage` | false: never reported |
+//! | `cached`, `reasoning` | reported so |
+//! | `more` | output reported above what was made |
+//! | `status` | answers with this status |
+//! | `hold` | waits for [`Engine::release`] after this many tokens |
+//! | `break` | breaks the connection off after this many tokens |
+//! | `sse_error` | sends an error event after this many tokens |
+//! | `silent` | never answers |
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+pub struct Engine {
+    pub address: SocketAddr,
+    /// Requests as they arrived.
+    pub seen: Mutex<Vec<(axum::http::HeaderMap, Value)>>,
+    /// Requests that arrived.
+    pub requests: AtomicUsize,
+    /// Streams whose client went away before their end.
+    pub cancelled: AtomicUsize,
+    /// Requests being answered, and the most at once.
+    pub running: AtomicUsize,
+    released: Semaphore,
+}
+
+impl Engine {
+    pub async fn start() -> Arc<Engine> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let engine = Arc::new(Engine {
+            address: listener.local_addr().unwrap(),
+            seen: Mutex::new(Vec::new()),
+            requests: AtomicUsize::new(0),
+            cancelled: AtomicUsize::new(0),
+            running: AtomicUsize::new(0),
+            released: Semaphore::new(0),
+        });
+        let router = Router::new()
+            .route("/v1/chat/completions", post(answer))
+            .with_state(engine.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        engine
+    }
+
+    /// Lets that many waiting answers go on.
+    pub fn release(&self, answers: usize) {
+        self.released.add_permits(answers);
+    }
+
+    pub fn last(&self) -> (axum::http::HeaderMap, Value) {
+        self.seen.lock().unwrap().last().unwrap().clone()
+    }
+}
+
+struct Cancelled(Arc<Engine>, bool);
+
+impl Drop for Cancelled {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::Relaxed);
+        if !self.1 {
+            self.0.cancelled.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn number(test: &Value, name: &str) -> Option<u64> {
+    test[name].as_u64()
+}
+
+async fn answer(
+    State(engine): State<Arc<Engine>>,
+    headers: axum::http::HeaderMap,
+    body: Bytes,
+) -> Response {
+    let request: Value = serde_json::from_slice(&body).unwrap();
+    engine.seen.lock().unwrap().push((headers, request.clone()));
+    engine.requests.fetch_add(1, Ordering::Relaxed);
+    engine.running.fetch_add(1, Ordering::Relaxed);
+    let mut alive = Cancelled(engine.clone(), false);
+    let test = request["test"].clone();
+    if test["silent"] == true {
+        std::future::pending::<()>().await;
+    }
+    if let Some(status) = number(&test, "status") {
+        alive.1 = true;
+        let error = json!({"error": {"message": "no", "type": "x", "param": null, "code": "engine_says_no"}});
+        return (
+            StatusCode::from_u16(status as u16).unwrap(),
+            error.to_string(),
+        )
+            .into_response();
+    }
+    let may = request["max_tokens"]
+        .as_u64()
+        .or(request["max_completion_tokens"].as_u64())
+        .unwrap();
+    let tokens = number(&test, "tokens").unwrap_or(may).min(may);
+    let choices = request["n"].as_u64().unwrap_or(1);
+    let usage = json!({
+        "prompt_tokens": 10 * request["messages"].as_array().unwrap().len(),
+        "completion_tokens": tokens * choices + number(&test, "more").unwrap_or(0),
+        "total_tokens": 0,
+        "prompt_tokens_details": {"cached_tokens": number(&test, "cached").unwrap_or(0)},
+        "completion_tokens_details": {"reasoning_tokens": number(&test, "reasoning").unwrap_or(0)},
+    });
+    let usage = if test["usage"] == false {
+        Value::Null
+    } else {
+        usage
+    };
+    let finish = if tokens == may { "length" } else { "stop" };
+    if request["stream"] == true {
+        let (events, streamed) = mpsc::channel(1);
+        tokio::spawn(stream(
+            engine, alive, request, tokens, usage, finish, events,
+        ));
+        let body = Body::from_stream(ReceiverStream::new(streamed));
+        return Response::builder()
+            .header("content-type", "text/event-stream")
+            .header("x-engine", "1")
+            .body(body)
+            .unwrap();
+    }
+    if number(&test, "hold").is_some() {
+        engine.released.acquire().await.unwrap().forget();
+    }
+    alive.1 = true;
+    let words = vec!["word"; tokens as usize].join(" ");
+    let choices: Vec<Value> = (0..choices)
+        .map(|i| json!({"index": i, "message": {"role": "assistant", "content": words}, "finish_reason": finish}))
+        .collect();
+    let body = json!({"id": "x", "object": "chat.completion", "choices": choices, "usage": usage});
+    if number(&test, "break").is_some() {
+        let half: Vec<Result<Bytes, std::io::Error>> = vec![
+            Ok(Bytes::from("{\"id\":")),
+            Err(std::io::ErrorKind::BrokenPipe.into()),
+        ];
+        return Body::from_stream(tokio_stream::iter(half)).into_response();
+    }
+    (
+        [("content-type", "application/json"), ("x-engine", "1")],
+        body.to_string(),
+    )
+        .into_response()
+}
+
+async fn stream(
+    engine: Arc<Engine>,
+    mut alive: Cancelled,
+    request: Value,
+    tokens: u64,
+    usage: Value,
+    finish: &'static str,
+    events: mpsc::Sender<Result<String, std::io::Error>>,
+) {
+    let test = &request["test"];
+    let event = |value: &Value| Ok(format!("data: {value}\n\n"));
+    for i in 0..=tokens {
+        if number(test, "hold") == Some(i) {
+            tokio::select! {
+                permit = engine.released.acquire() => permit.unwrap().forget(),
+                () = events.closed() => return,
+            }
+        }
+        if number(test, "break") == Some(i) {
+            alive.1 = true;
+            let _ = events
+                .send(Err(std::io::ErrorKind::BrokenPipe.into()))
+                .await;
+            return;
+        }
+        if number(test, "sse_error") == Some(i) {
+            alive.1 = true;
+            let _ = events
+                .send(event(&json!({"error": {"message": "oops", "code": 500}})))
+                .await;
+            let _ = events.send(Ok("data: [DONE]\n\n".into())).await;
+            return;
+        }
+        if i == tokens {
+            break;
+        }
+        let mut chunk =
+            json!({"id": "x", "choices": [{"index": 0, "delta": {"content": "word "}}]});
+        if request["stream_options"]["continuous_usage_stats"] == true {
+            chunk["usage"] = json!({"prompt_tokens": 10, "completion_tokens": i + 1});
+        }
+        if events.send(event(&chunk)).await.is_err() {
+            return;
+        }
+    }
+    let last = json!({"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]});
+    let _ = events.send(event(&last)).await;
+    if !usage.is_null() && request["stream_options"]["include_usage"] == true {
+        let _ = events
+            .send(event(&json!({"id": "x", "choices": [], "usage": usage})))
+            .await;
+    }
+    alive.1 = true;
+    let _ = events.send(Ok("data: [DONE]\n\n".into())).await;
+}
