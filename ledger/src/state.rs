@@ -1,6 +1,6 @@
 //! The state: what all blocks so far have led to.
 //!
-//! It is a set of tables of leaves with consecutive numbers (`BYTES.md`), a
+//! It is a set of tables of leaves with consecutive numbers, a
 //! dense tree per table, the log's frontier, and an index that is derived
 //! from the leaves and never hashed. It changes in one way only: an
 //! [`Execution`](crate::execute::Execution) that was computed from it is

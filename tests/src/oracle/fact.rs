@@ -1,7 +1,7 @@
 //! Facts: what the oracle expects to find in the log, in order.
 
 /// A log entry's content, in plain numbers. Reasons of recalls and shortfalls
-/// are the names that DESIGN's words give them.
+/// are the names that the design gives them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Fact {
