@@ -563,3 +563,34 @@ fn leases_may_be_sent_ahead() {
     world.block(&[first, second]);
     assert_eq!(world.state.gateway(G0).unwrap().last_lease.0, 2);
 }
+
+#[test]
+fn an_expiry_step_finds_its_grant_emptied_by_a_close_that_was_due_before() {
+    let mut world = World::ready();
+    let account = world.open_account();
+    let api_key = world.bind(account);
+    let (now, expires) = (world.time(), Time(world.now + DAY_MS));
+    world.issue_dated(account, BASE, 10, now, expires);
+    let (lease, granted, _) = world.lease(G0, |lease| {
+        lease.account = AccountNumber(account);
+        lease.api_key = api_key;
+        lease.wanted = Amount(10);
+        lease.worst_case = Amount(10);
+    });
+    assert_eq!(granted, 10, "the grant holds nothing but what is leased");
+    let held = world.state.accounts()[account as usize].lease(G0, lease);
+    let end = held.unwrap().end;
+    world.block_at(end.0, &[]);
+    for _ in 0..3 {
+        world.block(&[]);
+    }
+    // One block in which both the close and, after it, the expiry are due.
+    let steps = events(&world.block_at(expires.0, &[]));
+    assert!(
+        matches!(steps[..], [Event::LeaseClosed { .. }]),
+        "{steps:?}"
+    );
+    let owner = &world.state.accounts()[account as usize];
+    assert_eq!(owner.totals_of(BASE).expired, Amount(10));
+    assert!(owner.grants.is_empty());
+}
