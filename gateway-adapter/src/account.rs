@@ -6,7 +6,6 @@
 //! that wait do so in the order in which they came.
 
 use std::{
-    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -15,102 +14,28 @@ use std::{
 };
 
 use tally_ledger::{
-    class::ClassRules,
-    ids::{
-        AccountNumber, Amount, ApiKeyNumber, ClassNumber, DebitNumber, Height, LeaseNumber,
-        TableVersion,
-    },
+    ids::{AccountNumber, Amount, ApiKeyNumber, ClassNumber, DebitNumber, LeaseNumber},
     price::Usage,
 };
 use tokio::sync::Notify;
 
 use crate::{
     ask::{Ask, Need},
-    key::Key,
+    job::{Granted, Job, NoGrant},
     lease::Lease,
     refusal::Refusal,
     usage,
+    view::View,
 };
+
+mod inner;
+
+use inner::{Inner, Pair};
 
 /// How old a view of the account may be before a refusal rests on it.
 const FRESH: Duration = Duration::from_millis(500);
-/// A lease is renewed when this part of its time is left.
-const RENEW_PART: u32 = 4;
 /// A lease is asked for so that it pays this many worst cases, at least.
 const LEAST_REQUESTS: u64 = 4;
-
-/// What a proven account leaf says, as far as the gateway needs it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct View {
-    /// At which height it was proven.
-    pub height: Height,
-    /// No new leases.
-    pub frozen: bool,
-    /// In which order requests use its classes.
-    pub classes: Vec<ClassNumber>,
-    /// What a lease could take now.
-    pub available: BTreeMap<ClassNumber, u64>,
-    /// What other gateways hold open.
-    pub others: BTreeMap<ClassNumber, u64>,
-    /// This gateway's open leases, and whether each has ended.
-    pub own: BTreeMap<LeaseNumber, bool>,
-}
-
-/// What a Lease was granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Granted {
-    /// Its number.
-    pub number: LeaseNumber,
-    /// How much; not zero.
-    pub amount: u64,
-    /// Price table in force.
-    pub table: TableVersion,
-    /// At which height it was proven.
-    pub height: Height,
-    /// Until when it may be used, by the own monotonic clock.
-    pub until: Instant,
-}
-
-/// Why a Lease was granted nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoGrant {
-    /// For good or for now; the request is refused so.
-    Refused(Refusal),
-    /// There is no balance.
-    Dry,
-}
-
-/// What the chain's side should do for an account.
-#[derive(Debug, Clone)]
-pub enum Job {
-    /// Ask for a lease.
-    Lease {
-        /// For whom.
-        account: Arc<Account>,
-        /// On behalf of which key.
-        key: Arc<Key>,
-        /// Of what.
-        class: ClassNumber,
-        /// How much.
-        wanted: u64,
-        /// Worst case of one request.
-        worst: u64,
-    },
-    /// Prove the account's leaf again.
-    Refresh {
-        /// Whose.
-        account: Arc<Account>,
-    },
-    /// Give a lease back once its debits are proven.
-    Return {
-        /// Whose.
-        account: Arc<Account>,
-        /// Which.
-        lease: LeaseNumber,
-        /// The debit that must be proven first.
-        after: DebitNumber,
-    },
-}
 
 /// What was reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,30 +61,6 @@ pub enum Step {
     Wait,
     /// Do not serve it.
     Refuse(Refusal),
-}
-
-type Pair = (ClassNumber, ApiKeyNumber);
-
-/// A Lease was granted less than one worst case.
-#[derive(Debug, Clone, Copy)]
-struct Dry {
-    /// What was available after it.
-    available: u64,
-    /// Why, if not for want of balance.
-    why: Option<Refusal>,
-    at: Instant,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    view: View,
-    viewed: Option<Instant>,
-    refreshing: bool,
-    leases: Vec<Lease>,
-    requested: Vec<Pair>,
-    dry: BTreeMap<Pair, Dry>,
-    wanted: BTreeMap<Pair, (u64, Instant)>,
-    running: u32,
 }
 
 /// An account.
@@ -617,105 +518,5 @@ impl Account {
         inner.leases.iter().fold((0, 0), |(held, free), lease| {
             (held + lease.held, free + lease.free)
         })
-    }
-}
-
-impl Inner {
-    fn available(&self, class: ClassNumber) -> u64 {
-        self.view.available.get(&class).copied().unwrap_or(0)
-    }
-
-    /// Free in leases of `class`, whatever their key.
-    fn free(&self, class: ClassNumber, now: Instant) -> u64 {
-        let open = self
-            .leases
-            .iter()
-            .filter(|lease| lease.class == class && lease.is_open(now));
-        open.map(|lease| lease.free).sum()
-    }
-
-    fn is_returning(&self, class: ClassNumber) -> bool {
-        let mut leases = self.leases.iter();
-        leases.any(|lease| lease.class == class && lease.returning)
-    }
-
-    fn held(&self, class: ClassNumber) -> u64 {
-        self.leases
-            .iter()
-            .filter(|lease| lease.class == class)
-            .map(|lease| lease.held)
-            .sum()
-    }
-
-    fn set_dry(&mut self, pair: Pair, why: Option<Refusal>) {
-        let dry = Dry {
-            available: self.available(pair.0),
-            why,
-            at: Instant::now(),
-        };
-        self.dry.insert(pair, dry);
-    }
-
-    /// Classes that may pay, in order.
-    fn candidates(&self, ask: &Ask) -> Result<Vec<ClassNumber>, Refusal> {
-        let buys = |class: &ClassNumber| {
-            ask.rules(*class).is_some_and(|rules: &ClassRules| {
-                rules.buys(ask.model().number) && ask.fee <= rules.max_fee
-            })
-        };
-        let wanted: Vec<ClassNumber> = match ask.class {
-            Some(class) if !self.view.classes.contains(&class) => {
-                return Err(Refusal::ClassUnknown);
-            }
-            Some(class) => vec![class],
-            None => self.view.classes.clone(),
-        };
-        let may: Vec<ClassNumber> = wanted.into_iter().filter(buys).collect();
-        if may.is_empty() {
-            return Err(Refusal::ClassRule);
-        }
-        Ok(may)
-    }
-
-    /// The open lease that covers `need` and ends first.
-    fn lease_for(&self, pair: Pair, ask: &Ask, need: u64, now: Instant) -> Option<usize> {
-        let fits = |lease: &Lease| {
-            (lease.class, lease.api_key) == pair
-                && lease.is_open(now)
-                && lease.free >= need
-                && lease.table <= ask.prices.version
-        };
-        (0..self.leases.len())
-            .filter(|i| fits(&self.leases[*i]))
-            .min_by_key(|i| self.leases[*i].until)
-    }
-
-    /// Whether what is leased will soon run out or end while there is more.
-    fn should_renew(&self, class: ClassNumber, ask: &Ask, now: Instant) -> bool {
-        let pair = (class, ask.key.number);
-        if self.available(class) == 0
-            || self.requested.contains(&pair)
-            || self.dry.contains_key(&pair)
-        {
-            return false;
-        }
-        let lasting = |lease: &&Lease| {
-            (lease.class, lease.api_key) == pair
-                && lease.is_open(now)
-                && lease.until.duration_since(now) > ask.lease_time / RENEW_PART
-        };
-        let free: u64 = self
-            .leases
-            .iter()
-            .filter(lasting)
-            .map(|lease| lease.free)
-            .sum();
-        let granted: u64 = self
-            .leases
-            .iter()
-            .filter(lasting)
-            .map(|lease| lease.granted)
-            .sum();
-        free < (granted / 4).max(ask.cost.0.saturating_mul(2))
     }
 }

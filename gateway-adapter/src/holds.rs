@@ -22,8 +22,9 @@ use tally_ledger::{
 use tokio::{sync::mpsc, time::timeout_at};
 
 use crate::{
-    account::{Account, Job, Reservation, Step},
+    account::{Account, Reservation, Step},
     ask::Ask,
+    job::Job,
     journal::{Durable, HoldId, HoldRecord, Journal, JournalFailed, Urgency},
     key::Key,
     metrics::Metrics,

@@ -12,6 +12,7 @@ pub mod config;
 pub mod error;
 pub mod gateway;
 pub mod holds;
+pub mod job;
 pub mod journal;
 pub mod key;
 pub mod lease;
@@ -22,6 +23,7 @@ pub mod proxy;
 pub mod refusal;
 pub mod serving;
 pub mod usage;
+pub mod view;
 
 pub use config::GatewayConfig;
 pub use error::GatewayError;

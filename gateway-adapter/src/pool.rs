@@ -4,7 +4,7 @@
 //! Looking one up takes the lock of one of [`SHARDS`] maps, for reading.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     hash::Hash as StdHash,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
@@ -14,7 +14,7 @@ use std::{
 };
 
 use tally_ledger::{
-    account::{Account as AccountLeaf, ApiKey, Recall},
+    account::{Account as AccountLeaf, ApiKey},
     block::Header,
     crypto::SecretKey,
     ids::{AccountNumber, ApiKeyNumber, GatewayNumber, Height},
@@ -22,10 +22,12 @@ use tally_ledger::{
 };
 
 use crate::{
-    account::{Account, Job, View},
+    account::Account,
     chain::{ChainError, light::Light},
+    job::Job,
     key::{Key, fingerprint},
     refusal::Refusal,
+    view::View,
 };
 
 /// Maps per kind.
@@ -100,36 +102,6 @@ pub async fn account_leaf(
     let proven = light.leaf(Table::Accounts, account.0, at_least).await?;
     let absent = || ChainError::Unproven(format!("there is no account {account}"));
     Ok((proven.header, proven.leaf.ok_or_else(absent)?))
-}
-
-/// What the gateway needs of an account's leaf.
-pub fn view(leaf: &AccountLeaf, gateway: GatewayNumber, header: &Header) -> View {
-    let mut view = View {
-        height: header.height,
-        frozen: leaf.frozen,
-        classes: leaf.classes.to_vec(),
-        available: BTreeMap::new(),
-        others: BTreeMap::new(),
-        own: BTreeMap::new(),
-    };
-    for grant in leaf
-        .grants
-        .iter()
-        .filter(|grant| grant.spendable(header.time))
-    {
-        let available: &mut u64 = view.available.entry(grant.class).or_default();
-        *available = available.saturating_add(grant.free.0);
-    }
-    for lease in &leaf.leases {
-        if lease.gateway == gateway {
-            let ended = lease.ended.is_some() || lease.recall != Recall::No;
-            view.own.insert(lease.number, ended);
-        } else {
-            let others: &mut u64 = view.others.entry(lease.class).or_default();
-            *others = others.saturating_add(lease.remaining().0);
-        }
-    }
-    view
 }
 
 impl Pool {
@@ -222,7 +194,7 @@ impl Pool {
             return Ok(account);
         }
         let (header, leaf) = account_leaf(&self.light, number, Height(0)).await?;
-        let account = Arc::new(Account::new(number, view(&leaf, self.gateway, &header)));
+        let account = Arc::new(Account::new(number, View::of(&leaf, self.gateway, &header)));
         let account = self.accounts.change(shard, |accounts| {
             accounts.entry(number).or_insert(account).clone()
         });

@@ -30,8 +30,7 @@ use super::{
     terms::{Current, Terms},
 };
 use crate::{
-    account::Job, chain::nodes::is_absent, holds::Holds, journal::Journal, metrics::Metrics,
-    pool::Pool,
+    chain::nodes::is_absent, holds::Holds, job::Job, journal::Journal, metrics::Metrics, pool::Pool,
 };
 
 /// How often to look without being told.

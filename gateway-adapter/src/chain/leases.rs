@@ -33,12 +33,14 @@ use super::{
     terms::{Current, Terms},
 };
 use crate::{
-    account::{Account, Granted, Job, NoGrant},
+    account::Account,
+    job::{Granted, Job, NoGrant},
     journal::{Journal, LeaseSent, Record, Urgency},
     key::Key,
     metrics::Metrics,
     pool,
     refusal::Refusal,
+    view::View,
 };
 
 /// Returns and refreshes at a time.
@@ -262,7 +264,7 @@ impl Leases {
             .cloned();
         wanted
             .account
-            .viewed(pool::view(&leaf, self.signer.gateway, &header));
+            .viewed(View::of(&leaf, self.signer.gateway, &header));
         let why = shortfall(&finality);
         let Some(open) = open else {
             self.journal
@@ -295,7 +297,7 @@ impl Leases {
 
     async fn refresh(&self, account: &Arc<Account>) {
         match pool::account_leaf(&self.light, account.number, Height(0)).await {
-            Ok((header, leaf)) => account.viewed(pool::view(&leaf, self.signer.gateway, &header)),
+            Ok((header, leaf)) => account.viewed(View::of(&leaf, self.signer.gateway, &header)),
             Err(error) => {
                 tracing::warn!(%error, "an account's leaf is not proven");
                 account.not_viewed();
@@ -310,7 +312,7 @@ impl Leases {
                 if let Ok((header, leaf)) =
                     pool::account_leaf(&self.light, account.number, height).await
                 {
-                    account.viewed(pool::view(&leaf, self.signer.gateway, &header));
+                    account.viewed(View::of(&leaf, self.signer.gateway, &header));
                 } else {
                     account.stale();
                 }

@@ -1,0 +1,144 @@
+//! What is under an account's lock: its leases, what was last proven of it,
+//! and what is under way for it.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use tally_ledger::{
+    class::ClassRules,
+    ids::{ApiKeyNumber, ClassNumber},
+};
+
+use crate::{ask::Ask, lease::Lease, refusal::Refusal, view::View};
+
+/// A lease is renewed when this part of its time is left.
+const RENEW_PART: u32 = 4;
+
+pub(super) type Pair = (ClassNumber, ApiKeyNumber);
+
+/// A Lease was granted less than one worst case.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dry {
+    /// What was available after it.
+    pub(super) available: u64,
+    /// Why, if not for want of balance.
+    pub(super) why: Option<Refusal>,
+    pub(super) at: Instant,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    pub(super) view: View,
+    pub(super) viewed: Option<Instant>,
+    pub(super) refreshing: bool,
+    pub(super) leases: Vec<Lease>,
+    pub(super) requested: Vec<Pair>,
+    pub(super) dry: BTreeMap<Pair, Dry>,
+    pub(super) wanted: BTreeMap<Pair, (u64, Instant)>,
+    pub(super) running: u32,
+}
+
+impl Inner {
+    pub(super) fn available(&self, class: ClassNumber) -> u64 {
+        self.view.available.get(&class).copied().unwrap_or(0)
+    }
+
+    /// Free in leases of `class`, whatever their key.
+    pub(super) fn free(&self, class: ClassNumber, now: Instant) -> u64 {
+        let open = self
+            .leases
+            .iter()
+            .filter(|lease| lease.class == class && lease.is_open(now));
+        open.map(|lease| lease.free).sum()
+    }
+
+    pub(super) fn is_returning(&self, class: ClassNumber) -> bool {
+        let mut leases = self.leases.iter();
+        leases.any(|lease| lease.class == class && lease.returning)
+    }
+
+    pub(super) fn held(&self, class: ClassNumber) -> u64 {
+        self.leases
+            .iter()
+            .filter(|lease| lease.class == class)
+            .map(|lease| lease.held)
+            .sum()
+    }
+
+    pub(super) fn set_dry(&mut self, pair: Pair, why: Option<Refusal>) {
+        let dry = Dry {
+            available: self.available(pair.0),
+            why,
+            at: Instant::now(),
+        };
+        self.dry.insert(pair, dry);
+    }
+
+    /// Classes that may pay, in order.
+    pub(super) fn candidates(&self, ask: &Ask) -> Result<Vec<ClassNumber>, Refusal> {
+        let buys = |class: &ClassNumber| {
+            ask.rules(*class).is_some_and(|rules: &ClassRules| {
+                rules.buys(ask.model().number) && ask.fee <= rules.max_fee
+            })
+        };
+        let wanted: Vec<ClassNumber> = match ask.class {
+            Some(class) if !self.view.classes.contains(&class) => {
+                return Err(Refusal::ClassUnknown);
+            }
+            Some(class) => vec![class],
+            None => self.view.classes.clone(),
+        };
+        let may: Vec<ClassNumber> = wanted.into_iter().filter(buys).collect();
+        if may.is_empty() {
+            return Err(Refusal::ClassRule);
+        }
+        Ok(may)
+    }
+
+    /// The open lease that covers `need` and ends first.
+    pub(super) fn lease_for(
+        &self,
+        pair: Pair,
+        ask: &Ask,
+        need: u64,
+        now: Instant,
+    ) -> Option<usize> {
+        let fits = |lease: &Lease| {
+            (lease.class, lease.api_key) == pair
+                && lease.is_open(now)
+                && lease.free >= need
+                && lease.table <= ask.prices.version
+        };
+        (0..self.leases.len())
+            .filter(|i| fits(&self.leases[*i]))
+            .min_by_key(|i| self.leases[*i].until)
+    }
+
+    /// Whether what is leased will soon run out or end while there is more.
+    pub(super) fn should_renew(&self, class: ClassNumber, ask: &Ask, now: Instant) -> bool {
+        let pair = (class, ask.key.number);
+        if self.available(class) == 0
+            || self.requested.contains(&pair)
+            || self.dry.contains_key(&pair)
+        {
+            return false;
+        }
+        let lasting = |lease: &&Lease| {
+            (lease.class, lease.api_key) == pair
+                && lease.is_open(now)
+                && lease.until.duration_since(now) > ask.lease_time / RENEW_PART
+        };
+        let free: u64 = self
+            .leases
+            .iter()
+            .filter(lasting)
+            .map(|lease| lease.free)
+            .sum();
+        let granted: u64 = self
+            .leases
+            .iter()
+            .filter(lasting)
+            .map(|lease| lease.granted)
+            .sum();
+        free < (granted / 4).max(ask.cost.0.saturating_mul(2))
+    }
+}
