@@ -12,7 +12,7 @@ use std::{
     process::Stdio,
 };
 
-use cli_common::{LIMIT, Running, http, run, tally, wait_for};
+use cli_common::{LIMIT, Running, http, run, start, tally, wait_for};
 
 fn files(audit: &Path, ending: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(audit)
@@ -150,6 +150,14 @@ fn what_the_demo_prints_works_and_its_children_end_with_it() {
         "no key, no answer"
     );
 
+    let config = fs::read_to_string(folder.join("demo/v0/config.toml")).unwrap();
+    let grpc = config
+        .lines()
+        .find_map(|line| line.strip_prefix("grpc = "))
+        .unwrap();
+    let grpc = grpc.trim_matches('"').to_owned();
+    give_back(folder, &grpc);
+
     // SIGKILL: the children notice by themselves.
     demo.0.kill().unwrap();
     demo.0.wait().unwrap();
@@ -158,15 +166,64 @@ fn what_the_demo_prints_works_and_its_children_end_with_it() {
             .is_err()
             .then_some(())
     });
-    let genesis = fs::read_to_string(folder.join("demo/v0/config.toml")).unwrap();
-    let grpc = genesis
-        .lines()
-        .find_map(|line| line.strip_prefix("grpc = "))
-        .unwrap();
-    let grpc = grpc.trim_matches('"').to_owned();
     wait_for("validator 0 to end", LIMIT, || {
         std::net::TcpStream::connect(&grpc).is_err().then_some(())
     });
+}
+
+/// A receipt, fetched and verified, is given back by maker and checker, and
+/// never more than it charged.
+fn give_back(folder: &Path, grpc: &str) {
+    let tally = |line: &str| {
+        run(
+            folder,
+            &format!("--format json {line} --genesis demo/genesis.json"),
+        )
+    };
+    let ask = format!("receipt get --hold 0-1-1 --out first.receipt --node {grpc}");
+    let got = tally(&ask).json();
+    assert_eq!(got["price"], "exact");
+    let (entry, charged) = (&got["entry"], got["charged"].as_str().unwrap().to_owned());
+    let correct = |amount: &str, keys: &str| {
+        tally(&format!(
+            "receipt correct --entry {entry} --amount {amount} --expires 2099-01-01 \
+             --node {grpc} {keys}"
+        ))
+    };
+    let both = "--key demo/keys/issuer-0.key --key demo/keys/issuer-1.key";
+    let alone = correct(&charged, "--key demo/keys/issuer-0.key").fails(4);
+    assert!(alone.contains("CheckerMissing (32)"), "{alone}");
+    let given = correct(&charged, both).json();
+    assert_eq!(given["entries"][0]["what"], "Corrected");
+    assert_eq!(given["entries"][0]["amount"], *charged);
+    let more = correct("0.000001", both).fails(4);
+    assert!(more.contains("OverReceipt (69)"), "{more}");
+}
+
+/// A real engine's models are priced and served.
+#[test]
+fn another_engine_can_stand_behind_the_demo() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (_engine, said) = start(
+        folder,
+        "--format json mock-engine --port 0 --model own-model",
+    );
+    let url = said["listening"].as_str().unwrap();
+    let mut child = tally(folder)
+        .args(["demo", "--dir", "demo", "--upstream", url])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let _demo = Running(child);
+    let data = lines
+        .by_ref()
+        .map(Result::unwrap)
+        .find(|line| line.contains("-d '"))
+        .unwrap();
+    assert!(data.contains("\"model\": \"own-model\""), "{data}");
 }
 
 fn http_with(address: &str, secret: &str, body: &str) -> String {

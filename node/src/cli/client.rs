@@ -68,6 +68,10 @@ impl NodeArg {
             (false, None) => format!("http://{}", self.node),
             (false, Some(_)) => format!("https://{}", self.node),
         };
+        anyhow::ensure!(
+            self.ca.is_some() || !uri.starts_with("https://"),
+            "an https node needs --ca: the certificate that its own must lead to"
+        );
         let endpoint = Endpoint::from_shared(uri).map_err(|_| wrong())?;
         let endpoint = endpoint
             .connect_timeout(Duration::from_secs(5))

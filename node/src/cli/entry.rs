@@ -125,10 +125,12 @@ impl Watch {
         };
         let stream = client.audit.watch(request).await.map_err(|e| failure(&e))?;
         let mut stream = stream.into_inner();
+        let stop = super::stop::signal();
+        tokio::pin!(stop);
         loop {
             let message = tokio::select! {
                 message = stream.message() => message.map_err(|e| failure(&e))?,
-                () = super::stop::signal() => return Ok(Exit::Done),
+                () = &mut stop => return Ok(Exit::Done),
             };
             let Some(block) = message else {
                 return Ok(Exit::Done);

@@ -223,10 +223,16 @@ fn addresses(validators: usize, base_port: Option<u16>) -> anyhow::Result<Vec<Li
     Ok(all.chunks_exact(4).map(listen).collect())
 }
 
-/// Free loopback addresses, all different.
-pub(crate) fn free_addresses(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
+/// Free loopback addresses, all different. Each net has a loopback IP of its
+/// own where the system has them (all of 127/8 on Linux), so that nets made
+/// at the same time, or outgoing connections, never take each other's ports.
+fn free_addresses(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
+    let own: [u8; 3] = rand::random();
+    let own = Ipv4Addr::new(127, own[0] | 1, own[1], own[2] % 254 + 1);
+    let usable = TcpListener::bind((own, 0)).is_ok();
+    let ip = if usable { own } else { Ipv4Addr::LOCALHOST };
     let bound = (0..count)
-        .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("finding a free port"))
+        .map(|_| TcpListener::bind((ip, 0)).context("finding a free port"))
         .collect::<anyhow::Result<Vec<_>>>()?;
     let addresses = bound.iter().map(|listener| listener.local_addr());
     Ok(addresses.collect::<Result<_, _>>()?)

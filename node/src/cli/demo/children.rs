@@ -54,6 +54,8 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(create(&out)?)
             .stderr(create(&err)?)
+            // Ctrl-C is for the parent, which stops them in order.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("starting {name}"))?;
