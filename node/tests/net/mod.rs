@@ -1,0 +1,434 @@
+//! Nodes in this process, on loopback, with ports from the system: what the
+//! tests of running nodes share.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::{
+    future::Future,
+    net::{SocketAddr, TcpListener},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use tally_ledger::{
+    action::{Action, BindApiKey, Debits, Issue, Lease, NewGrant, OpenAccount, OpenJournal},
+    block::{Validator, ValidatorSet},
+    class::{Burn, ClassRules},
+    codec::List,
+    crypto::{ChainId, SecretKey},
+    debit::{DEBIT_VERSION, Debit, Detail, Fixed, Flags, KIND_REQUEST, Position, batch_leaf},
+    gateway::Caps,
+    genesis::{GENESIS_VERSION, Genesis, GenesisGateway, GenesisPerson},
+    ids::*,
+    merkle::{leaf_hash, root_of},
+    parameters::Parameters,
+    person::Roles,
+    price::{Meter, Model, PriceTable, Usage},
+    transaction::{Author, Body, Transaction},
+};
+use tally_node::{
+    Engine, Home, RunningNode,
+    config::{Listen, NodeConfig, Peer, Storage},
+    home::NodeKeys,
+};
+use tally_proto::v1::{
+    self, audit_service_client::AuditServiceClient, ledger_service_client::LedgerServiceClient,
+};
+use tokio::{sync::oneshot, task::JoinHandle};
+use tonic::transport::Channel;
+
+pub type Ledger = LedgerServiceClient<Channel>;
+pub type Audit = AuditServiceClient<Channel>;
+
+pub const ISSUER: Person = Person(0);
+pub const CHECKER: Person = Person(1);
+pub const GATEWAY: GatewayNumber = GatewayNumber(0);
+/// One compute token.
+pub const CT: u64 = 1_000_000;
+
+pub fn list<T: std::fmt::Debug, const MAX: usize>(items: Vec<T>) -> List<T, MAX> {
+    List::new(items).unwrap()
+}
+
+/// The key of a person, gateway, holder or API key.
+pub fn key(who: impl Into<Author>) -> SecretKey {
+    let who = who.into();
+    let mut seed = [7; 32];
+    seed[0] = who.kind.into();
+    seed[1..5].copy_from_slice(&who.number.to_le_bytes());
+    SecretKey::from_seed(&seed)
+}
+
+pub fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_millis() as u64
+}
+
+/// Homes of a chain's validators.
+pub struct Net {
+    pub dir: tempfile::TempDir,
+    pub genesis: Genesis,
+    pub homes: Vec<Home>,
+}
+
+fn genesis(validators: &[NodeKeys]) -> Genesis {
+    let person = |number: u32, roles| GenesisPerson {
+        key: key(Person(number)).public(),
+        roles,
+    };
+    let roles = |number: u32| match number {
+        0 | 1 => Roles::ISSUER,
+        2 | 3 => Roles::ADMIN,
+        _ => Roles::VALIDATOR,
+    };
+    let persons = 4 + validators.len() as u32;
+    let validator = |(i, keys): (u32, &NodeKeys)| Validator {
+        consensus_key: keys.consensus.public(),
+        checkpoint_key: keys.checkpoint.public(),
+        network_key: keys.network.public(),
+        owner: Person(4 + i),
+    };
+    let most = Amount(u64::MAX);
+    let class = ClassRules {
+        name: "innovation".into(),
+        models: List::default(),
+        max_fee: Amount::ZERO,
+        burn: Burn::Both,
+        supply_cap: most,
+        period_days: 30,
+    };
+    let meter = |name: &str, subset_of| Meter {
+        name: name.into(),
+        coefficient: 1000,
+        subset_of,
+    };
+    let model = Model {
+        number: ModelNumber(1),
+        name: "tiny".into(),
+        meters: list(vec![meter("input", None), meter("cached_input", Some(0))]),
+        weight: 0,
+        weight_coefficient: 0,
+    };
+    Genesis {
+        version: GENESIS_VERSION,
+        name: "test".into(),
+        time: Time(now() - 1000),
+        persons: list((0..persons).map(|i| person(i, roles(i))).collect()),
+        validators: ValidatorSet(list((0..).zip(validators).map(validator).collect())),
+        classes: list(vec![class]),
+        prices: PriceTable {
+            version: TableVersion(1),
+            models: list(vec![model]),
+        },
+        parameters: Parameters {
+            heartbeat_ms: 500,
+            issuer_day_limit: most,
+            issuer_day_account_limit: most,
+            ..Parameters::default()
+        },
+        gateways: list(vec![GenesisGateway {
+            key: key(GATEWAY).public(),
+            caps: Caps {
+                open: most,
+                open_account: most,
+                hour: most,
+                hour_account: most,
+            },
+        }]),
+    }
+}
+
+/// Addresses that were free a moment ago.
+fn addresses(count: usize) -> Vec<SocketAddr> {
+    let sockets: Vec<_> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    sockets
+        .iter()
+        .map(|socket| socket.local_addr().unwrap())
+        .collect()
+}
+
+impl Net {
+    pub fn new(validators: usize) -> Self {
+        Self::with(
+            validators,
+            Storage {
+                snapshot_every: 5,
+                ..Storage::default()
+            },
+        )
+    }
+
+    pub fn with(validators: usize, storage: Storage) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let homes: Vec<_> = (0..validators)
+            .map(|i| Home::new(dir.path().join(format!("v{i}"))))
+            .collect();
+        let keys: Vec<_> = homes.iter().map(|home| home.init().unwrap()).collect();
+        let genesis = genesis(&keys);
+        let at = addresses(4 * validators);
+        let peer = |i: usize| Peer {
+            name: format!("v{i}"),
+            network_key: keys[i].network.public(),
+            consensus: at[4 * i],
+            gossip: at[4 * i + 1],
+        };
+        for (i, home) in homes.iter().enumerate() {
+            let listen = Listen {
+                consensus: at[4 * i],
+                gossip: at[4 * i + 1],
+                grpc: at[4 * i + 2],
+                http: at[4 * i + 3],
+            };
+            let peers = (0..validators)
+                .filter(|other| *other != i)
+                .map(peer)
+                .collect();
+            let mut config = NodeConfig::new(&format!("v{i}"), listen, peers);
+            config.storage = storage;
+            home.write_config(&config).unwrap();
+            home.write_genesis(&genesis).unwrap();
+        }
+        Self {
+            dir,
+            genesis,
+            homes,
+        }
+    }
+
+    pub fn chain(&self) -> ChainId {
+        self.genesis.chain()
+    }
+
+    pub async fn start(&self, index: usize, engine: Engine) -> Running {
+        let node = RunningNode::start(&self.homes[index], engine)
+            .await
+            .unwrap();
+        let (grpc, http) = (node.grpc, node.http);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(node.run(async move {
+            let _ = stopped.await;
+        }));
+        let channel = Channel::from_shared(format!("http://{grpc}")).unwrap();
+        let channel = channel.connect().await.unwrap();
+        let ledger = LedgerServiceClient::new(channel.clone());
+        let audit = AuditServiceClient::new(channel).max_decoding_message_size(64 << 20);
+        Running {
+            ledger,
+            audit,
+            http,
+            stop,
+            task,
+        }
+    }
+
+    /// A transaction of `signers`, author first.
+    pub fn sign(&self, id: u8, signers: &[Author], action: Action) -> Transaction {
+        let hour = (now() / HOUR_MS) as u32 + 24;
+        let gateway = signers[0] == GATEWAY.into();
+        let (id, until) = if gateway {
+            ([0; 16], 0)
+        } else {
+            ([id; 16], hour)
+        };
+        self.sign_at(id, until, signers, action, Vec::new())
+    }
+
+    pub fn sign_at(
+        &self,
+        id: [u8; 16],
+        until: u32,
+        signers: &[Author],
+        action: Action,
+        payload: Vec<u8>,
+    ) -> Transaction {
+        let body = Body::new(signers[0], &signers[1..], id, until, action);
+        let keys: Vec<_> = body.signers.iter().map(|signer| key(*signer)).collect();
+        let keys: Vec<_> = keys.iter().collect();
+        Transaction::sign(&self.chain(), &body, &keys, payload)
+    }
+
+    pub fn open_account(&self, number: u32) -> Transaction {
+        let open = OpenAccount {
+            unit: number,
+            holder: key(AccountNumber(number)).public(),
+            classes: list(vec![ClassNumber(0)]),
+        };
+        self.sign(
+            number as u8 + 1,
+            &[ISSUER.into()],
+            Action::OpenAccount(open),
+        )
+    }
+
+    pub fn issue(&self, account: u32, amount: u64) -> Transaction {
+        let grant = NewGrant {
+            account: AccountNumber(account),
+            class: ClassNumber(0),
+            amount: Amount(amount),
+            vests: Time(0),
+            expires: Time(now() + DAY_MS),
+        };
+        let action = Action::Issue(Issue {
+            grants: list(vec![grant]),
+        });
+        self.sign(account as u8 + 100, &[ISSUER.into()], action)
+    }
+
+    pub fn bind(&self, account: u32) -> Transaction {
+        let bind = BindApiKey {
+            account: AccountNumber(account),
+            key: key(ApiKeyNumber(account)).public(),
+            models: List::default(),
+            cap: Amount(u64::MAX),
+            expires: Time(u64::MAX),
+        };
+        let signers = [AccountNumber(account).into()];
+        self.sign(account as u8 + 1, &signers, Action::BindApiKey(bind))
+    }
+
+    pub fn open_journal(&self) -> Transaction {
+        let open = OpenJournal {
+            journal: JournalNumber(1),
+            previous_intact: true,
+        };
+        self.sign(0, &[GATEWAY.into()], Action::OpenJournal(open))
+    }
+
+    pub fn lease(&self, number: u64, account: u32, wanted: u64) -> Transaction {
+        let lease = Lease {
+            journal: JournalNumber(1),
+            number: LeaseNumber(number),
+            account: AccountNumber(account),
+            class: ClassNumber(0),
+            api_key: ApiKeyNumber(account),
+            wanted: Amount(wanted),
+            worst_case: Amount(wanted),
+            duration_ms: 600_000,
+        };
+        self.sign(
+            0,
+            &[GATEWAY.into(), ApiKeyNumber(account).into()],
+            Action::Lease(lease),
+        )
+    }
+
+    /// Debits `first..first + count` of journal 1, each of `input` tokens;
+    /// debit n settles hold 1000 + n.
+    pub fn debits(
+        &self,
+        first: u64,
+        count: u64,
+        lease: u64,
+        account: u32,
+        input: u32,
+    ) -> Transaction {
+        let (mut payload, mut leaves) = (Vec::new(), Vec::new());
+        for number in first..first + count {
+            let fixed = Fixed {
+                version: DEBIT_VERSION,
+                kind: KIND_REQUEST,
+                flags: Flags(0),
+                account: AccountNumber(account),
+                class: ClassNumber(0),
+                api_key: ApiKeyNumber(account),
+                lease: LeaseNumber(lease),
+                limit: Amount(u64::from(input) * 2),
+                fee: Amount::ZERO,
+            };
+            let detail = Detail {
+                salt: [number as u8; 16],
+                model: ModelNumber(1),
+                table: TableVersion(1),
+                usage: Usage([input, 0, 0, 0, 0, 0]),
+                hold_journal: JournalNumber(1),
+                hold: 1000 + number,
+                ..Detail::default()
+            };
+            let position = Position {
+                gateway: GATEWAY,
+                journal: JournalNumber(1),
+                number: DebitNumber(number),
+            };
+            leaves.push(leaf_hash(&batch_leaf(
+                &position,
+                &fixed.write(),
+                &detail.hash(),
+            )));
+            Debit { fixed, detail }.write(&mut payload);
+        }
+        let action = Action::Debits(Debits {
+            journal: JournalNumber(1),
+            first: DebitNumber(first),
+            count: count as u32,
+            root: root_of(&leaves),
+        });
+        self.sign_at([0; 16], 0, &[GATEWAY.into()], action, payload)
+    }
+}
+
+/// A node that runs, and its clients.
+pub struct Running {
+    pub ledger: Ledger,
+    pub audit: Audit,
+    pub http: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), tally_node::NodeError>>,
+}
+
+impl Running {
+    pub async fn stop(self) {
+        let Self {
+            ledger,
+            audit,
+            stop,
+            task,
+            ..
+        } = self;
+        // With its clients gone the server has nothing to wait for.
+        drop((ledger, audit, stop));
+        task.await.unwrap().unwrap();
+    }
+
+    /// Hands a transaction in and waits until it is final.
+    pub async fn finalise(&self, transaction: Transaction) -> v1::Finality {
+        let response = submit(&self.ledger, transaction).await.unwrap();
+        assert_eq!(response.outcome(), v1::Outcome::Final);
+        response.finality.unwrap()
+    }
+
+    pub async fn height(&self) -> u64 {
+        let status = self
+            .ledger
+            .clone()
+            .get_status(v1::GetStatusRequest {})
+            .await;
+        status.unwrap().into_inner().height
+    }
+}
+
+pub async fn submit(
+    ledger: &Ledger,
+    transaction: Transaction,
+) -> Result<v1::SubmitResponse, tonic::Status> {
+    let request = v1::SubmitRequest {
+        transaction: Some(transaction.into()),
+        wait: v1::Wait::Final.into(),
+        timeout_ms: 20_000,
+    };
+    ledger
+        .clone()
+        .submit(request)
+        .await
+        .map(tonic::Response::into_inner)
+}
+
+/// Waits until `ready` says so, at most half a minute.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut ready: impl FnMut() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !ready().await {
+        assert!(Instant::now() < deadline, "{what}: not within 30 s");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,367 @@
+//! One node with the engine of one, its real services and a real client.
+#![allow(clippy::unwrap_used)]
+
+mod net;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+};
+
+use net::{CHECKER, CT, GATEWAY, ISSUER, Net, Running, key, submit, until};
+use tally_ledger::{
+    account::Account,
+    action::{Action, Correct},
+    codec,
+    ids::{AccountNumber, Amount, DAY_MS, Time},
+    reason::Reason,
+    receipt::{PriceCheck, ReceiptFile},
+    state_file::StateFile,
+};
+use tally_node::{Engine, RunningNode, store};
+use tally_proto::{Problem, v1};
+
+const SOLO: Engine = Engine::Solo;
+
+/// Account 0 with a grant, a key, a lease, and 30 debits of 1,000 micro-CT.
+async fn spend(net: &Net, node: &Running) {
+    let opened = node.finalise(net.open_account(0)).await;
+    assert_eq!(opened.entries.len(), 1);
+    node.finalise(net.issue(0, 100 * CT)).await;
+    node.finalise(net.bind(0)).await;
+    node.finalise(net.open_journal()).await;
+    node.finalise(net.lease(1, 0, 10 * CT)).await;
+    let settled = node.finalise(net.debits(1, 30, 1, 0, 1000)).await;
+    assert_eq!(settled.receipts, 30);
+}
+
+async fn account(node: &Running) -> v1::GetAccountResponse {
+    let request = v1::GetAccountRequest { account: 0 };
+    node.audit
+        .clone()
+        .get_account(request)
+        .await
+        .unwrap()
+        .into_inner()
+}
+
+/// The account's proof verifies against the genesis and says what it did.
+async fn check_account(net: &Net, node: &Running, spent: u64) {
+    let account = account(node).await;
+    let proof = account.proof.unwrap();
+    let file = StateFile::decode(&proof.file).unwrap();
+    let leaf = file.verify(&net.genesis).unwrap().unwrap();
+    let proven: Account = codec::decode(leaf, leaf.len()).unwrap();
+    assert_eq!(proven.holder, key(AccountNumber(0)).public());
+    assert_eq!(proven.totals[0].1.spent, Amount(spent));
+    assert_eq!(account.totals[0].spent, spent);
+}
+
+async fn receipt(node: &Running, by: v1::get_receipt_request::By) -> v1::GetReceiptResponse {
+    let request = v1::GetReceiptRequest { by: Some(by) };
+    node.audit
+        .clone()
+        .get_receipt(request)
+        .await
+        .unwrap()
+        .into_inner()
+}
+
+/// Every receipt is found by hold, debit and index, and its file verifies.
+async fn check_receipts(net: &Net, node: &Running, count: u64) {
+    use v1::get_receipt_request::By;
+    for number in 1..=count {
+        let hold = v1::HoldId {
+            gateway: GATEWAY.0,
+            journal: 1,
+            number: 1000 + number,
+        };
+        let found = receipt(node, By::Hold(hold)).await;
+        let debit = v1::DebitId {
+            gateway: GATEWAY.0,
+            journal: 1,
+            number,
+        };
+        assert_eq!(receipt(node, By::Debit(debit)).await, found);
+        let index = found.entry.as_ref().unwrap().index;
+        assert_eq!(receipt(node, By::Index(index)).await, found);
+        let file = ReceiptFile::decode(&found.file).unwrap();
+        let verified = file.verify(&net.genesis).unwrap();
+        assert_eq!(verified.receipt.position.number.0, number);
+        assert_eq!(verified.receipt.charged, Amount(1000));
+        assert_eq!(verified.price, PriceCheck::Exact);
+        assert_eq!(found.detail.unwrap().counts[0], 1000);
+    }
+}
+
+async fn entries(node: &Running, of: v1::list_entries_request::Of) -> Vec<v1::Entry> {
+    let (mut all, mut from) = (Vec::new(), 0);
+    loop {
+        let request = v1::ListEntriesRequest {
+            of: Some(of),
+            from,
+            limit: 7,
+            ..Default::default()
+        };
+        let page = node
+            .audit
+            .clone()
+            .list_entries(request)
+            .await
+            .unwrap()
+            .into_inner();
+        assert!(page.entries.len() <= 7);
+        all.extend(page.entries);
+        if page.next == 0 {
+            return all;
+        }
+        from = page.next;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_final_is_proven_and_survives_a_restart_and_a_lost_index() {
+    use v1::list_entries_request::Of;
+    let net = Net::new(1);
+    let node = net.start(0, SOLO).await;
+    spend(&net, &node).await;
+    check_account(&net, &node, 30_000).await;
+    check_receipts(&net, &node, 30).await;
+    let of_account = entries(&node, Of::Account(0)).await;
+    let of_gateway = entries(&node, Of::Gateway(0)).await;
+    let control = entries(&node, Of::Control(true)).await;
+    assert_eq!(of_gateway.len(), 32, "a journal, a lease, 30 receipts");
+    // Opened, granted, bound, leased, 30 receipts.
+    assert_eq!(of_account.len(), 34);
+    let height = node.height().await;
+    node.stop().await;
+    let data = net.homes[0].data();
+    for lost in ["", "index", "snapshots", "log", "all"] {
+        match lost {
+            "" => {}
+            "all" => store::forget_derived(&data).unwrap(),
+            folder => fs::remove_dir_all(data.join(folder)).unwrap(),
+        }
+        let node = net.start(0, SOLO).await;
+        assert!(node.height().await >= height);
+        check_account(&net, &node, 30_000).await;
+        check_receipts(&net, &node, 30).await;
+        assert_eq!(
+            entries(&node, Of::Account(0)).await,
+            of_account,
+            "without {lost}"
+        );
+        assert_eq!(
+            entries(&node, Of::Gateway(0)).await,
+            of_gateway,
+            "without {lost}"
+        );
+        assert_eq!(
+            entries(&node, Of::Control(true)).await,
+            control,
+            "without {lost}"
+        );
+        let again = node.finalise(net.open_account(0)).await;
+        assert_eq!(again.entries.len(), 1, "the recorded result");
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handing_in_twice_gives_the_recorded_result_and_refusals_have_numbers() {
+    let net = Net::new(1);
+    let node = net.start(0, SOLO).await;
+    let first = node.finalise(net.open_account(0)).await;
+    assert_eq!(node.finalise(net.open_account(0)).await, first);
+    node.finalise(net.open_journal()).await;
+    let journal = node.finalise(net.open_journal()).await;
+    assert_eq!(
+        journal.entries.len(),
+        1,
+        "counted transactions are idempotent too"
+    );
+    let unknown = submit(&node.ledger, net.issue(9, 1)).await.unwrap_err();
+    let problem = Problem::of(&unknown).unwrap();
+    assert_eq!(problem.reason, Some(Reason::UnknownAccount));
+    let mut forged = net.open_account(1);
+    forged.signatures = net.open_account(2).signatures;
+    let forged = submit(&node.ledger, forged).await.unwrap_err();
+    assert_eq!(
+        Problem::of(&forged).unwrap().reason,
+        Some(Reason::BadSignature)
+    );
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn debits_that_arrive_before_their_turn_wait_for_it() {
+    let net = Net::new(1);
+    let node = net.start(0, SOLO).await;
+    spend(&net, &node).await;
+    let (ledger, early) = (node.ledger.clone(), net.debits(41, 10, 1, 0, 1000));
+    let waiting = tokio::spawn(async move { submit(&ledger, early).await });
+    until("the early batch waits", || async {
+        let status = node
+            .ledger
+            .clone()
+            .get_status(v1::GetStatusRequest {})
+            .await
+            .unwrap();
+        status.into_inner().waiting == 1
+    })
+    .await;
+    node.finalise(net.debits(31, 10, 1, 0, 1000)).await;
+    let late = waiting.await.unwrap().unwrap();
+    assert_eq!(late.outcome(), v1::Outcome::Final);
+    check_account(&net, &node, 50_000).await;
+    check_receipts(&net, &node, 50).await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_correction_needs_no_proof_from_its_author() {
+    let net = Net::new(1);
+    let node = net.start(0, SOLO).await;
+    spend(&net, &node).await;
+    let receipts = entries(&node, v1::list_entries_request::Of::Class(0)).await;
+    let is_receipt = |e: &&v1::Entry| matches!(e.fact, Some(v1::entry::Fact::Receipt(_)));
+    let entry = receipts.iter().find(is_receipt).unwrap().index;
+    let correct = Correct {
+        entry,
+        amount: Amount(400),
+        expires: Time(net::now() + DAY_MS),
+    };
+    let signers = [ISSUER.into(), CHECKER.into()];
+    let corrected = node
+        .finalise(net.sign(77, &signers, Action::Correct(correct)))
+        .await;
+    let Some(v1::entry::Fact::Event(event)) = &corrected.entries[0].fact else {
+        panic!("a correction is an event");
+    };
+    assert_eq!((event.corrected, event.amount), (Some(entry), Some(400)));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_sees_every_block_once_in_order_from_any_height() {
+    let net = Net::new(1);
+    let node = net.start(0, SOLO).await;
+    node.finalise(net.open_account(0)).await;
+    let start = node.height().await;
+    let request = v1::WatchRequest {
+        from_height: 1,
+        ..Default::default()
+    };
+    let mut watch = node
+        .audit
+        .clone()
+        .watch(request)
+        .await
+        .unwrap()
+        .into_inner();
+    node.finalise(net.open_account(1)).await;
+    let (mut height, mut entries) = (0, 1);
+    while height < start + 3 || entries < 3 {
+        let block = watch.message().await.unwrap().unwrap();
+        let header = block.header.unwrap();
+        let (parsed, certificate) = header.parts().unwrap();
+        let id = parsed.id();
+        certificate
+            .verify(&net.chain(), parsed.height, &id, &net.genesis.validators)
+            .unwrap();
+        assert_eq!(parsed.height.0, height + 1);
+        assert_eq!(block.first_entry, entries);
+        height += 1;
+        entries += block.entries.len() as u64;
+        assert_eq!(parsed.log_size, entries);
+    }
+    drop(watch);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_in_a_block_file_stops_the_start_and_says_where() {
+    let net = Net::new(1);
+    let node = net.start(0, SOLO).await;
+    spend(&net, &node).await;
+    node.stop().await;
+    let folder = net.homes[0].data().join("blocks");
+    let file = fs::read_dir(folder)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[300] ^= 1;
+    fs::write(&file, &bytes).unwrap();
+    let error = RunningNode::start(&net.homes[0], SOLO)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains(file.to_str().unwrap()), "{error}");
+    assert!(error.contains("at byte 56, in block 1"), "{error}");
+    assert_eq!(fs::read(&file).unwrap(), bytes, "nothing was changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_runs_once_and_shows_its_health() {
+    let net = Net::new(1);
+    let node = net.start(0, SOLO).await;
+    let second = RunningNode::start(&net.homes[0], SOLO)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        second.contains("another node runs on this home"),
+        "{second}"
+    );
+    node.finalise(net.open_account(0)).await;
+    let http = node.http;
+    let get = move |path: &str| {
+        let mut stream = TcpStream::connect(http).unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        .unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    let (health, metrics) = tokio::task::spawn_blocking(move || (get("/healthz"), get("/metrics")))
+        .await
+        .unwrap();
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    assert!(
+        metrics.contains("tally_node_transactions_total 1"),
+        "{metrics}"
+    );
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_accounts_one_issue() {
+    let net = Net::new(1);
+    let node = net.start(0, SOLO).await;
+    let transactions: Vec<_> = (0..20).map(|i| net.open_account(i)).collect();
+    let tasks: Vec<_> = transactions
+        .into_iter()
+        .map(|transaction| {
+            let ledger = node.ledger.clone();
+            tokio::spawn(async move { submit(&ledger, transaction).await.unwrap() })
+        })
+        .collect();
+    let mut numbers = Vec::new();
+    for task in tasks {
+        let finality = task.await.unwrap().finality.unwrap();
+        let Some(v1::entry::Fact::Event(event)) = &finality.entries[0].fact else {
+            panic!("an account's opening is an event");
+        };
+        numbers.push(event.account.unwrap());
+    }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..20).collect::<Vec<_>>());
+    node.stop().await;
+}
