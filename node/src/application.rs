@@ -31,7 +31,7 @@ use tracing::{info, warn};
 
 use crate::{
     chain::{Chain, MAX_BODY, header_of},
-    mempool::{Mempool, Pick, Waiting},
+    mempool::{Mempool, Pick, Waiting, corrects},
     metrics::Metrics,
     signatures::SignatureCache,
     store::Store,
@@ -208,10 +208,7 @@ pub(crate) fn admit(
             tally_ledger::execute::admit(&committed.state, now, transaction, signatures)
         })
     };
-    let waiting = Waiting::new(transaction.id(), transaction.clone());
-    let payload = waiting
-        .and_then(|waiting| waiting.corrects)
-        .and_then(|entry| correction_payload(chain, entry));
+    let payload = corrects(&transaction.body).and_then(|entry| correction_payload(chain, entry));
     match payload {
         Some(payload) => admit(&Transaction {
             payload,

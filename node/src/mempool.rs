@@ -99,6 +99,18 @@ impl Turn {
     }
 }
 
+fn corrected_by(action: &Action) -> Option<u64> {
+    match action {
+        Action::Correct(correct) => Some(correct.entry),
+        _ => None,
+    }
+}
+
+/// The receipt that a body corrects, if it does.
+pub(crate) fn corrects(body: &[u8]) -> Option<u64> {
+    corrected_by(&Body::decode(body).ok()?.action)
+}
+
 /// A transaction that waits.
 #[derive(Debug)]
 pub struct Waiting {
@@ -119,10 +131,7 @@ impl Waiting {
     /// `None`: the body does not decode, which admission has seen before.
     pub fn new(id: TransactionId, transaction: Transaction) -> Option<Self> {
         let body = Body::decode(&transaction.body).ok()?;
-        let corrects = match &body.action {
-            Action::Correct(correct) => Some(correct.entry),
-            _ => None,
-        };
+        let corrects = corrected_by(&body.action);
         let by_gateway = body.author.kind == AuthorKind::Gateway;
         Some(Self {
             id,

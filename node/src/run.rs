@@ -99,11 +99,9 @@ pub struct RunningNode {
 }
 
 /// Resolves when the node is told to stop.
-fn stopped(mut shutdown: watch::Receiver<bool>) -> impl Future<Output = ()> + Send + 'static {
-    async move {
-        // An error means that the sender is gone, which is a stop too.
-        let _ = shutdown.wait_for(|stop| *stop).await;
-    }
+async fn stopped(mut shutdown: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which is a stop too.
+    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 /// Opens the store and what stands on it; blocks on the disk.

@@ -407,7 +407,7 @@ mod tests {
 
     /// Every seventh is an event.
     fn entry(index: u64) -> Entry {
-        if index % 7 == 0 {
+        if index.is_multiple_of(7) {
             let event = Event::ParametersSet {
                 transaction: Hash([index as u8; 32]),
             };

@@ -47,11 +47,14 @@ fn u64_at(bytes: &[u8], at: usize) -> Result<u64, IndexError> {
     Ok(u64::from_be_bytes(field.try_into().expect("eight bytes")))
 }
 
-/// A sorted run's items, `K` bytes of key and `V` of value each.
+/// A key and its value in a sorted run.
+type Item<const K: usize, const V: usize> = ([u8; K], [u8; V]);
+
+/// Writes sorted items in runs, `K` bytes of key and `V` of value each.
 fn write_runs<const K: usize, const V: usize>(
     tree: &Tree,
     segment: u64,
-    items: &[([u8; K], [u8; V])],
+    items: &[Item<K, V>],
 ) -> Result<(), IndexError> {
     let mut batch = Batch::default();
     for run in items.chunks(RUN) {
@@ -72,7 +75,7 @@ fn floor<const K: usize, const V: usize>(
     tree: &Tree,
     segment: u64,
     key: &[u8; K],
-) -> Result<Option<([u8; K], [u8; V])>, IndexError> {
+) -> Result<Option<Item<K, V>>, IndexError> {
     let start = segment.to_be_bytes().to_vec();
     let end = [&start[..], key].concat();
     let Some((_, run)) = tree.range(start..=end).next_back().transpose()? else {
@@ -139,7 +142,7 @@ impl Sealed {
             value[8..].copy_from_slice(&place.index.to_be_bytes());
             value
         };
-        let mut items: Vec<([u8; 32], [u8; 12])> = tail
+        let mut items: Vec<Item<32, 12>> = tail
             .transactions
             .iter()
             .map(|(id, at)| (id.0, place(at)))
@@ -147,14 +150,14 @@ impl Sealed {
         items.sort_unstable();
         write_runs(&self.transactions, tail.start, &items)?;
         let entry = |entry: &u32| (tail.start + u64::from(*entry)).to_be_bytes();
-        let mut items: Vec<([u8; 16], [u8; 8])> = tail
+        let mut items: Vec<Item<16, 8>> = tail
             .holds
             .iter()
             .map(|(key, at)| (*key, entry(at)))
             .collect();
         items.sort_unstable();
         write_runs(&self.holds, tail.start, &items)?;
-        let items: Vec<([u8; 16], [u8; 8])> = tail
+        let items: Vec<Item<16, 8>> = tail
             .batches
             .iter()
             .map(|(key, at)| (*key, entry(at)))
