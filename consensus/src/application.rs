@@ -39,8 +39,10 @@ pub trait Application: Send + 'static {
     /// Asked at most once per height and round, also across restarts.
     fn propose(&mut self, slot: Slot, effort: Effort) -> Result<Candidate, Fatal>;
 
-    /// The id that a body's header claims, `None` if there is no readable
-    /// header. Cheap: nothing is executed.
+    /// The id of a body: what its header hashes to, if the rest of the body is
+    /// what the header commits to; else `None`. So an id names one body, and a
+    /// peer that puts a good header on another body is the one to blame.
+    /// Nothing is executed.
     fn id(&self, body: &Bytes) -> Option<Hash>;
 
     /// Executes a block on top of the committed state and says whether the

@@ -12,6 +12,7 @@ use crate::{
     crypto::{ChainId, Domain, PublicKey, Signature},
     hash::{Context, Hash},
     ids::{Height, Time},
+    merkle::{self, Frontier},
     transaction::Transaction,
 };
 
@@ -85,6 +86,16 @@ impl Block {
     /// Reads canonical bytes, at most `limit` of them.
     pub fn decode(bytes: &[u8], limit: usize) -> Result<Self, DecodeError> {
         codec::decode(bytes, limit)
+    }
+
+    /// Whether the transactions are those that the header commits to: then
+    /// the block's id names this very body, and no other.
+    pub fn is_whole(&self) -> bool {
+        let mut root = Frontier::new();
+        for transaction in &self.transactions {
+            root.append(merkle::leaf_hash(&transaction.leaf()));
+        }
+        root.root() == self.header.transactions_root
     }
 }
 
@@ -210,5 +221,53 @@ impl Certificate {
             return Err(CertificateError::NoQuorum { have, need });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_whole_only_with_the_transactions_of_its_header() {
+        let transaction = |byte| Transaction {
+            body: vec![byte; 3],
+            signatures: List::new(vec![Signature([byte; 64])]).unwrap(),
+            payload: vec![byte; 5],
+        };
+        let transactions = vec![transaction(1), transaction(2)];
+        let leaves: Vec<Hash> = (transactions.iter())
+            .map(|transaction| merkle::leaf_hash(&transaction.leaf()))
+            .collect();
+        let header = Header {
+            version: BLOCK_VERSION,
+            chain: ChainId(Hash::ZERO),
+            height: Height(1),
+            time: Time(1),
+            previous: Hash::ZERO,
+            proposer: 0,
+            transactions_root: merkle::root_of(&leaves),
+            log_size: 1,
+            log_root: Hash::ZERO,
+            state_root: Hash::ZERO,
+            next_validators: Hash::ZERO,
+        };
+        let block = Block {
+            header,
+            transactions,
+        };
+        assert!(block.is_whole());
+        let spoils: [fn(&mut Block); 5] = [
+            |block| block.transactions[0].body[0] ^= 1,
+            |block| block.transactions[1].payload[4] ^= 1,
+            |block| block.transactions[1].signatures = List::default(),
+            |block| block.transactions.swap(0, 1),
+            |block| drop(block.transactions.pop()),
+        ];
+        for spoil in spoils {
+            let mut other = block.clone();
+            spoil(&mut other);
+            assert!(!other.is_whole());
+        }
     }
 }

@@ -278,7 +278,8 @@ impl Application for NodeApplication {
     }
 
     fn id(&self, body: &Bytes) -> Option<Hash> {
-        header_of(body).ok().map(|header| header.id())
+        let block = Block::decode(body, MAX_BODY).ok()?;
+        block.is_whole().then(|| block.header.id())
     }
 
     fn validate(&mut self, _: Slot, body: &Bytes, source: Source) -> Result<Verdict, Fatal> {
