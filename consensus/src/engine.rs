@@ -302,6 +302,8 @@ impl Node {
         peers.abort();
         self.status.send_modify(|status| status.peers = 0);
         let exit = match exit {
+            // It may hang then, in its replay; but the log did not fail.
+            Exit::EngineGone if self.refusal.is_set() => Exit::EngineGone,
             Exit::EngineGone if hangs(&engine).await => Exit::Fault(ConsensusError::LogFailed),
             exit => exit,
         };
@@ -319,7 +321,10 @@ impl Node {
             Mode::Validator => wal::make(disk, &log).map(|()| log),
             Mode::Observer(_) => {
                 wal::forget(disk.as_ref(), &log)?;
-                Ok(wal::observing_log(home))
+                // It holds nothing, but a crash may have torn its head.
+                let log = wal::observing_log(home);
+                wal::forget(disk.as_ref(), &log)?;
+                Ok(log)
             }
         }
     }

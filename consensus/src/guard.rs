@@ -22,10 +22,15 @@
 //! 206   4  CRC32C of all before
 //! ```
 //!
+//! From 8192 on: everything signed at that height (see `history`), so that
+//! the engine's replay may sign again what it signed before.
+//!
 //! Integers are little-endian. A slot is smaller than a sector, so a crash
 //! tears at most the slot being written, whose signature never left. A slot
 //! found damaged may nevertheless have been the newer one: [`Guard::open`]
 //! says so, and the node observes for a height.
+
+mod history;
 
 use std::{
     io,
@@ -42,6 +47,7 @@ use crate::{
     disk::{Disk, DiskFile, RealDisk, sync_parent},
     handle::ConsensusError,
 };
+use history::History;
 
 /// Name of the file within the folder of consensus.
 const FILE: &str = "guard";
@@ -146,6 +152,7 @@ pub struct Guard {
     chain: ChainId,
     key: PublicKey,
     state: State,
+    history: History,
     damaged: bool,
     lock_known: bool,
 }
@@ -264,11 +271,13 @@ impl Guard {
                 why: "it belongs to another chain or key",
             });
         }
+        let history = History::open(file.as_ref(), state.signed, &state.bytes).map_err(error)?;
         Ok(Some(Self {
             file,
             chain,
             key,
             state,
+            history,
             damaged,
             lock_known: false,
         }))
@@ -300,6 +309,7 @@ impl Guard {
         if height >= self.state.signed.0 {
             self.state.signed = (height, u32::MAX, u8::MAX);
             self.state.bytes.clear();
+            self.history.clear();
         }
         self.write()?;
         self.write()?;
@@ -316,7 +326,8 @@ impl Guard {
             step,
         } = message.position;
         let asked = (height, round, step as u8);
-        if asked == self.state.signed && message.bytes == self.state.bytes {
+        let same = asked == self.state.signed && message.bytes == self.state.bytes;
+        if same || self.history.holds(asked, message.bytes) {
             self.remember_lock(message);
             return Ok(());
         }
@@ -339,6 +350,8 @@ impl Guard {
             message.bytes.len() <= MAX_MESSAGE,
             "votes and proposals have at most 49 bytes"
         );
+        self.history
+            .push(self.file.as_ref(), asked, message.bytes)?;
         self.state.signed = asked;
         self.state.bytes = message.bytes.to_vec();
         if let (Step::Precommit, Some(block)) = (step, message.block) {
@@ -352,9 +365,19 @@ impl Guard {
         Ok(self.write()?)
     }
 
+    /// The engine knows the lock if it derives it itself.
     fn remember_lock(&mut self, message: &Message<'_>) {
-        let precommit = message.position.step == Step::Precommit && message.block.is_some();
-        self.lock_known |= precommit;
+        let Position {
+            height,
+            round,
+            step,
+        } = message.position;
+        let lock = message.block.map(|block| Lock {
+            height,
+            round,
+            block,
+        });
+        self.lock_known |= step == Step::Precommit && lock.is_some() && lock == self.state.lock;
     }
 
     /// A vote against a lock that the engine has forgotten: its log was lost
@@ -515,7 +538,7 @@ mod tests {
             for (height, round, step, what) in [
                 (1, 0, Step::Precommit, block(2)),
                 (1, 0, Step::Precommit, None),
-                (1, 0, Step::Prevote, block(1)),
+                (1, 0, Step::Prevote, block(2)),
                 (0, 9, Step::Precommit, block(1)),
             ] {
                 let refusal = admit(&mut guard, height, round, step, what).unwrap_err();
@@ -525,6 +548,54 @@ mod tests {
         assert_eq!(guard.height(), Height(1));
         admit(&mut guard, 1, 1, Step::Proposal, block(1)).unwrap();
         admit(&mut guard, 2, 0, Step::Prevote, None).unwrap();
+    }
+
+    #[test]
+    fn what_was_signed_at_this_height_may_be_signed_again_and_nothing_else() {
+        let (_folder, home, mut guard) = new_guard();
+        let signed = [
+            (0, Step::Prevote, block(1)),
+            (0, Step::Precommit, None),
+            (1, Step::Prevote, block(2)),
+        ];
+        for (round, step, what) in signed {
+            admit(&mut guard, 4, round, step, what).unwrap();
+        }
+        for _ in 0..2 {
+            for (round, step, what) in signed {
+                admit(&mut guard, 4, round, step, what).unwrap();
+                admit(&mut guard, 4, round, step, block(9)).unwrap_err();
+            }
+            admit(&mut guard, 4, 0, Step::Proposal, block(1)).unwrap_err();
+            guard = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
+        }
+        admit(&mut guard, 5, 0, Step::Prevote, None).unwrap();
+        admit(&mut guard, 4, 0, Step::Prevote, block(1)).unwrap_err();
+        guard.raise(Height(5)).unwrap();
+        admit(&mut guard, 5, 0, Step::Prevote, None).unwrap_err();
+        let mut guard = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
+        admit(&mut guard, 5, 0, Step::Prevote, None).unwrap_err();
+    }
+
+    #[test]
+    fn a_record_whose_slot_was_not_written_allows_nothing() {
+        let (_folder, home, mut guard) = new_guard();
+        let path = home.join(FILE);
+        admit(&mut guard, 4, 0, Step::Prevote, block(1)).unwrap();
+        let before = fs::read(&path).unwrap();
+        admit(&mut guard, 4, 0, Step::Precommit, block(1)).unwrap();
+        // The crash kept the record, and of the slots those before it.
+        let mut torn = fs::read(&path).unwrap();
+        torn[..FILE_BYTES as usize].copy_from_slice(&before[..FILE_BYTES as usize]);
+        fs::write(&path, &torn).unwrap();
+        let mut guard = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
+        admit(&mut guard, 4, 0, Step::Precommit, None).unwrap();
+        admit(&mut guard, 4, 1, Step::Prevote, None).unwrap();
+        for _ in 0..2 {
+            admit(&mut guard, 4, 0, Step::Precommit, block(1)).unwrap_err();
+            admit(&mut guard, 4, 0, Step::Precommit, None).unwrap();
+            guard = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
+        }
     }
 
     #[test]
@@ -559,7 +630,7 @@ mod tests {
             assert!(guard.damaged(), "byte {place}");
             assert_eq!(guard.height(), Height(3));
         }
-        for length in (0..SLOT_BYTES + 2).chain(4094..good.len()) {
+        for length in (0..SLOT_BYTES + 2).chain(4094..4098 + SLOT_BYTES) {
             fs::write(&path, &good[..length]).unwrap();
             let guard = Guard::open(&home, CHAIN, KEY).unwrap();
             match guard {

@@ -34,6 +34,11 @@ impl LastRefusal {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
     }
 
+    pub(crate) fn is_set(&self) -> bool {
+        let refusal = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        refusal.is_some()
+    }
+
     pub(crate) fn take(&self) -> Option<Refusal> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
