@@ -7,4 +7,5 @@
 pub mod compare;
 pub mod oracle;
 pub mod rfc9162;
+pub mod sim;
 pub mod world;
