@@ -35,6 +35,7 @@ class Call:
     texts: int  # pieces of text received; 0 when the answer was not streamed
     largest: int  # the largest answer that was asked for
     usage: tuple | None  # (prompt, cached, completion) tokens, if the client was told
+    told_so_far: bool = False  # hung up, but the engine put the usage on each piece
 
 
 class Client:
@@ -125,7 +126,7 @@ def streamed(client, name, with_usage, text=PROMPT, largest=40, **options):
     return Call(name, hold, "completed", texts, largest, usages[0] if usages else None)
 
 
-def hung_up(client, name, after, text=PROMPT):
+def hung_up(client, name, after, text=PROMPT, told_so_far=False):
     """A streamed request whose client closes the connection after some texts."""
     response, hold = client.chat(text, stream=True, max_tokens=LONG_ANSWER, temperature=0)
     stream, texts = response.parse(), 0
@@ -135,7 +136,7 @@ def hung_up(client, name, after, text=PROMPT):
             break
     stream.close()
     expect(texts == after, f"{name}: the stream ended after {texts} texts")
-    return Call(name, hold, "hung up", texts, LONG_ANSWER, None)
+    return Call(name, hold, "hung up", texts, LONG_ANSWER, None, told_so_far)
 
 
 def concurrent(client, count):
@@ -168,7 +169,7 @@ def refused(client):
 
 
 def all_calls(client):
-    """Every served case, in order."""
+    """Every served case with an engine that reports usage at the end."""
     expect(client.model in client.models(), f"no model {client.model} in the list")
     calls = [
         whole(client, "whole"),
@@ -177,9 +178,20 @@ def all_calls(client):
         whole(client, "cut by max_completion_tokens", largest=5, max_completion_tokens=5,
               max_tokens=openai.omit),
         whole(client, "ends by itself", largest=LONG_ANSWER, temperature=1, seed=2),
+        whole(client, "no limit", largest=LONG_ANSWER, temperature=1, seed=2,
+              max_tokens=openai.omit),
         streamed(client, "streamed with usage", with_usage=True),
         streamed(client, "streamed without usage", with_usage=False),
     ]
     calls += concurrent(client, 12)
     calls += [hung_up(client, "hung up early", after=1), hung_up(client, "hung up later", after=60)]
     return calls
+
+
+def continuous_calls(client):
+    """Cases with an engine that a gateway asks for usage on each piece."""
+    return [
+        streamed(client, "each piece, with usage", with_usage=True),
+        streamed(client, "each piece, without usage", with_usage=False),
+        hung_up(client, "each piece, hung up", after=40, told_so_far=True),
+    ]

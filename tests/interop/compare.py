@@ -4,7 +4,8 @@ usage log and the committed receipts.
 For a completed request all counts are equal, and nothing was estimated. For a
 client that hung up, what is charged lies between what the client received and
 what the engine generated, and is less than the whole hold; the receipt says
-that it was counted or estimated.
+that it was counted or estimated. Its input is the gateway's guess, unless the
+engine told the usage so far on each piece: then it is exact.
 """
 
 import json
@@ -69,6 +70,10 @@ def check_hung_up(call, receipt, line):
     expect(call.texts <= receipt.output <= line["completion_tokens"],
            f"{call.name}: client received {call.texts}, charged {receipt.output}, "
            f"engine generated {line['completion_tokens']}")
+    if call.told_so_far:
+        expect((receipt.input, receipt.cached) == (line["prompt_tokens"], line["cached_tokens"]),
+               f"{call.name}: receipt {receipt}, engine {line}")
+    expect(receipt.input > 0, f"{call.name}: no input")
     expect(receipt.flags & {"counted", "estimated"}, f"{call.name}: not flagged")
     expect(0 < receipt.charged < receipt.limit,
            f"{call.name}: charged {receipt.charged} of a hold of {receipt.limit}")

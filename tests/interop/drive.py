@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Drives a gateway with the OpenAI SDK and compares what was committed.
 
-    drive.py --direct --base-url http://127.0.0.1:PORT/v1 --model tiny --usage-log FILE
+    drive.py --direct --base-url http://127.0.0.1:PORT/v1 --usage-log FILE
 
 talks to the engine itself, without a gateway: the client's half only. Without
 `--direct` the base URL is a gateway's, and the committed receipts are compared
@@ -14,6 +14,7 @@ import time
 
 import cases
 import compare
+import receipts
 
 DEADLINE = 60
 
@@ -39,30 +40,78 @@ def engine_log(path, count):
     return wait_for(f"{count} lines in the engine's log", ready)
 
 
+def committed(ledger, account, count):
+    """The account's receipts, once there is one for each call."""
+
+    def ready():
+        return len(ledger.indices(account)) >= count
+
+    wait_for(f"{count} receipts", ready)
+    return ledger.receipts(account)
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--base-url", required=True)
-    parser.add_argument("--api-key", default="none")
-    parser.add_argument("--model", required=True)
     parser.add_argument("--usage-log", required=True)
+    parser.add_argument("--model", default="tally-base")
+    parser.add_argument("--continuous-model", default="tally-large",
+                        help="the gateway asks its engine for usage on each piece")
     parser.add_argument("--direct", action="store_true")
+    parser.add_argument("--api-key", default="none")
+    parser.add_argument("--account", type=int, help="of the API key")
+    parser.add_argument("--poor-api-key", help="of an account that cannot pay one token")
+    parser.add_argument("--tally", help="the binary")
+    parser.add_argument("--receipts", help="folder for receipt files")
     return parser.parse_args()
+
+
+def client_half(arguments):
+    """All served cases against the engine's log."""
+
+    def client(model):
+        return cases.Client(arguments.base_url, arguments.api_key, model, arguments.direct)
+
+    first, second = client(arguments.model), client(arguments.continuous_model)
+    calls = cases.all_calls(first) + cases.continuous_calls(second)
+    log = engine_log(arguments.usage_log, len(calls))
+    compare.check_engine(calls, log)
+    # The list of models is one request more; nothing was sent twice.
+    sent = first.sent + second.sent
+    cases.expect(sent == len(calls) + 1, f"sent {sent} requests for {len(calls)} calls")
+    return calls, log
+
+
+def ledger_half(arguments, calls, log):
+    """The refusal, then the receipts against the engine's log."""
+    poor = cases.Client(arguments.base_url, arguments.poor_api_key, arguments.model, False)
+    cases.refused(poor)
+    ledger = receipts.Ledger(arguments.tally, arguments.receipts)
+    found = committed(ledger, arguments.account, len(calls))
+    compare.check_receipts(calls, log, found)
+    cases.expect(compare.read_engine_log(arguments.usage_log) == log,
+                 "a refused request reached the engine")
+    return {receipt.hold: receipt for receipt in found}
+
+
+def print_row(call, line, receipt):
+    """One request, as all three saw it."""
+    text = (f"{call.name:28} {call.outcome:9} {call.texts:3} texts | engine "
+            f"{line['prompt_tokens']:3} in {line['cached_tokens']:3} cached "
+            f"{line['completion_tokens']:3} out {line['finish_reason'] or 'aborted':8}")
+    if receipt is not None:
+        text += (f"| receipt {receipt.input:3} {receipt.cached:3} {receipt.output:3}, charged "
+                 f"{receipt.charged} of {receipt.limit} {' '.join(sorted(receipt.flags))}")
+    print(text)
 
 
 def run(arguments):
     """All cases, then all comparisons."""
-    client = cases.Client(arguments.base_url, arguments.api_key, arguments.model, arguments.direct)
-    calls = cases.all_calls(client)
-    log = engine_log(arguments.usage_log, len(calls))
-    compare.check_engine(calls, log)
-    expect_sent = len(calls) + 1
-    cases.expect(client.sent == expect_sent, f"sent {client.sent} requests for {expect_sent}")
+    calls, log = client_half(arguments)
+    found = {} if arguments.direct else ledger_half(arguments, calls, log)
     for call in calls:
-        line = log[call.hold]
-        print(f"{call.name:30} {call.outcome:9} texts {call.texts:3}  engine "
-              f"{line['prompt_tokens']} in ({line['cached_tokens']} cached), "
-              f"{line['completion_tokens']} out, {line['finish_reason']}")
-    return calls, log
+        print_row(call, log[call.hold], found.get(call.hold))
+    print(f"{len(calls)} requests, {len(found)} receipts, no difference")
 
 
 def main():

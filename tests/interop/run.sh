@@ -17,7 +17,7 @@ direct=no
 
 work=$(mktemp -d)
 tools=${INTEROP_DIR:-$work/tools}
-model=tiny
+models=(--model tally-base --model tally-large)
 pids=()
 
 clean_up() {
@@ -56,10 +56,94 @@ start_engine() {
     touch "$work/usage.jsonl"
     node "$here/engine/server.mjs" --modules "$tools/npm" --model-file "$tools/model.gguf" \
         --usage-log "$work/usage.jsonl" --address-file "$work/engine.address" \
-        --model "$model" --token-delay-ms 3 >"$work/engine.log" 2>&1 &
+        "${models[@]}" --token-delay-ms 3 >"$work/engine.log" 2>&1 &
     pids+=($!)
     wait_file "$work/engine.address" $! 60
     engine=$(<"$work/engine.address")
+}
+
+# A value of a JSON file by its path: json FILE key 0 key ...
+json() {
+    "$python" -c 'import json, sys
+value = json.load(open(sys.argv[1]))
+for key in sys.argv[2:]:
+    value = value[int(key) if key.isdigit() else key]
+print(value)' "$@"
+}
+
+# Runs a command until it succeeds: wait_for SECONDS COMMAND...
+wait_for() {
+    local end=$((SECONDS + $1))
+    shift
+    until "$@" >"$work/waiting.log" 2>&1; do
+        ((SECONDS < end)) || { echo "gave up waiting for: $*" >&2; return 1; }
+        sleep 0.2
+    done
+}
+
+tally() {
+    "$binary" "$@"
+}
+
+start_validators() {
+    tally testnet "$net" --format json >"$work/net.json"
+    export TALLY_GENESIS=$net/genesis.json
+    TALLY_NODE=$(json "$work/net.json" validators 0 grpc)
+    export TALLY_NODE
+    local i
+    for i in 0 1 2 3; do
+        tally node --home "$net/v$i" >"$work/v$i.log" 2>&1 &
+        pids+=($!)
+    done
+    wait_for 60 tally status
+}
+
+# Opens an account with a grant of each class and an API key:
+# open_account NAME HOLDER CT; the number goes to NAME.account, the key to NAME.apikey.
+open_account() {
+    local name=$1 holder=$net/keys/$2.key class
+    tally account open --unit 1 --holder "$holder" --class innovation --class priority \
+        --key "$net/keys/issuer-0.key" --format json >"$work/$name.json"
+    json "$work/$name.json" account >"$work/$name.account"
+    for class in innovation priority; do
+        tally grant issue --account "$(<"$work/$name.account")" --class "$class" --amount "$3" \
+            --expires never --key "$net/keys/issuer-0.key" >"$work/$name-$class.log"
+    done
+    tally key create --account "$(<"$work/$name.account")" --out "$work/$name.apikey" \
+        --key "$holder" >"$work/$name-key.log"
+}
+
+# The gateway of the genesis, in front of the engine under two names: for one
+# it asks for usage at the end of a stream, for the other on each piece.
+start_gateway() {
+    local home=$work/gateway port
+    mkdir "$home"
+    cp "$net/keys/gateway-0.key" "$home/gateway.key"
+    cp "$net/genesis.json" "$home/genesis.json"
+    port=$("$python" -c 'import socket
+with socket.socket() as s:
+    s.bind(("127.0.0.1", 0))
+    print(s.getsockname()[1])')
+    cat >"$home/gateway.toml" <<END
+nodes = ["$(json "$work/net.json" validators 0 grpc)", "$(json "$work/net.json" validators 1 grpc)"]
+[listen]
+http = "127.0.0.1:$port"
+[[upstream]]
+url = "$engine"
+models = ["tally-base"]
+max_output = 2048
+request_id = true
+[[upstream]]
+url = "$engine"
+models = ["tally-large"]
+max_output = 2048
+request_id = true
+continuous_usage = true
+END
+    tally gateway --home "$home" >"$work/gateway.log" 2>&1 &
+    pids+=($!)
+    gateway=http://127.0.0.1:$port
+    wait_for 60 curl --silent --fail "$gateway/healthz"
 }
 
 "$here/install.sh" "$tools"
@@ -67,8 +151,20 @@ python=$tools/venv/bin/python
 (cd "$here" && "$python" -m unittest test_compare)
 start_engine
 if [[ $direct == yes ]]; then
-    "$python" "$here/drive.py" --direct --base-url "$engine/v1" --model "$model" \
-        --usage-log "$work/usage.jsonl"
+    "$python" "$here/drive.py" --direct --base-url "$engine/v1" --usage-log "$work/usage.jsonl"
     echo "interop: ok (without a gateway)"
     exit 0
 fi
+
+(cd "$root" && cargo build --bin tally)
+binary=${CARGO_TARGET_DIR:-$root/target}/debug/tally
+net=$work/net
+start_validators
+open_account rich holder-0 100
+open_account poor holder-1 0.001
+start_gateway
+mkdir "$work/receipts"
+"$python" "$here/drive.py" --base-url "$gateway/v1" --usage-log "$work/usage.jsonl" \
+    --api-key "$(<"$work/rich.apikey")" --account "$(<"$work/rich.account")" \
+    --poor-api-key "$(<"$work/poor.apikey")" --tally "$binary" --receipts "$work/receipts"
+echo "interop: ok"

@@ -100,6 +100,14 @@ class Receipts(unittest.TestCase):
     def test_a_hang_up_charged_the_whole_hold(self):
         self.check("of a hold", 2, cost=100, charged=100)
 
+    def test_a_hang_up_with_another_input_than_the_engine_told(self):
+        told = dataclasses.replace(CUT, told_so_far=True)
+        exact = receipt("h3", (22, 0, 6), ["counted"])
+        check_receipts([told], {"h3": engine()["h3"]}, [exact])
+        with self.assertRaisesRegex(Failed, "receipt"):
+            guessed = dataclasses.replace(exact, input=25)
+            check_receipts([told], {"h3": engine()["h3"]}, [guessed])
+
     def test_a_hang_up_without_a_flag(self):
         self.check("not flagged", 2, flags=frozenset())
 

@@ -44,8 +44,8 @@ class Engine {
   }
 
   /**
-   * Generates an answer, calls `onText` once per token of text, and returns
-   * the usage and the finish reason. The end-of-answer token counts as one
+   * Generates an answer, calls `onText` once per token of text with the usage
+   * so far, and returns the usage and the finish reason. The end-of-answer token counts as one
    * completion token without text. `maxTokens` must be within the room.
    */
   async generate(prompt, { maxTokens, temperature, topP, seed }, signal, onText) {
@@ -61,7 +61,7 @@ class Engine {
       for await (const token of sequence.evaluate(prompt.slice(usage.cached), options)) {
         usage.completion += 1;
         if (this.model.isEogToken(token)) usage.finish = "stop";
-        else onText(this.model.detokenize([token], false, last));
+        else onText(this.model.detokenize([token], false, last), usage);
         last = [token];
         if (usage.finish === null && usage.completion === maxTokens) usage.finish = "length";
         if (usage.finish !== null) break;

@@ -74,20 +74,26 @@ function report(requestId, body, usage) {
 }
 
 // The answer's two forms: `text` takes each token, `end` the usage.
-function streamed(response, body, id, created) {
+// As in vLLM, `continuous_usage_stats` puts the usage so far on each piece.
+function streamed(response, body, id, created, prompt) {
   const extra = body.stream_options ?? {};
+  const asked = extra.include_usage === true;
+  const soFar = (usage) => {
+    if (!asked) return undefined;
+    return extra.continuous_usage_stats === true ? usageObject(usage) : null;
+  };
   const send = (delta, finish, usage) => {
     const piece = chunk(id, created, body.model, delta, finish, usage);
     response.write(`data: ${JSON.stringify(piece)}\n\n`);
   };
-  const blank = extra.include_usage === true ? null : undefined;
   response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-cache" });
-  send({ role: "assistant", content: "" }, null, blank);
+  const start = { prompt: prompt.length, cached: 0, completion: 0 };
+  send({ role: "assistant", content: "" }, null, soFar(start));
   return {
-    text: (text) => send({ content: text }, null, blank),
+    text: (text, usage) => send({ content: text }, null, soFar(usage)),
     end: (usage) => {
-      send({}, usage.finish, blank);
-      if (extra.include_usage === true) send(null, null, usageObject(usage));
+      send({}, usage.finish, soFar(usage));
+      if (asked) send(null, null, usageObject(usage));
       response.end("data: [DONE]\n\n");
     },
   };
@@ -113,7 +119,8 @@ async function chat(request, response) {
   const limits = readLimits(body, engine.room(prompt));
   const requestId = body.request_id ?? request.headers["x-request-id"] ?? randomUUID();
   const form = body.stream === true ? streamed : whole;
-  const answer = form(response, body, `chatcmpl-${requestId}`, Math.floor(Date.now() / 1000));
+  const created = Math.floor(Date.now() / 1000);
+  const answer = form(response, body, `chatcmpl-${requestId}`, created, prompt);
   const usage = await engine.generate(prompt, limits, hungUp.signal, answer.text);
   report(requestId, body, usage);
   if (!usage.aborted) answer.end(usage);
