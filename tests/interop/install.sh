@@ -8,6 +8,9 @@ python_packages=(gguf==0.19.0 numpy==2.4.6 openai==3.54.0)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 [[ $# -eq 1 ]] || { echo "usage: install.sh DIR" >&2; exit 2; }
+for program in node npm python3; do
+    command -v "$program" >/dev/null || { echo "install.sh: no $program on this machine" >&2; exit 1; }
+done
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
 

@@ -143,7 +143,8 @@ END
     tally gateway --home "$home" >"$work/gateway.log" 2>&1 &
     pids+=($!)
     gateway=http://127.0.0.1:$port
-    wait_for 60 curl --silent --fail "$gateway/healthz"
+    wait_for 60 "$python" -c 'import sys, urllib.request
+urllib.request.urlopen(sys.argv[1], timeout=5)' "$gateway/healthz"
 }
 
 "$here/install.sh" "$tools"
