@@ -104,7 +104,7 @@ open_account() {
     local name=$1 holder=$net/keys/$2.key class
     tally account open --unit 1 --holder "$holder" --class innovation --class priority \
         --key "$net/keys/issuer-0.key" --format json >"$work/$name.json"
-    json "$work/$name.json" account >"$work/$name.account"
+    json "$work/$name.json" entries 0 account >"$work/$name.account"
     for class in innovation priority; do
         tally grant issue --account "$(<"$work/$name.account")" --class "$class" --amount "$3" \
             --expires never --key "$net/keys/issuer-0.key" >"$work/$name-$class.log"
@@ -116,18 +116,14 @@ open_account() {
 # The gateway of the genesis, in front of the engine under two names: for one
 # it asks for usage at the end of a stream, for the other on each piece.
 start_gateway() {
-    local home=$work/gateway port
+    local home=$work/gateway
     mkdir "$home"
     cp "$net/keys/gateway-0.key" "$home/gateway.key"
     cp "$net/genesis.json" "$home/genesis.json"
-    port=$("$python" -c 'import socket
-with socket.socket() as s:
-    s.bind(("127.0.0.1", 0))
-    print(s.getsockname()[1])')
     cat >"$home/gateway.toml" <<END
 nodes = ["$(json "$work/net.json" validators 0 grpc)", "$(json "$work/net.json" validators 1 grpc)"]
 [listen]
-http = "127.0.0.1:$port"
+http = "127.0.0.1:0"
 [[upstream]]
 url = "$engine"
 models = ["tally-base"]
@@ -140,11 +136,11 @@ max_output = 2048
 request_id = true
 continuous_usage = true
 END
-    tally gateway --home "$home" >"$work/gateway.log" 2>&1 &
+    tally gateway --home "$home" --format json >"$work/gateway.json" 2>"$work/gateway.log" &
     pids+=($!)
-    gateway=http://127.0.0.1:$port
-    wait_for 60 "$python" -c 'import sys, urllib.request
-urllib.request.urlopen(sys.argv[1], timeout=5)' "$gateway/healthz"
+    wait_file "$work/gateway.json" $! 60
+    wait_for 10 json "$work/gateway.json" listening
+    gateway=$(json "$work/gateway.json" listening)
 }
 
 "$here/install.sh" "$tools"
@@ -165,7 +161,7 @@ open_account rich holder-0 100
 open_account poor holder-1 0.001
 start_gateway
 mkdir "$work/receipts"
-"$python" "$here/drive.py" --base-url "$gateway/v1" --usage-log "$work/usage.jsonl" \
+"$python" "$here/drive.py" --base-url "$gateway" --usage-log "$work/usage.jsonl" \
     --api-key "$(<"$work/rich.apikey")" --account "$(<"$work/rich.account")" \
     --poor-api-key "$(<"$work/poor.apikey")" --tally "$binary" --receipts "$work/receipts"
 echo "interop: ok"
