@@ -146,6 +146,10 @@ END
 "$here/install.sh" "$tools"
 python=$tools/venv/bin/python
 (cd "$here" && "$python" -m unittest test_compare)
+if [[ $direct == no ]]; then
+    (cd "$root" && cargo build --bin tally)
+    binary=${CARGO_TARGET_DIR:-$root/target}/debug/tally
+fi
 start_engine
 if [[ $direct == yes ]]; then
     "$python" "$here/drive.py" --direct --base-url "$engine/v1" --usage-log "$work/usage.jsonl"
@@ -153,8 +157,6 @@ if [[ $direct == yes ]]; then
     exit 0
 fi
 
-(cd "$root" && cargo build --bin tally)
-binary=${CARGO_TARGET_DIR:-$root/target}/debug/tally
 net=$work/net
 start_validators
 open_account rich holder-0 100
