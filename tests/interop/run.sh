@@ -20,14 +20,14 @@ tools=${INTEROP_DIR:-$work/tools}
 models=(--model tally-base --model tally-large)
 pids=()
 
+# Ends what was started, last first: the gateway settles with its validators
+# before they go. One that does not stop within ten seconds is killed.
 clean_up() {
-    local status=$? pid
-    for pid in "${pids[@]}"; do
-        kill -TERM "$pid" 2>/dev/null || true
-    done
-    for pid in "${pids[@]}"; do
-        # A process that does not stop within ten seconds is killed.
-        timeout 10 tail --pid="$pid" -f /dev/null || kill -KILL "$pid" 2>/dev/null || true
+    local status=$? i
+    trap '' INT TERM
+    for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
+        kill -TERM "${pids[i]}" 2>/dev/null || continue
+        timeout 10 tail --pid="${pids[i]}" -f /dev/null || kill -KILL "${pids[i]}" 2>/dev/null || true
     done
     if ((status != 0)); then
         local log
@@ -81,6 +81,8 @@ wait_for() {
     done
 }
 
+# For commands that end. What runs in the background is started as "$binary"
+# itself: of a function, $! would be the shell around it.
 tally() {
     "$binary" "$@"
 }
@@ -92,7 +94,7 @@ start_validators() {
     export TALLY_NODE
     local i
     for i in 0 1 2 3; do
-        tally node --home "$net/v$i" >"$work/v$i.log" 2>&1 &
+        "$binary" node --home "$net/v$i" >"$work/v$i.log" 2>&1 &
         pids+=($!)
     done
     wait_for 60 tally status
@@ -136,7 +138,7 @@ max_output = 2048
 request_id = true
 continuous_usage = true
 END
-    tally gateway --home "$home" --format json >"$work/gateway.json" 2>"$work/gateway.log" &
+    "$binary" gateway --home "$home" --format json >"$work/gateway.json" 2>"$work/gateway.log" &
     pids+=($!)
     wait_file "$work/gateway.json" $! 60
     wait_for 10 json "$work/gateway.json" listening
