@@ -25,7 +25,7 @@ use tally_ledger::{
 };
 use tally_node::storage::BlockFiles;
 
-use super::{clock::Clock, disk::SimDisk, engine::show, genesis::Memo, judge::Judge};
+use super::{clock::Clock, disk::SimDisk, genesis::Memo, judge::Judge, message::show};
 
 /// Largest body.
 pub const MAX_BODY: usize = 4 << 20;

@@ -5,17 +5,15 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    ops::RangeInclusive,
-    sync::{Arc, LazyLock},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Instant,
 };
 
-use bytes::Bytes;
 use malachitebft_app_channel::{
     AppMsg, NetworkMsg,
     app::{
-        consensus::{Effect, Error, Input, LivenessMsg, MisbehaviorEvidence, Resumable, Resume},
-        consensus::{SignedConsensusMsg, State as Core},
+        consensus::SignedConsensusMsg,
+        consensus::{Effect, Input, LivenessMsg, Resumable, Resume},
         engine::{
             host::{Next, SyncedValueOutcome},
             wal::{decode_entry, encode_entry},
@@ -27,13 +25,11 @@ use malachitebft_app_channel::{
 };
 use malachitebft_codec::Codec;
 use malachitebft_core_types::{
-    CommitCertificate, Context, HeightParams, LinearTimeouts, NilOrVal, Round, Timeout, Value,
-    ValueOrigin, ValueResponse, VoteExtensions, VoteType,
+    HeightParams, LinearTimeouts, NilOrVal, Timeout, Value, ValueOrigin, ValueResponse, VoteType,
 };
 use malachitebft_signing::VerifierExt;
 use tally_consensus::{
     bare::{Bare, Run, Stopped},
-    codec::Wire,
     context::{Address, Engine as Ctx, Height, Part, Vote},
     disk::LogFile,
 };
@@ -45,85 +41,9 @@ use super::{
     clock::Clock,
     disk::SimDisk,
     judge::Place,
+    message::{Ask, Cut, Out, Packet, Tell, WIRE, show},
     rng::Rng,
 };
-
-/// How messages are written.
-pub const WIRE: Wire = Wire {
-    max_response: 48 << 20,
-};
-
-/// A message between nodes, as bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Packet {
-    /// A vote or proposal.
-    Consensus(Bytes),
-    /// A repeated vote, or a certificate.
-    Liveness(Bytes),
-    /// A piece of a body.
-    Part(Bytes),
-    /// What a node has.
-    Status(Bytes),
-    /// Asks for blocks.
-    Request(Bytes),
-    /// Blocks.
-    Response(Bytes),
-    /// A transaction.
-    Transaction(Bytes),
-}
-
-/// What a node wants of the world.
-#[derive(Debug)]
-pub enum Out {
-    /// To all others; `cut` short by a crash.
-    All(Packet, bool),
-    /// To one.
-    One(usize, Packet),
-    /// To be told when the time has come.
-    Timer(u64, Timeout, u64),
-}
-
-/// For the host, in order.
-#[allow(clippy::large_enum_variant, reason = "queues are short")]
-pub enum Ask {
-    /// Build a value.
-    GetValue(Height, Round, Duration),
-    /// Stream a body again.
-    Restream(Height, Round, Round, Address, <Ctx as Context>::Value),
-    /// Commit.
-    Decided(CommitCertificate<Ctx>, VoteExtensions<Ctx>),
-    /// The height is done.
-    Finalized(
-        CommitCertificate<Ctx>,
-        VoteExtensions<Ctx>,
-        MisbehaviorEvidence<Ctx>,
-    ),
-    /// A piece of a body came.
-    Part(PeerId, StreamMessage<Part>),
-    /// A block with a verified certificate came.
-    Synced(ValueResponse<Ctx>, Address),
-    /// Somebody asks for blocks.
-    History(usize, RangeInclusive<Height>),
-}
-
-/// For the core, in order.
-#[allow(clippy::large_enum_variant, reason = "queues are short")]
-pub enum Tell {
-    /// An input.
-    Input(Input<Ctx>),
-    /// The next height.
-    Start(Height, HeightParams<Ctx>),
-}
-
-/// Why an effect was not carried out; what it says is known elsewhere.
-#[derive(Debug)]
-pub struct Cut;
-
-impl From<Error<Ctx>> for Cut {
-    fn from(_: Error<Ctx>) -> Self {
-        Cut
-    }
-}
 
 /// The engine around the core.
 pub struct Engine {
@@ -665,34 +585,4 @@ impl Engine {
             self.out.push(Out::One(to, Packet::Response(bytes)));
         }
     }
-}
-
-/// Shows what happens, if `TALLY_SIM_TRACE` is set.
-pub fn show(what: impl FnOnce() -> String) {
-    static SHOWN: LazyLock<bool> = LazyLock::new(|| std::env::var_os("TALLY_SIM_TRACE").is_some());
-    if *SHOWN {
-        let text: String = what().chars().take(300).collect();
-        println!("{text}");
-    }
-}
-
-/// The core of a first height.
-pub fn core(height: Height, params: &HeightParams<Ctx>, address: Address) -> Core<Ctx> {
-    use malachitebft_app_channel::app::consensus::Params;
-    use malachitebft_core_types::ValuePayload;
-    let parameters = Params {
-        address,
-        threshold_params: Default::default(),
-        value_payload: ValuePayload::ProposalAndParts,
-        enabled: true,
-    };
-    let config = malachitebft_app_channel::app::config::ConsensusConfig::default();
-    Core::new(
-        Ctx,
-        height,
-        params.validator_set.clone(),
-        parameters,
-        config.queue_capacity,
-        config.queue_per_height_capacity,
-    )
 }

@@ -18,9 +18,9 @@ use tally_ledger::{
     hash::Hash,
 };
 
+use super::message::{Packet, WIRE};
 use super::{
     app::App,
-    engine::{Packet, WIRE},
     genesis::{NODES, keys},
     rng::Rng,
 };

@@ -14,11 +14,13 @@
 pub mod app;
 pub mod client;
 pub mod clock;
+pub mod core;
 pub mod disk;
 pub mod engine;
 pub mod genesis;
 pub mod judge;
 pub mod liar;
+pub mod message;
 pub mod node;
 pub mod plan;
 pub mod rng;

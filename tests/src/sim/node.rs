@@ -26,11 +26,13 @@ use tally_consensus::{
 use tally_ledger::transaction::Transaction;
 use tokio::sync::oneshot;
 
+use super::message::{Ask, Cut, Out, Packet, Tell, WIRE, show};
 use super::{
     app::{App, MAX_BODY, Shared},
     clock::Clock,
+    core::core,
     disk::SimDisk,
-    engine::{Ask, Cut, Engine, Out, Packet, Tell, WIRE, core, show},
+    engine::Engine,
     genesis::keys,
     rng::Rng,
 };

@@ -12,11 +12,11 @@ use malachitebft_core_types::Timeout;
 use tally_consensus::{Guard, disk::Disk};
 use tally_ledger::crypto::ChainId;
 
+use super::message::{Out, Packet, show};
 use super::{
     app::Shared,
     client::Client,
     clock::Clock,
-    engine::{Out, Packet, show},
     genesis::{Memo, NODES, genesis, keys},
     judge::Judge,
     liar::Liar,
