@@ -8,6 +8,7 @@ mod server;
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
+use axum::serve::ListenerExt;
 use serde_json::json;
 
 use super::{
@@ -64,6 +65,8 @@ impl MockEngine {
                 format,
                 &json!({"listening": format!("http://{address}/v1")}),
             )?;
+            // Small pieces of a stream must not wait for an acknowledgement.
+            let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
             axum::serve(listener, router(engine))
                 .with_graceful_shutdown(super::stop::signal())
                 .await?;
