@@ -20,7 +20,7 @@ use libp2p::{
 use tally_ledger::crypto::SecretKey;
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
 };
 use tracing::{debug, info};
 
@@ -34,6 +34,12 @@ use crate::{config::keypair, handle::Stop};
 /// Pushes under way to a peer. One, so that transactions arrive in order: a
 /// gateway's debits are numbered.
 const IN_FLIGHT: usize = 1;
+/// Least time between two pushes to a peer. Each opens a stream, which costs
+/// both sides far more than what it carries: a burst shares pushes, and after
+/// a pause the first one leaves at once.
+const PUSH_GAP: Duration = Duration::from_millis(4);
+/// As much does not wait for the gap.
+const PUSH_FULL: usize = 64 * 1024;
 /// Pushes that a peer may have open towards us.
 const INBOUND_STREAMS: usize = 4;
 /// A push not taken within this is given up, and the connection with it.
@@ -53,6 +59,16 @@ struct Peer {
     queue: VecDeque<Bytes>,
     queued_bytes: usize,
     in_flight: usize,
+    /// When the next push may leave.
+    next_push: Option<Instant>,
+}
+
+impl Peer {
+    /// Until when what is queued has to wait, if it does.
+    fn waits_until(&self, now: Instant) -> Option<Instant> {
+        self.next_push
+            .filter(|next| now < *next && self.queued_bytes < PUSH_FULL)
+    }
 }
 
 /// A push that the own node has not taken yet.
@@ -73,6 +89,8 @@ pub(super) struct Mesh {
     max_queued: usize,
     redial: Duration,
     ticks: u64,
+    /// When queued transactions may leave that had to wait.
+    due: Option<Instant>,
 }
 
 impl Mesh {
@@ -119,6 +137,7 @@ impl Mesh {
             max_queued,
             redial,
             ticks: 0,
+            due: None,
         })
     }
 
@@ -127,6 +146,7 @@ impl Mesh {
         redial.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let to_node = self.to_node.clone();
+            let due = self.due;
             tokio::select! {
                 () = stop.stopped() => return,
                 event = self.swarm.select_next_some() => self.on_event(event),
@@ -138,6 +158,10 @@ impl Mesh {
                     Ok(permit) => self.hand_over(permit),
                     Err(_) => return,
                 },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.due = None;
+                    self.fill_all();
+                }
                 _ = redial.tick() => self.dial_missing(),
             }
         }
@@ -161,8 +185,12 @@ impl Mesh {
                 None
             };
         }
-        let connected: Vec<_> = self.peers.keys().copied().collect();
-        connected.into_iter().for_each(|peer| self.fill(peer));
+        self.fill_all();
+    }
+
+    fn fill_all(&mut self) {
+        let peers: Vec<_> = self.peers.keys().copied().collect();
+        peers.into_iter().for_each(|peer| self.fill(peer));
     }
 
     fn queue(&mut self, transaction: &Bytes) {
@@ -182,7 +210,13 @@ impl Mesh {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        let now = Instant::now();
         while peer.connections > 0 && peer.in_flight < IN_FLIGHT && !peer.queue.is_empty() {
+            if let Some(until) = peer.waits_until(now) {
+                self.due = Some(self.due.map_or(until, |due| due.min(until)));
+                return;
+            }
+            peer.next_push = Some(now + PUSH_GAP);
             let mut push = Vec::new();
             let mut bytes = 0;
             while let Some(transaction) = peer.queue.front() {
