@@ -313,46 +313,10 @@ impl Codec<LivenessMsg<Engine>> for Wire {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-enum WirePart {
-    Init {
-        height: Height,
-        round: u32,
-        pol_round: Option<u32>,
-    },
-    Data(Bytes),
-}
-
-impl WirePart {
-    fn new(part: &Part) -> Self {
-        match part {
-            Part::Init {
-                height,
-                round,
-                pol_round,
-            } => WirePart::Init {
-                height: *height,
-                round: *round,
-                pol_round: *pol_round,
-            },
-            Part::Data(bytes) => WirePart::Data(bytes.clone()),
-        }
-    }
-
-    fn part(self) -> Result<Part, CodecError> {
-        match self {
-            WirePart::Init {
-                height,
-                round,
-                pol_round,
-            } => Ok(Part::Init {
-                height,
-                round,
-                pol_round,
-            }),
-            WirePart::Data(bytes) if bytes.len() <= PART_BYTES => Ok(Part::Data(bytes)),
-            WirePart::Data(_) => Err(CodecError::Meaningless("part is too large")),
-        }
+fn checked(part: Part) -> Result<Part, CodecError> {
+    match part.bytes().len() <= PART_BYTES {
+        true => Ok(part),
+        false => Err(CodecError::Meaningless("part is too large")),
     }
 }
 
@@ -360,11 +324,11 @@ impl Codec<Part> for Wire {
     type Error = CodecError;
 
     fn encode(&self, part: &Part) -> Result<Bytes, CodecError> {
-        Ok(write(&WirePart::new(part)))
+        Ok(write(part))
     }
 
     fn decode(&self, bytes: Bytes) -> Result<Part, CodecError> {
-        read::<WirePart>(&bytes, PART)?.part()
+        checked(read(&bytes, PART)?)
     }
 }
 
@@ -372,7 +336,7 @@ impl Codec<Part> for Wire {
 struct WireStream {
     stream: Bytes,
     sequence: u64,
-    part: Option<WirePart>,
+    part: Option<Part>,
 }
 
 impl Codec<StreamMessage<Part>> for Wire {
@@ -382,7 +346,7 @@ impl Codec<StreamMessage<Part>> for Wire {
         Ok(write(&WireStream {
             stream: message.stream_id.to_bytes(),
             sequence: message.sequence,
-            part: message.content.as_data().map(WirePart::new),
+            part: message.content.as_data().cloned(),
         }))
     }
 
@@ -392,7 +356,7 @@ impl Codec<StreamMessage<Part>> for Wire {
             return Err(CodecError::Meaningless("stream id is too long"));
         }
         let content = match wire.part {
-            Some(part) => StreamContent::Data(part.part()?),
+            Some(part) => StreamContent::Data(checked(part)?),
             None => StreamContent::Fin,
         };
         Ok(StreamMessage::new(

@@ -329,25 +329,40 @@ impl types::Vote<Engine> for Vote {
     }
 }
 
+/// What a stream of parts is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Init {
+    /// Its height.
+    pub height: Height,
+    /// The round in which it is proposed.
+    pub round: u32,
+    /// The round of an earlier polka, if it is proposed again.
+    pub pol_round: Option<u32>,
+    /// Bytes of the body.
+    pub length: u32,
+}
+
 /// One piece of a streamed body.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Part {
-    /// The first: what the stream is.
-    Init {
-        /// Its height.
-        height: Height,
-        /// The round in which it is proposed.
-        round: u32,
-        /// The round of an earlier polka, if it is proposed again.
-        pol_round: Option<u32>,
-    },
-    /// Some bytes of the body.
-    Data(Bytes),
+    /// The first: what the stream is, and the body's first bytes.
+    First(Init, Bytes),
+    /// More bytes of the body.
+    More(Bytes),
+}
+
+impl Part {
+    /// The bytes of the body that it carries.
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Part::First(_, bytes) | Part::More(bytes) => bytes,
+        }
+    }
 }
 
 impl types::ProposalPart<Engine> for Part {
     fn is_first(&self) -> bool {
-        matches!(self, Part::Init { .. })
+        matches!(self, Part::First(..))
     }
 
     fn is_last(&self) -> bool {

@@ -1,9 +1,11 @@
 //! Putting streamed bodies together, within bounds that hold whatever peers
 //! send. Pure: no clock, no disk.
 //!
-//! A stream is: sequence 0 with [`Part::Init`], then [`Part::Data`] pieces of
-//! [`PART_BYTES`], the last one shorter, then the end. Nothing in it is
-//! signed; what it yields counts only if a signed proposal names its id.
+//! A stream is: sequence 0 with [`Part::First`], which says how long the body
+//! is and has its first [`PART_BYTES`], then [`Part::More`] pieces of
+//! [`PART_BYTES`], the last one shorter; so a small body is one message.
+//! Nothing in it is signed; what it yields counts only if a signed proposal
+//! names its id.
 //!
 //! A peer that delivers streams is charged for them: so many open at a time,
 //! the oldest one giving way; so many bytes and pieces each. A stream that
@@ -17,7 +19,7 @@ use tally_ledger::ids::Height;
 
 use crate::{
     codec::{PART_BYTES, STREAM_ID_BYTES},
-    context::Part,
+    context::{Init, Part},
 };
 
 /// Streams that one peer may have open here.
@@ -36,7 +38,7 @@ pub(crate) struct Piece {
     pub(crate) stream: Bytes,
     /// Place in the stream, from 0.
     pub(crate) sequence: u64,
-    /// The part, or the end.
+    /// The part; an end by itself is no part of a stream here.
     pub(crate) part: Option<Part>,
 }
 
@@ -68,10 +70,8 @@ pub(crate) enum Outcome {
 
 #[derive(Debug, Default)]
 struct Stream {
-    init: Option<(Height, u32, Option<u32>)>,
+    init: Option<Init>,
     pieces: BTreeMap<u64, Bytes>,
-    bytes: usize,
-    end: Option<u64>,
 }
 
 type StreamKey = (PeerId, Bytes);
@@ -99,7 +99,10 @@ impl Assembler {
     /// Drops every stream of a height up to this one.
     pub(crate) fn commit(&mut self, committed: Height) {
         self.committed = committed;
-        let stale = |stream: &Stream| stream.init.is_some_and(|init| init.0 <= committed);
+        let stale = |stream: &Stream| {
+            let height = stream.init.map(|init| Height::from(init.height));
+            height.is_some_and(|height| height <= committed)
+        };
         self.streams.retain(|_, stream| !stale(stream));
         for queue in self.charged.values_mut() {
             queue.retain(|key| self.streams.contains_key(key));
@@ -123,12 +126,12 @@ impl Assembler {
             return Outcome::Dropped(why);
         }
         if !stream.complete() {
-            return Outcome::Incomplete(stream.init.map(|init| init.0));
+            return Outcome::Incomplete(stream.init.map(|init| init.height.into()));
         }
         let stream = self.close(&key).expect("it is open");
         match stream.assemble(key.0) {
             Some(assembled) => Outcome::Complete(assembled),
-            None => Outcome::Dropped("the stream has no beginning"),
+            None => Outcome::Dropped("the pieces are not of the length that was said"),
         }
     }
 
@@ -152,6 +155,11 @@ impl Assembler {
     }
 }
 
+/// Pieces of a body of `length` bytes.
+fn count(length: usize) -> u64 {
+    length.div_ceil(PART_BYTES).max(1) as u64
+}
+
 impl Stream {
     fn take(
         &mut self,
@@ -159,94 +167,101 @@ impl Stream {
         max_body: usize,
         committed: Height,
     ) -> Result<(), &'static str> {
-        // The beginning, full pieces, the end.
-        let last = max_body.div_ceil(PART_BYTES) as u64 + 1;
-        if piece.sequence > last || self.end.is_some_and(|end| piece.sequence > end) {
+        let Some(part) = piece.part else {
+            return Err("an end by itself");
+        };
+        let most = self.init.map_or(max_body, |init| init.length as usize);
+        if piece.sequence >= count(most) {
             return Err("the stream is too long");
         }
-        match piece.part {
-            Some(Part::Init {
-                height,
-                round,
-                pol_round,
-            }) => {
-                let height = Height::from(height);
-                let init = (height, round, pol_round);
-                if piece.sequence != 0 || self.init.is_some_and(|known| known != init) {
-                    return Err("a second beginning");
-                }
-                let ahead = committed.0.saturating_add(HEIGHTS_AHEAD);
-                if height <= committed || height.0 > ahead {
-                    return Err("not a height of now");
-                }
-                self.init = Some(init);
-            }
-            Some(Part::Data(bytes)) => {
-                if piece.sequence == 0 || bytes.is_empty() || bytes.len() > PART_BYTES {
-                    return Err("a piece out of form");
-                }
-                if self.pieces.contains_key(&piece.sequence) {
-                    return Ok(());
-                }
-                self.bytes += bytes.len();
-                if self.bytes > max_body {
-                    return Err("the body is too large");
-                }
-                self.pieces.insert(piece.sequence, bytes);
-            }
-            None => {
-                let beyond = self
-                    .pieces
-                    .last_key_value()
-                    .is_some_and(|p| *p.0 >= piece.sequence);
-                if piece.sequence == 0 || beyond || self.end.is_some_and(|e| e != piece.sequence) {
-                    return Err("a second end");
-                }
-                self.end = Some(piece.sequence);
-            }
+        match &part {
+            Part::First(init, _) => self.begin(piece.sequence, *init, max_body, committed)?,
+            Part::More(_) if piece.sequence == 0 => return Err("a piece out of form"),
+            Part::More(_) => {}
         }
+        if part.bytes().len() > PART_BYTES {
+            return Err("a piece out of form");
+        }
+        let bytes = part.bytes().clone();
+        match self.pieces.insert(piece.sequence, bytes.clone()) {
+            Some(before) if before != bytes => Err("two pieces for one place"),
+            _ => Ok(()),
+        }
+    }
+
+    fn begin(
+        &mut self,
+        sequence: u64,
+        init: Init,
+        max_body: usize,
+        committed: Height,
+    ) -> Result<(), &'static str> {
+        if sequence != 0 || self.init.is_some_and(|known| known != init) {
+            return Err("a second beginning");
+        }
+        let height = Height::from(init.height);
+        let ahead = committed.0.saturating_add(HEIGHTS_AHEAD);
+        if height <= committed || height.0 > ahead {
+            return Err("not a height of now");
+        }
+        let length = init.length as usize;
+        let last = self.pieces.last_key_value().map_or(0, |piece| *piece.0);
+        if length > max_body || last >= count(length) {
+            return Err("the body is too large");
+        }
+        self.init = Some(init);
         Ok(())
     }
 
     fn complete(&self) -> bool {
-        self.init.is_some()
-            && self
-                .end
-                .is_some_and(|end| self.pieces.len() as u64 + 1 == end)
+        let pieces = self.init.map(|init| count(init.length as usize));
+        pieces == Some(self.pieces.len() as u64)
     }
 
+    /// The body; `None` if its pieces are not what the first one said.
     fn assemble(self, publisher: PeerId) -> Option<Assembled> {
-        let (height, round, pol_round) = self.init?;
-        let mut body = BytesMut::with_capacity(self.bytes);
-        self.pieces
-            .values()
-            .for_each(|piece| body.extend_from_slice(piece));
-        Some(Assembled {
+        let init = self.init?;
+        let length = init.length as usize;
+        let mut pieces = self.pieces.into_values();
+        let body = match length <= PART_BYTES {
+            true => pieces.next()?,
+            false => {
+                let mut body = BytesMut::with_capacity(length);
+                pieces.for_each(|piece| body.extend_from_slice(&piece));
+                body.freeze()
+            }
+        };
+        (body.len() == length).then_some(Assembled {
             publisher,
-            height,
-            round,
-            pol_round,
-            body: body.freeze(),
+            height: init.height.into(),
+            round: init.round,
+            pol_round: init.pol_round,
+            body,
         })
     }
 }
 
-/// The parts of a body, in order; the end follows them.
+/// The parts of a body, in order.
+///
+/// # Panics
+/// If the body has 4 GiB or more; blocks are far smaller.
 pub(crate) fn cut(
     height: Height,
     round: u32,
     pol_round: Option<u32>,
     body: &Bytes,
 ) -> impl Iterator<Item = Part> {
-    let init = Part::Init {
+    let init = Init {
         height: height.into(),
         round,
         pol_round,
+        length: u32::try_from(body.len()).expect("a block has less than 4 GiB"),
     };
+    let first = body.slice(..body.len().min(PART_BYTES));
     let body = body.clone();
-    let offsets = (0..body.len()).step_by(PART_BYTES);
-    let pieces = offsets.map(move |at| Part::Data(body.slice(at..body.len().min(at + PART_BYTES))));
-    std::iter::once(init).chain(pieces)
+    let offsets = (PART_BYTES..body.len()).step_by(PART_BYTES);
+    let more = offsets.map(move |at| Part::More(body.slice(at..body.len().min(at + PART_BYTES))));
+    std::iter::once(Part::First(init, first)).chain(more)
 }
 
 #[cfg(test)]
@@ -261,9 +276,7 @@ mod tests {
     }
 
     fn pieces(from: PeerId, name: u64, height: u64, body: &Bytes) -> Vec<Piece> {
-        let parts = cut(Height(height), 2, Some(1), body)
-            .map(Some)
-            .chain([None]);
+        let parts = cut(Height(height), 2, Some(1), body).map(Some);
         let stream = Bytes::copy_from_slice(&name.to_be_bytes());
         let piece = |(sequence, part)| Piece {
             from,
@@ -325,91 +338,74 @@ mod tests {
             .map(|piece| assembler.push(piece))
             .find(|outcome| matches!(outcome, Outcome::Dropped(_)));
         assert!(outcome.is_some());
-        for sequence in [6, u64::MAX] {
-            let part = Some(Part::Data(body(1)));
-            let piece = Piece {
-                sequence,
-                part,
-                ..pieces(peer(1), 2, 1, &body(1))[1].clone()
-            };
-            assert!(matches!(assembler.push(piece), Outcome::Dropped(_)));
-        }
-        let pieces = pieces(peer(1), 3, 1, &body(PART_BYTES));
-        let part = Some(Part::Data(body(PART_BYTES + 1)));
-        let large = Piece {
+        let [_, more] = &pieces(peer(1), 2, 1, &body(PART_BYTES + 1))[..] else {
+            panic!("two pieces")
+        };
+        let with = |sequence, part| Piece {
+            sequence,
             part,
-            ..pieces[1].clone()
+            ..more.clone()
         };
-        assert!(matches!(assembler.push(large), Outcome::Dropped(_)));
-        let empty = Piece {
-            part: Some(Part::Data(Bytes::new())),
-            ..pieces[1].clone()
-        };
-        assert!(matches!(assembler.push(empty), Outcome::Dropped(_)));
+        for bad in [
+            with(4, more.part.clone()),
+            with(u64::MAX, more.part.clone()),
+            with(1, Some(Part::More(body(PART_BYTES + 1)))),
+            with(0, more.part.clone()),
+            with(1, None),
+        ] {
+            assert!(matches!(assembler.push(bad), Outcome::Dropped(_)));
+        }
     }
 
     #[test]
-    fn beginnings_and_ends_that_contradict_are_dropped() {
-        let good = pieces(peer(1), 1, 1, &body(2 * PART_BYTES));
+    fn a_length_that_the_pieces_do_not_have_is_dropped() {
+        for length in [0, 1, 2 * PART_BYTES - 1, 2 * PART_BYTES + 1] {
+            let mut pieces = pieces(peer(1), 1, 1, &body(2 * PART_BYTES));
+            let Some(Part::First(init, _)) = &mut pieces[0].part else {
+                panic!("the first piece")
+            };
+            init.length = length as u32;
+            let mut assembler = Assembler::new(MAX, Height(0));
+            let outcomes: Vec<_> = pieces.into_iter().map(|p| assembler.push(p)).collect();
+            let complete = |outcome: &Outcome| matches!(outcome, Outcome::Complete(_));
+            assert!(!outcomes.iter().any(complete), "{length}");
+        }
+    }
+
+    #[test]
+    fn pieces_that_contradict_are_dropped() {
+        let good = pieces(peer(1), 1, 1, &body(3 * PART_BYTES));
         let contradict = |first: &Piece, second: &Piece| {
             let mut assembler = Assembler::new(MAX, Height(0));
             assembler.push(first.clone());
-            assert!(matches!(
-                assembler.push(second.clone()),
-                Outcome::Dropped(_)
-            ));
+            let outcome = assembler.push(second.clone());
+            assert!(matches!(outcome, Outcome::Dropped(_)), "{second:?}");
             assert!(assembler.streams.is_empty() && assembler.charged.is_empty());
         };
-        let other = pieces(peer(1), 1, 2, &body(2 * PART_BYTES));
+        let at = |sequence, piece: &Piece| Piece {
+            sequence,
+            ..piece.clone()
+        };
+        let other = pieces(peer(1), 1, 2, &body(3 * PART_BYTES));
+        let short = pieces(peer(1), 1, 1, &body(PART_BYTES));
         contradict(&good[0], &other[0]);
-        contradict(
-            &good[3],
-            &Piece {
-                sequence: 4,
-                ..good[3].clone()
-            },
-        );
-        contradict(
-            &good[3],
-            &Piece {
-                sequence: 4,
-                ..good[2].clone()
-            },
-        );
-        contradict(
-            &good[2],
-            &Piece {
-                sequence: 1,
-                ..good[3].clone()
-            },
-        );
-        contradict(
-            &good[1],
-            &Piece {
-                sequence: 1,
-                ..good[0].clone()
-            },
-        );
-        contradict(
-            &good[1],
-            &Piece {
-                sequence: 0,
-                ..good[2].clone()
-            },
-        );
+        contradict(&good[0], &at(1, &good[0]));
+        contradict(&good[0], &at(3, &good[2]));
+        contradict(&good[1], &at(1, &good[2]));
+        contradict(&good[2], &short[0]);
     }
 
     #[test]
     fn only_heights_of_now_are_taken_and_a_commit_drops_the_rest() {
         let mut assembler = Assembler::new(MAX, Height(10));
         for height in [0, 10, 11 + HEIGHTS_AHEAD, u64::MAX] {
-            let first = pieces(peer(1), height, height, &body(1)).remove(0);
+            let first = pieces(peer(1), height, height, &body(MAX)).remove(0);
             assert!(
                 matches!(assembler.push(first), Outcome::Dropped(_)),
                 "height {height}"
             );
         }
-        let first = pieces(peer(1), 1, 11, &body(1)).remove(0);
+        let first = pieces(peer(1), 1, 11, &body(MAX)).remove(0);
         assert_eq!(assembler.push(first), Outcome::Incomplete(Some(Height(11))));
         assembler.commit(Height(11));
         assert!(assembler.streams.is_empty() && assembler.charged.is_empty());
@@ -418,10 +414,10 @@ mod tests {
     #[test]
     fn a_peer_that_opens_many_streams_crowds_out_only_its_own() {
         let mut assembler = Assembler::new(MAX, Height(0));
-        let honest = pieces(peer(2), 1, 1, &body(PART_BYTES));
+        let honest = pieces(peer(2), 1, 1, &body(2 * PART_BYTES));
         assembler.push(honest[0].clone());
         for name in 0..1000 {
-            let mut piece = pieces(peer(1), name, 1, &body(PART_BYTES)).remove(1);
+            let mut piece = pieces(peer(1), name, 1, &body(2 * PART_BYTES)).remove(1);
             piece.publisher = peer((name % 200) as u8);
             assembler.push(piece);
         }

@@ -159,12 +159,16 @@ fn certificates_and_liveness_messages() {
 
 #[test]
 fn parts_and_streams() {
-    let init = |pol_round| Part::Init {
-        height: Height(1),
-        round: 2,
-        pol_round,
+    let init = |pol_round| {
+        let init = Init {
+            height: Height(1),
+            round: 2,
+            pol_round,
+            length: 99,
+        };
+        Part::First(init, Bytes::from_static(b"the beginning"))
     };
-    let data = Part::Data(Bytes::from_static(b"some of a body"));
+    let data = Part::More(Bytes::from_static(b"some of a body"));
     check(vec![init(None), init(Some(1)), data.clone()]);
     let stream = |content| StreamMessage::new(StreamId::new(vec![1; 8].into()), 5, content);
     check(vec![
@@ -172,7 +176,7 @@ fn parts_and_streams() {
         stream(StreamContent::Data(data)),
         stream(StreamContent::Fin),
     ]);
-    let large = Part::Data(vec![0; PART_BYTES + 1].into());
+    let large = Part::More(vec![0; PART_BYTES + 1].into());
     assert!(Codec::<Part>::decode(&WIRE, WIRE.encode(&large).unwrap()).is_err());
     let long = StreamId::new(vec![0; STREAM_ID_BYTES + 1].into());
     let long: StreamMessage<Part> = StreamMessage::new(long, 0, StreamContent::Fin);

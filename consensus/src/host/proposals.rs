@@ -111,9 +111,8 @@ impl<A: Application> Host<A> {
     ) {
         self.streams += 1;
         let stream = StreamId::new(Bytes::copy_from_slice(&self.streams.to_be_bytes()));
-        let parts = parts::cut(height, round, pol_round, body).map(StreamContent::Data);
-        for (sequence, content) in parts.chain([StreamContent::Fin]).enumerate() {
-            let message = StreamMessage::new(stream.clone(), sequence as u64, content);
+        for (sequence, part) in (0..).zip(parts::cut(height, round, pol_round, body)) {
+            let message = StreamMessage::new(stream.clone(), sequence, StreamContent::Data(part));
             // If the network is gone, so is the engine: the loop will see it.
             let _ = network.send(NetworkMsg::PublishProposalPart(message)).await;
         }

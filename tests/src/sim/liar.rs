@@ -11,7 +11,7 @@ use malachitebft_app_channel::app::{
 };
 use malachitebft_codec::Codec;
 use malachitebft_core_types::{NilOrVal, Round, SignedMessage, VoteType};
-use tally_consensus::context::{Address, BlockId, Height, Part, Proposal, Vote};
+use tally_consensus::context::{Address, BlockId, Height, Init, Part, Proposal, Vote};
 use tally_ledger::{
     block::{proposal_bytes, vote_bytes},
     crypto::{ChainId, Domain, SecretKey},
@@ -205,22 +205,16 @@ impl Liar {
     fn stream(&mut self, height: u64, round: u32, body: Vec<u8>) -> Vec<Packet> {
         self.streams += 1;
         let name = StreamId::new(Bytes::copy_from_slice(&self.streams.to_be_bytes()));
-        let init = Part::Init {
+        let init = Init {
             height: Height(height),
             round,
             pol_round: None,
+            length: body.len() as u32,
         };
-        let contents = [
-            StreamContent::Data(init),
-            StreamContent::Data(Part::Data(body.into())),
-            StreamContent::Fin,
-        ];
-        let messages = contents.into_iter().zip(0..);
-        let packets = messages.filter_map(|(content, sequence)| {
-            let message = StreamMessage::new(name.clone(), sequence, content);
-            WIRE.encode(&message).ok().map(Packet::Part)
-        });
-        packets.collect()
+        let first = StreamContent::Data(Part::First(init, body.into()));
+        let message = StreamMessage::new(name, 0, first);
+        let packet = WIRE.encode(&message).ok().map(Packet::Part);
+        packet.into_iter().collect()
     }
 
     /// Blocks for a peer that catches up, now and then others.
