@@ -105,8 +105,12 @@ pub struct Lease {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Submit {
-    /// How long a batch gathers.
+    /// How long a batch gathers at least.
     pub linger_ms: u32,
+    /// Least time from one batch to the next, unless one is full: nobody
+    /// waits for debits to be final, and each block that they make costs all
+    /// validators.
+    pub interval_ms: u32,
     /// Most debits of a batch.
     pub batch: u32,
 }
@@ -148,6 +152,7 @@ impl Default for Submit {
     fn default() -> Self {
         Submit {
             linger_ms: 5,
+            interval_ms: 100,
             batch: 1_000,
         }
     }
@@ -307,6 +312,7 @@ impl GatewayConfig {
         let ranges = [
             ("lease.seconds", self.lease.seconds, 1, 86_400),
             ("submit.linger_ms", self.submit.linger_ms, 0, 1_000),
+            ("submit.interval_ms", self.submit.interval_ms, 0, 10_000),
             ("submit.batch", self.submit.batch, 1, 10_000),
             ("limits.body_bytes", self.limits.body_bytes, 1_024, 1 << 30),
             (

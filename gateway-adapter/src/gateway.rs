@@ -26,7 +26,7 @@ use tally_ledger::{
 use tally_proto::v1::metering_service_server::MeteringServiceServer;
 use tokio::{
     net::TcpListener,
-    sync::{Semaphore, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -225,6 +225,7 @@ impl Gateway {
             stopped: AtomicBool::new(opened.leaf.suspended),
             running: AtomicUsize::new(0),
         });
+        let hurry = Arc::new(Notify::new());
         let (proven_tx, proven) = watch::channel(journal.proven_last());
         let (fatal_tx, fatal) = mpsc::channel(4);
         let mut tasks = JoinSet::new();
@@ -233,6 +234,8 @@ impl Gateway {
             signer: signer.clone(),
             journal: journal.clone(),
             linger: Duration::from_millis(config.submit.linger_ms.into()),
+            interval: Duration::from_millis(config.submit.interval_ms.into()),
+            hurry: hurry.clone(),
             batch: config
                 .submit
                 .batch
@@ -247,6 +250,7 @@ impl Gateway {
             journal: journal.clone(),
             terms: terms.clone(),
             proven: proven.clone(),
+            hurry,
             duration: config.lease_time(),
             margin: Duration::from_millis(config.lease.margin_ms.into()),
             metrics: metrics.clone(),

@@ -1,12 +1,17 @@
-//! Sends debits: in order, in batches every few milliseconds, to any node,
-//! the same bytes again elsewhere, until the gateway's proven leaf has them
-//! with our running hash. Only durable debits are sent (I8); only proven ones
-//! are forgotten.
+//! Sends debits: in order, in batches, to any node, the same bytes again
+//! elsewhere, until the gateway's proven leaf has them with our running hash.
+//! Only durable debits are sent (I8); only proven ones are forgotten.
+//!
+//! After a pause a batch leaves within milliseconds; under load one leaves
+//! per interval, or when it is full.
 
 use std::{sync::Arc, time::Duration};
 
 use tally_ledger::ids::{DebitNumber, Height};
-use tokio::sync::watch;
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{ChainError, light::Light, nodes::Submitted, sign::Signer};
 use crate::{
@@ -26,8 +31,12 @@ pub struct Sender {
     pub signer: Signer,
     /// Where debits come from.
     pub journal: Arc<Journal>,
-    /// How long a batch gathers.
+    /// How long a batch gathers at least.
     pub linger: Duration,
+    /// Least time from one batch to the next, unless one is full.
+    pub interval: Duration,
+    /// Told when somebody waits for a debit to be proven.
+    pub hurry: Arc<Notify>,
     /// Most debits of a batch.
     pub batch: usize,
     /// The last proven debit.
@@ -40,11 +49,10 @@ impl Sender {
     /// Runs until something is fatal. Cancel it to stop.
     pub async fn run(self) -> ChainError {
         let mut pause = Duration::from_millis(5);
+        let mut last = None;
         loop {
-            while self.journal.unproven() == 0 {
-                self.journal.debits().await;
-            }
-            tokio::time::sleep(self.linger).await;
+            self.gather(last).await;
+            last = Some(Instant::now());
             match self.send().await {
                 Ok(()) => pause = Duration::from_millis(5),
                 Err(error) if error.is_fatal() => return error,
@@ -55,6 +63,22 @@ impl Sender {
                 }
             }
             self.metrics.unproven.set(self.journal.unproven() as i64);
+        }
+    }
+
+    /// Waits until a batch should leave; `last`: when the one before did.
+    async fn gather(&self, last: Option<Instant>) {
+        while self.journal.unproven() == 0 {
+            self.journal.debits().await;
+        }
+        let soon = Instant::now() + self.linger;
+        let paced = last.map_or(soon, |last| soon.max(last + self.interval));
+        while self.journal.unproven() < self.batch {
+            tokio::select! {
+                () = tokio::time::sleep_until(paced) => return,
+                () = self.hurry.notified() => return,
+                () = self.journal.debits() => {}
+            }
         }
     }
 

@@ -23,7 +23,7 @@ use tally_ledger::{
     reason::Reason,
 };
 use tally_proto::v1;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::{
     ChainError,
@@ -61,6 +61,8 @@ pub struct Leases {
     pub terms: Arc<Current>,
     /// The last proven debit.
     pub proven: watch::Receiver<DebitNumber>,
+    /// Makes debits leave at once.
+    pub hurry: Arc<Notify>,
     /// How long leases are taken for.
     pub duration: Duration,
     /// How much earlier the gateway stops using one.
@@ -126,6 +128,9 @@ impl Leases {
                     let (this, slots) = (self.clone(), slots.clone());
                     tokio::spawn(async move {
                         let mut proven = this.proven.clone();
+                        if *proven.borrow() < after {
+                            this.hurry.notify_one();
+                        }
                         if proven.wait_for(|proven| *proven >= after).await.is_err() {
                             return;
                         }
