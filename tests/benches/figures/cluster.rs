@@ -82,8 +82,9 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Makes a trial net and waits for its first block.
-    pub(crate) async fn start(binary: &Path) -> Self {
+    /// Makes a trial net, with `settings` in front of every validator's
+    /// configuration, and waits for its first block.
+    pub(crate) async fn start(binary: &Path, settings: &[String]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("genesis.toml");
         fs::write(&config, CONFIG).unwrap();
@@ -112,6 +113,7 @@ impl Cluster {
             .collect();
         let nodes = (0..rows.len()).map(|i| {
             let home = net.join(format!("v{i}"));
+            configure(&home.join("config.toml"), settings);
             let log = folder.path().join(format!("v{i}.log"));
             spawn(binary, &["node", "--home", home.to_str().unwrap()], &log)
         });
@@ -193,6 +195,15 @@ impl Cluster {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// Puts lines in place of those with the same key.
+fn configure(file: &Path, settings: &[String]) {
+    let mut config: toml::Table = fs::read_to_string(file).unwrap().parse().unwrap();
+    for line in settings {
+        config.extend(line.parse::<toml::Table>().unwrap());
+    }
+    fs::write(file, toml::to_string(&config).unwrap()).unwrap();
 }
 
 /// The example without caps, so that what is measured is the machine.

@@ -107,14 +107,14 @@ pub(crate) async fn throughput(cluster: &Cluster, driver: &mut Driver, options: 
 
 /// A p50 of 25 ms at most at 1,000 submissions per second is wanted.
 pub(crate) async fn latency(cluster: &Cluster, driver: &mut Driver, options: &Options) {
-    const RATE: u64 = 1_000;
+    let rate = options.rate;
     let probe = Probe::start(cluster.folder());
     let (mut p50, mut p99) = (Vec::new(), Vec::new());
     for run in 0..=options.runs {
         let start = tokio::time::Instant::now();
         let mut calls = JoinSet::new();
-        for i in 0..RATE * options.seconds.as_secs() {
-            until(start, Duration::from_micros(i * 1_000_000 / RATE)).await;
+        for i in 0..rate * options.seconds.as_secs() {
+            until(start, Duration::from_micros(i * 1_000_000 / rate)).await;
             let (ledger, batch) = (driver.ledger.clone(), driver.batch(1));
             calls.spawn(async move {
                 let started = Instant::now();
@@ -129,7 +129,7 @@ pub(crate) async fn latency(cluster: &Cluster, driver: &mut Driver, options: &Op
         }
     }
     let load =
-        json!({"rate": RATE, "debits per transaction": 1, "seconds": options.seconds.as_secs()});
+        json!({"rate": rate, "debits per transaction": 1, "seconds": options.seconds.as_secs()});
     print(
         "submit_to_final_p50",
         "ms",

@@ -4,7 +4,11 @@
 //! ```text
 //! cargo bench -p tally-tests --bench figures               # all
 //! cargo bench -p tally-tests --bench figures -- --runs 5 --seconds 5 debits
+//! cargo bench -p tally-tests --bench figures -- --set 'spread = "gossipsub"' latency
 //! ```
+//!
+//! `--set` puts a line into every validator's `config.toml`; `--binary` names
+//! a program built earlier, to compare two.
 //!
 //! Prints one JSON line per figure: median and range over the runs, the load,
 //! the machine's idle share and the fdatasync latency of the same runs.
@@ -21,7 +25,7 @@ mod metering;
 mod proxy;
 mod verify;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// What to measure, and for how long.
 #[derive(Debug, Clone)]
@@ -29,6 +33,12 @@ pub(crate) struct Options {
     runs: usize,
     seconds: Duration,
     figures: Vec<String>,
+    /// Lines for every validator's `config.toml`.
+    settings: Vec<String>,
+    /// Submissions per second of `latency`.
+    rate: u64,
+    /// The program to measure; without, a release build of this checkout.
+    binary: Option<PathBuf>,
 }
 
 impl Options {
@@ -37,17 +47,24 @@ impl Options {
             runs: 5,
             seconds: Duration::from_secs(5),
             figures: Vec::new(),
+            settings: Vec::new(),
+            rate: 1_000,
+            binary: None,
         };
         let mut args = args.filter(|arg| arg != "--bench");
         while let Some(arg) = args.next() {
+            let mut value = || args.next().ok_or(format!("{arg} needs a value"));
             let mut number = || {
-                let text = args.next().ok_or(format!("{arg} needs a number"))?;
+                let text = value()?;
                 text.parse::<u64>()
                     .map_err(|e| format!("{arg} {text}: {e}"))
             };
             match arg.as_str() {
                 "--runs" => options.runs = number()?.max(1) as usize,
                 "--seconds" => options.seconds = Duration::from_secs(number()?.max(1)),
+                "--binary" => options.binary = Some(value()?.into()),
+                "--rate" => options.rate = number()?.max(1),
+                "--set" => options.settings.push(value()?),
                 name if FIGURES.contains(&name) => options.figures.push(name.to_owned()),
                 other => return Err(format!("unknown argument {other}; figures: {FIGURES:?}")),
             }
@@ -83,12 +100,13 @@ fn main() {
 }
 
 async fn measure(options: Options) {
-    let binary = cluster::build_release();
+    let binary = options.binary.clone();
+    let binary = binary.unwrap_or_else(cluster::build_release);
     if ["debits", "latency", "verify"]
         .iter()
         .any(|name| options.wants(name))
     {
-        let cluster = cluster::Cluster::start(&binary).await;
+        let cluster = cluster::Cluster::start(&binary, &options.settings).await;
         let mut driver = driver::Driver::prepare(&cluster).await;
         if options.wants("latency") {
             debits::latency(&cluster, &mut driver, &options).await;
@@ -101,7 +119,7 @@ async fn measure(options: Options) {
         }
     }
     if options.wants("metering") || options.wants("proxy") {
-        let cluster = cluster::Cluster::start(&binary).await;
+        let cluster = cluster::Cluster::start(&binary, &options.settings).await;
         let driver = driver::Driver::prepare_accounts(&cluster).await;
         let gateway = cluster.gateway(&binary);
         if options.wants("metering") {
