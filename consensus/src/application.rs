@@ -105,10 +105,22 @@ pub struct Slot {
 pub enum Effort {
     /// All that fits.
     Full,
-    /// Half of what fits.
+    /// Half of what fits; one transaction at least.
     Half,
     /// No transactions.
     Empty,
+}
+
+impl Effort {
+    /// How much of something a block may take: of one, half is one, or what
+    /// is alone would never get in.
+    pub fn share(self, of: usize) -> usize {
+        match self {
+            Effort::Full => of,
+            Effort::Half => of.div_ceil(2),
+            Effort::Empty => 0,
+        }
+    }
 }
 
 /// A block to propose.

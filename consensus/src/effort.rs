@@ -72,6 +72,14 @@ mod tests {
     }
 
     #[test]
+    fn half_of_one_transaction_is_one() {
+        let shares = |effort: Effort| [0, 1, 2, 5].map(|count| effort.share(count));
+        assert_eq!(shares(Effort::Full), [0, 1, 2, 5]);
+        assert_eq!(shares(Effort::Half), [0, 1, 1, 3]);
+        assert_eq!(shares(Effort::Empty), [0; 4]);
+    }
+
+    #[test]
     fn blocks_of_others_change_nothing() {
         let mut efforts = Efforts::new();
         efforts.decided(Height(1), &Hash([1; 32]));

@@ -136,9 +136,8 @@ impl NodeApplication {
             )
         });
         let waiting = match effort {
-            Effort::Full => self.mempool.candidates(bytes, debits),
-            Effort::Half => self.mempool.candidates(bytes / 2, debits / 2),
             Effort::Empty => Vec::new(),
+            effort => (self.mempool).candidates(effort.share(bytes), effort.share(debits)),
         };
         waiting
             .into_iter()

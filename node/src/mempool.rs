@@ -317,13 +317,15 @@ impl Mempool {
     }
 
     /// What to build a block from, in order, as long as it stays within
-    /// `max_bytes` and `max_debits`.
+    /// `max_bytes` and `max_debits`. The first one is always among them: it
+    /// may be larger than half a block, and must get in with half an effort.
     pub fn candidates(&self, max_bytes: usize, max_debits: usize) -> Vec<Arc<Waiting>> {
         let (mut bytes, mut debits) = (0, 0);
         let fits = |waiting: &&Arc<Waiting>| {
+            let first = bytes == 0;
             bytes += waiting.bytes;
             debits += waiting.debits();
-            bytes <= max_bytes && debits <= max_debits
+            first || (bytes <= max_bytes && debits <= max_debits)
         };
         self.locked().in_order().take_while(fits).cloned().collect()
     }

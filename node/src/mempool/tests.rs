@@ -151,7 +151,19 @@ fn candidates_stay_within_bytes_and_debits() {
     assert_eq!(pool.candidates(usize::MAX, 8).len(), 4);
     let one = pool.candidates(usize::MAX, 2)[0].bytes;
     assert_eq!(pool.candidates(3 * one, usize::MAX).len(), 3);
-    assert_eq!(pool.candidates(0, usize::MAX).len(), 0);
+}
+
+#[test]
+fn what_is_larger_than_half_a_block_gets_in_with_half_an_effort() {
+    let pool = pool(MempoolConfig::default());
+    for first in 1..=2 {
+        let waiting = waiting(gateway(0), debits(1, first), 2 * RECORD_BYTES);
+        pool.insert(waiting).unwrap();
+    }
+    let bytes = pool.candidates(usize::MAX, usize::MAX)[0].bytes;
+    for (bytes, debits) in [(bytes / 2, 4), (2 * bytes, 1), (0, 0)] {
+        assert_eq!(pool.candidates(bytes, debits).len(), 1);
+    }
 }
 
 #[test]

@@ -205,11 +205,7 @@ impl Application for App {
 
     fn propose(&mut self, slot: Slot, effort: Effort) -> Result<Candidate, Fatal> {
         let inner = &mut *self.inner();
-        let take = match effort {
-            Effort::Full => inner.pool.len(),
-            Effort::Half => inner.pool.len() / 2,
-            Effort::Empty => 0,
-        };
+        let take = effort.share(inner.pool.len());
         let time = inner.clock.wall();
         let (candidates, memo) = (inner.pool.iter().take(take), &*inner.shared.memo);
         let built = execute::build(&inner.state, time, slot.proposer, candidates, memo);
