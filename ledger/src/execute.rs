@@ -144,7 +144,10 @@ pub enum BlockError {
     },
 }
 
-/// Whether a transaction could enter the next block at time `now`.
+/// Whether a transaction could enter the next block at time `now`: what
+/// [`build`] would say of it alone. Of the block's due steps only those that
+/// concern the transaction are run, so that one call is cheap even after an
+/// outage.
 ///
 /// A Lease or Debits whose number is ahead of the gateway's next is admitted
 /// on its form and signature: the numbers between may be on their way.
@@ -154,18 +157,25 @@ pub fn admit(
     transaction: &Transaction,
     signatures: &dyn SignatureCheck,
 ) -> Result<TransactionId, Reason> {
-    let mut draft = Draft::new(state, now);
-    draft.steps_left = true;
+    let mut draft = Draft::new(state, next_time(state, now));
     let call = Call::examine(&draft, transaction, signatures)?;
     if !draft.is_ahead(&call)? {
+        draft.run_due_steps_for(&call);
         draft.apply(&call)?;
     }
     Ok(call.id)
 }
 
+/// The next block's time at clock time `time`: just after the block before,
+/// if that is later.
+fn next_time(state: &State, time: Time) -> Time {
+    time.max(Time(state.time().0 + 1))
+}
+
 /// Makes the next block from candidates, in their order, as validator
 /// `proposer` of the set. Its time is `time`, or just after the block before
-/// if that is later. The first candidate that does not fit ends the block.
+/// if that is later. The first candidate that does not fit any more ends the
+/// block; one that fits into no block is refused.
 pub fn build<T: Borrow<Transaction>>(
     state: &State,
     time: Time,
@@ -173,12 +183,12 @@ pub fn build<T: Borrow<Transaction>>(
     candidates: impl IntoIterator<Item = T>,
     signatures: &dyn SignatureCheck,
 ) -> Built {
-    let mut run = Run::start(state, time.max(Time(state.time().0 + 1)));
+    let mut run = Run::start(state, next_time(state, time));
     let mut transactions = Vec::new();
     let mut refused = Vec::new();
     for candidate in candidates {
         let transaction = candidate.borrow();
-        if run.fit(transaction).is_err() {
+        if run.fit(transaction).is_err() && Call::fits_a_block(state, transaction) {
             break;
         }
         match run.transaction(transaction, signatures) {

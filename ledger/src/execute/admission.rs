@@ -13,7 +13,7 @@ use crate::{
     ids::{ApiKeyNumber, Person},
     reason::Reason,
     state::{
-        LIVE_IDS_PER_AUTHOR,
+        LIVE_IDS_PER_AUTHOR, State,
         ids::{LiveId, MAX_HOURS_AHEAD},
     },
     transaction::{
@@ -45,15 +45,20 @@ impl<'t> Call<'t> {
         Ok(call)
     }
 
+    /// Whether a block that holds nothing else has room for it.
+    pub(crate) fn fits_a_block(state: &State, transaction: &Transaction) -> bool {
+        let parameters = state.parameters();
+        let largest = parameters.max_block_bytes as usize - HEADER_BYTES - 8;
+        transaction.encoded_len() <= largest
+            && debit_count(transaction) <= u64::from(parameters.max_block_debits)
+    }
+
     /// Form and size.
     fn read(draft: &Draft<'_>, transaction: &'t Transaction) -> Result<Call<'t>, Reason> {
         let Transaction { body, payload, .. } = transaction;
-        let parameters = draft.base.parameters();
-        let largest = parameters.max_block_bytes as usize - HEADER_BYTES - 8;
         if body.len() > MAX_BODY_BYTES
             || payload.len() > MAX_PAYLOAD_BYTES
-            || transaction.encoded_len() > largest
-            || debit_count(transaction) > u64::from(parameters.max_block_debits)
+            || !Self::fits_a_block(draft.base, transaction)
         {
             return Err(Reason::TooLarge);
         }

@@ -15,7 +15,7 @@
 //! loss     = cost - charged
 //! ```
 
-use super::{Call, Draft};
+use super::{Call, Draft, leases::has_consent};
 use crate::{
     account::{Account, OpenLease, Recall},
     action::{Action, Debits},
@@ -54,6 +54,11 @@ fn split(record: &[u8; RECORD_BYTES]) -> (&[u8; FIXED_BYTES], &[u8; DETAIL_BYTES
 fn records(payload: &[u8]) -> impl Iterator<Item = &[u8; RECORD_BYTES]> {
     let (records, _) = payload.as_chunks();
     records.iter()
+}
+
+/// The fixed parts of a batch's debits.
+pub(super) fn fixed_parts(payload: &[u8]) -> impl Iterator<Item = Fixed> {
+    records(payload).map(|record| Fixed::read(split(record).0))
 }
 
 /// What a batch commits to, and what journal and receipts need of it.
@@ -131,9 +136,12 @@ impl Draft<'_> {
         };
         let gateway = self.gateway(number)?;
         match &call.body.action {
-            Action::Lease(lease) => Ok(lease.journal == gateway.journal
-                && gateway.journal.0 > 0
-                && lease.number.0 > gateway.last_lease.0.saturating_add(1)),
+            Action::Lease(lease) => {
+                has_consent(call, lease)?;
+                Ok(lease.journal == gateway.journal
+                    && gateway.journal.0 > 0
+                    && lease.number.0 > gateway.last_lease.0.saturating_add(1))
+            }
             Action::Debits(debits) => {
                 journal_is_open(gateway, debits)?;
                 if debits.first.0 <= gateway.last_debit.0.saturating_add(1) {

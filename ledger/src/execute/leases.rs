@@ -78,12 +78,18 @@ fn sum(grants: &[Grant]) -> u64 {
     grants.iter().map(|grant| grant.free.0).sum()
 }
 
+/// Whether the API key that a Lease names has signed it.
+pub(super) fn has_consent(call: &Call<'_>, action: &Lease) -> Result<(), Reason> {
+    match call.body.signers.contains(&action.api_key.into()) {
+        true => Ok(()),
+        false => Err(Reason::NotYours),
+    }
+}
+
 impl Draft<'_> {
     pub(super) fn lease(&mut self, call: &Call<'_>, action: &Lease) -> Result<(), Reason> {
         let number = self.author_gateway(call)?;
-        if !call.body.signers.contains(&action.api_key.into()) {
-            return Err(Reason::NotYours);
-        }
+        has_consent(call, action)?;
         let gateway = self.gateway(number)?;
         gateway.has_open(action.journal)?;
         if Some(action.number.0) != gateway.last_lease.0.checked_add(1) {

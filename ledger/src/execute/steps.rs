@@ -2,18 +2,94 @@
 
 use std::collections::BTreeSet;
 
-use super::Draft;
+use super::{Call, Draft, debits::fixed_parts};
 use crate::{
+    action::Action,
+    entry::Receipt,
     ids::{AccountNumber, ClassNumber, GatewayNumber, GrantNumber, LeaseNumber},
     state::{
         Due, DueKind,
         due::{MAX_DUE_STEPS, of_grant},
     },
+    transaction::AuthorKind,
 };
+
+/// Whose due steps can change what becomes of a transaction.
+struct Concern {
+    accounts: BTreeSet<AccountNumber>,
+    /// All leases of the author, if it is a gateway: what it may do depends
+    /// on those that are open.
+    gateway: Option<GatewayNumber>,
+}
+
+impl Concern {
+    fn of(draft: &Draft<'_>, call: &Call<'_>) -> Concern {
+        let author = call.body.author;
+        let by_gateway = author.kind == AuthorKind::Gateway;
+        Concern {
+            accounts: accounts_of(draft, call),
+            gateway: by_gateway.then_some(GatewayNumber(author.number)),
+        }
+    }
+
+    fn holds(&self, draft: &Draft<'_>, due: &Due) -> bool {
+        match due.kind {
+            DueKind::Vest | DueKind::Expire => self.accounts.contains(&AccountNumber(due.owner)),
+            DueKind::LeaseEnd | DueKind::LeaseClose => {
+                let (gateway, lease) = (GatewayNumber(due.owner), LeaseNumber(due.number));
+                let owner = draft.base.lease_account(gateway, lease);
+                self.gateway == Some(gateway)
+                    || owner.is_some_and(|owner| self.accounts.contains(&owner))
+            }
+        }
+    }
+}
+
+/// The accounts that a transaction names, or whose key or lease it names.
+fn accounts_of(draft: &Draft<'_>, call: &Call<'_>) -> BTreeSet<AccountNumber> {
+    let one = |account: AccountNumber| BTreeSet::from([account]);
+    match &call.body.action {
+        Action::Issue(issue) => issue.grants.iter().map(|grant| grant.account).collect(),
+        Action::Revoke(revoke) => one(revoke.account),
+        Action::Surrender(surrender) => one(surrender.account),
+        Action::Freeze(account) | Action::Unfreeze(account) => one(*account),
+        Action::RotateHolderKey(account, _) => one(*account),
+        Action::BindApiKey(bind) => one(bind.account),
+        Action::RevokeApiKey(number) => {
+            let api_key = draft.api_key(*number).ok();
+            api_key.map(|key| key.account).into_iter().collect()
+        }
+        Action::Lease(lease) => one(lease.account),
+        Action::ReturnLease(number) => {
+            let gateway = GatewayNumber(call.body.author.number);
+            draft.lease_owner(gateway, *number).into_iter().collect()
+        }
+        Action::Correct(_) => {
+            let proof = call.proof.as_ref();
+            let receipt = proof.and_then(|proof| Receipt::from_leaf(&proof.leaf));
+            receipt.map(|receipt| receipt.account).into_iter().collect()
+        }
+        Action::Debits(_) => fixed_parts(call.payload)
+            .map(|fixed| fixed.account)
+            .collect(),
+        _ => BTreeSet::new(),
+    }
+}
 
 impl Draft<'_> {
     /// Runs the steps that are due, at most as many as a block may.
     pub(super) fn run_due_steps(&mut self) {
+        self.run_due(None);
+    }
+
+    /// Of the steps that the block would run, runs those that can change what
+    /// becomes of a transaction: for a dry run of it.
+    pub(super) fn run_due_steps_for(&mut self, call: &Call<'_>) {
+        let concern = Concern::of(self, call);
+        self.run_due(Some(&concern));
+    }
+
+    fn run_due(&mut self, concern: Option<&Concern>) {
         let (base, now) = (self.base, self.now);
         let mut run = 0;
         for due in base.index.due.iter().take_while(|due| due.at <= now) {
@@ -26,7 +102,9 @@ impl Draft<'_> {
                 self.steps_left = true;
                 break;
             }
-            self.step(due);
+            if concern.is_none_or(|concern| concern.holds(self, due)) {
+                self.step(due);
+            }
             run += 1;
         }
     }

@@ -307,13 +307,16 @@ impl World {
             &Strict,
         );
         assert_eq!(built.block, empty.block, "a refusal leaves no trace");
+        assert_eq!(built.refused, [(transaction.id(), reason)]);
         let mut block = built.block;
-        // What cannot fit ends the block before it is looked at.
-        if reason != Reason::TooLarge {
-            assert_eq!(built.refused, [(transaction.id(), reason)]);
-            block.transactions.push(transaction.clone());
-            let error = check(&self.state, &block, &Strict).unwrap_err();
-            assert_eq!(error, BlockError::Refused { index: 0, reason });
+        block.transactions.push(transaction.clone());
+        let error = check(&self.state, &block, &Strict).unwrap_err();
+        match error {
+            // The bounds of the block are looked at first.
+            BlockError::TooLarge(_) | BlockError::TooManyDebits(_) => {
+                assert_eq!(reason, Reason::TooLarge);
+            }
+            error => assert_eq!(error, BlockError::Refused { index: 0, reason }),
         }
     }
 

@@ -168,7 +168,7 @@ impl World {
             &self.memo,
         );
         self.compare_verdicts(&candidates, &built);
-        self.check_admission(time, candidates.first());
+        self.check_admission(time, &candidates, checks);
         self.check_tampering(checks, &candidates, &built.block);
 
         let same = execute::check(&self.state, &built.block, &self.memo).unwrap();
