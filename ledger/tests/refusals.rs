@@ -631,6 +631,14 @@ const POLICY: &[(&str, Reason, Make)] = &[
         world.by_admins(set_role(OWNER.0, stray_key(1), Roles::ISSUER))
     }),
     (
+        "an owner without the role",
+        Reason::OwnsValidator,
+        |world| world.by_admins(set_role(OWNER.0, stray_key(1), Roles::NONE)),
+    ),
+    ("an owner turned admin", Reason::OwnsValidator, |world| {
+        world.by_admins(set_role(OWNER.0, stray_key(1), Roles::ADMIN))
+    }),
+    (
         "the second last admin goes",
         Reason::TooFewAdmins,
         |world| {

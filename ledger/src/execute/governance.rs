@@ -43,6 +43,9 @@ impl Draft<'_> {
         if !roles.are_lawful() || (owns && roles.has(Roles::ISSUER)) {
             return Err(Reason::UnlawfulRoles);
         }
+        if owns && !roles.has(Roles::VALIDATOR) {
+            return Err(Reason::OwnsValidator);
+        }
         if self.admins_with(Some(person), roles) < self.parameters.threshold as usize {
             return Err(Reason::TooFewAdmins);
         }

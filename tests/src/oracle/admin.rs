@@ -27,6 +27,9 @@ impl Oracle {
         if !set.roles.are_lawful() || owner_issues {
             faults.push(Reason::UnlawfulRoles);
         }
+        if self.owners.contains(&number) && !set.roles.has(Roles::VALIDATOR) {
+            faults.push(Reason::OwnsValidator);
+        }
         let admins = others().filter(|(_, p)| p.roles.has(Roles::ADMIN)).count()
             + usize::from(set.roles.has(Roles::ADMIN));
         if admins < self.parameters.threshold as usize {
