@@ -54,7 +54,8 @@ pub struct ClassRules {
     /// Most that may be issued per period; `u64::MAX`: no cap.
     pub supply_cap: Amount,
     /// Length of the period in clock days; at least 1. A period starts with
-    /// each multiple of it since 1970.
+    /// each multiple of it since 1970. When it is changed, what was issued in
+    /// the running period counts in the one that runs by the new length.
     pub period_days: u32,
 }
 
@@ -192,4 +193,38 @@ pub struct Class {
     pub period: u32,
     /// Issued in that period.
     pub period_issued: Amount,
+}
+
+impl Class {
+    /// Issued in the period that runs on a clock day.
+    pub fn issued_by(&self, day: u32) -> Amount {
+        if self.period == day / self.rules.period_days {
+            self.period_issued
+        } else {
+            Amount::ZERO
+        }
+    }
+
+    /// Takes other rules on a clock day. Another length of the period does
+    /// not forget what was issued in the running one: else a cap could be
+    /// spent once per change.
+    pub(crate) fn set_rules(&mut self, rules: ClassRules, day: u32) {
+        if rules.period_days != self.rules.period_days {
+            self.period_issued = self.issued_by(day);
+            self.period = day / rules.period_days;
+        }
+        self.rules = rules;
+    }
+
+    /// Counts an issue on a clock day; `false`: it would exceed the cap, and
+    /// nothing has changed.
+    pub(crate) fn count_issue(&mut self, amount: Amount, day: u32) -> bool {
+        let sum = self.issued_by(day).checked_add(amount);
+        let Some(issued) = sum.filter(|sum| *sum <= self.rules.supply_cap) else {
+            return false;
+        };
+        self.period = day / self.rules.period_days;
+        self.period_issued = issued;
+        true
+    }
 }

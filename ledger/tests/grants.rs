@@ -224,6 +224,60 @@ fn a_class_has_a_supply_cap_per_period() {
     assert_eq!(class.totals.issued, Amount(200 * CT + 20));
 }
 
+/// A world in which the base class may issue 100 CT and 10 micro-CT in so
+/// many days, all but 10 of which are issued.
+fn capped(period_days: u32) -> World {
+    let mut genesis = genesis();
+    let mut classes = genesis.classes.to_vec();
+    classes[0].supply_cap = Amount(100 * CT + 10);
+    classes[0].period_days = period_days;
+    genesis.classes = list(classes);
+    World::ready_of(genesis)
+}
+
+fn set_period(world: &mut World, period_days: u32) {
+    let mut rules = world.state.class(BASE).unwrap().rules.clone();
+    rules.period_days = period_days;
+    let class = BASE;
+    let set = world.by_admins(Action::SetClass(SetClass { class, rules }));
+    world.run(set);
+}
+
+#[test]
+fn another_length_of_the_period_does_not_forget_what_was_issued() {
+    // 19,700 is 7 * 2,814 + 2 and 30 * 656 + 20.
+    for (from, to) in [(7, 30), (30, 7), (7, 1), (1, 30), (7, 7)] {
+        let mut world = capped(from);
+        set_period(&mut world, to);
+        let more = world.by_two(grants(vec![grant(0, 11)]));
+        assert_eq!(world.refusal(&more), Reason::SupplyCap, "{from} to {to}");
+        let rest = world.by_two(grants(vec![grant(0, 10)]));
+        world.run(rest);
+        // Back again: still the same period of either length.
+        set_period(&mut world, from);
+        let more = world.by_two(grants(vec![grant(0, 1)]));
+        assert_eq!(world.refusal(&more), Reason::SupplyCap, "{to} to {from}");
+    }
+}
+
+#[test]
+fn the_next_period_of_the_new_length_begins_at_none() {
+    let mut world = capped(7);
+    set_period(&mut world, 30);
+    // The old length's next period is none any more.
+    world.now = START + 5 * DAY_MS;
+    let more = world.by_two(grants(vec![grant(0, 11)]));
+    assert_eq!(world.refusal(&more), Reason::SupplyCap);
+    world.now = START + 10 * DAY_MS;
+    let all = world.by_two(grants(vec![grant(0, 100 * CT + 10)]));
+    world.run(all);
+    // What was issued in a period that has ended is not counted on.
+    world.now = START + 40 * DAY_MS;
+    set_period(&mut world, 7);
+    let class = world.state.class(BASE).unwrap();
+    assert_eq!(class.issued_by(world.time().day()), Amount::ZERO);
+}
+
 #[test]
 fn an_issue_is_all_or_nothing() {
     let mut world = World::ready();

@@ -86,7 +86,8 @@ impl Draft<'_> {
             return Err(Reason::NameTaken);
         }
         if usize::from(class.0) < count {
-            self.class_mut(*class).rules = rules.clone();
+            let day = self.now.day();
+            self.class_mut(*class).set_rules(rules.clone(), day);
         } else {
             self.classes.push(Class {
                 rules: rules.clone(),

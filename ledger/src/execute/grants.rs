@@ -130,19 +130,11 @@ impl Draft<'_> {
                 return Err(Reason::TooManyGrants);
             }
         }
+        let day = self.now.day();
         for (number, sum) in classes {
-            let day = self.now.day();
-            let class = self.class_mut(number);
-            let period = day / class.rules.period_days;
-            if class.period != period {
-                class.period = period;
-                class.period_issued = Amount::ZERO;
-            }
-            let issued = add(class.period_issued, sum)?;
-            if issued > class.rules.supply_cap {
+            if !self.class_mut(number).count_issue(sum, day) {
                 return Err(Reason::SupplyCap);
             }
-            class.period_issued = issued;
         }
         Ok(accounts)
     }

@@ -4,6 +4,7 @@ use tally_ledger::{
     action::{SetClass, SetGatewayKey, SetRole},
     crypto::PublicKey,
     gateway::Caps,
+    ids::DAY_MS,
     parameters::Parameters,
     person::Roles,
     price::PriceTable,
@@ -62,10 +63,20 @@ impl Oracle {
         faults
     }
 
+    /// What the running period has issued by the old length goes on counting
+    /// by the new one.
     pub(super) fn set_class(&mut self, set: &SetClass) {
-        let rules = set.rules.clone();
-        self.classes.insert(set.class.0, Class { rules });
-        let class = set.class.0;
+        let (class, rules) = (set.class.0, set.rules.clone());
+        let before = self.classes.get(&class).map(|old| old.rules.period_days);
+        if before.is_some_and(|days| days != rules.period_days) {
+            let (running, day) = (self.issues_of_period(class), self.time / DAY_MS);
+            for index in running {
+                self.issues[index].1 = day;
+            }
+            // What was issued before and is not running never counts again.
+            (self.issues).retain(|(of, counts, _)| *of != class || *counts == day);
+        }
+        self.classes.insert(class, Class { rules });
         self.record(None, Fact::ClassSet { class });
     }
 

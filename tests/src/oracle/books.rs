@@ -132,13 +132,20 @@ impl Oracle {
             .sum()
     }
 
-    /// What was issued of a class in its present period.
-    pub fn period_total(&self, class: u16) -> u128 {
+    /// Which issues are of a class's present period.
+    pub(super) fn issues_of_period(&self, class: u16) -> Vec<usize> {
         let days = u64::from(self.classes[&class].rules.period_days);
         let now = self.time / DAY_MS / days;
-        (self.issues.iter())
-            .filter(|(c, day, _)| *c == class && day / days == now)
-            .map(|(.., amount)| u128::from(*amount))
+        (self.issues.iter().enumerate())
+            .filter(|(_, (c, day, _))| *c == class && day / days == now)
+            .map(|(index, _)| index)
+            .collect()
+    }
+
+    /// What was issued of a class in its present period.
+    pub fn period_total(&self, class: u16) -> u128 {
+        (self.issues_of_period(class).into_iter())
+            .map(|index| u128::from(self.issues[index].2))
             .sum()
     }
 

@@ -70,7 +70,8 @@ pub struct Oracle {
     pub ids: BTreeMap<(Author, [u8; 16]), (u32, Hash)>,
     /// What issuers issued and revoked alone: (issuer, account, day, amount).
     pub alone: Vec<(u32, u32, u64, u64)>,
-    /// What was issued, corrections apart: (class, day, amount).
+    /// What was issued, corrections apart, and the day on which it counts
+    /// against the supply cap: (class, day, amount).
     pub issues: Vec<(u16, u64, u64)>,
     /// What was given back: (receipt's index, amount).
     pub corrections: Vec<(u64, u64)>,

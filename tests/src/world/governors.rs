@@ -72,6 +72,7 @@ impl World {
         };
         let number = if dice.wild(5) { count + 1 } else { number } as u16;
         let mut rules = class(dice, number);
+        rules.period_days = dice.pick(&[rules.period_days, 1, 3, 30]);
         if dice.wild(4) {
             rules.name = dice.pick(&["class-0", "Upper", ""]).into();
         }
