@@ -18,6 +18,7 @@
 mod accounts;
 mod admission;
 mod authority;
+mod block_error;
 mod debits;
 mod delta;
 mod draft;
@@ -45,6 +46,7 @@ use crate::{
 };
 
 use admission::Call;
+pub use block_error::BlockError;
 use draft::Draft;
 pub(crate) use finish::Change;
 
@@ -120,28 +122,6 @@ pub struct Built {
     pub execution: Execution,
     /// Candidates that were refused, and why.
     pub refused: Vec<(TransactionId, Reason)>,
-}
-
-/// Why a block is not valid on a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum BlockError {
-    /// A field of the header is not what execution makes it.
-    #[error("the header's {0} is wrong")]
-    Header(&'static str),
-    /// The body is larger than the parameters allow.
-    #[error("{0} bytes, more than the largest block")]
-    TooLarge(usize),
-    /// More debits than the parameters allow.
-    #[error("{0} debits, more than in the largest block")]
-    TooManyDebits(u64),
-    /// A transaction is refused.
-    #[error("transaction {index} is refused: {reason}")]
-    Refused {
-        /// Which, from 0.
-        index: usize,
-        /// Why.
-        reason: Reason,
-    },
 }
 
 /// Whether a transaction could enter the next block at time `now`: what
@@ -225,27 +205,15 @@ pub fn check(
     compare(header, &run.head(header.proposer))?;
     for (index, transaction) in block.transactions.iter().enumerate() {
         run.fit(transaction)?;
-        let refused = |reason| BlockError::Refused { index, reason };
-        run.transaction(transaction, signatures).map_err(refused)?;
+        run.transaction(transaction, signatures)
+            .map_err(|reason| BlockError::Refused {
+                index,
+                id: transaction.id(),
+                reason,
+            })?;
     }
-    let roots = |made: &Header| {
-        let equal = [
-            (
-                "transactions root",
-                header.transactions_root == made.transactions_root,
-            ),
-            ("log size", header.log_size == made.log_size),
-            ("log root", header.log_root == made.log_root),
-            ("state root", header.state_root == made.state_root),
-            (
-                "next validators",
-                header.next_validators == made.next_validators,
-            ),
-        ];
-        first_wrong(&equal)
-    };
     let execution = run.finish(header.proposer);
-    roots(&execution.header)?;
+    compare_roots(header, &execution.header, state.log().size())?;
     Ok(execution)
 }
 
@@ -263,6 +231,43 @@ fn first_wrong(fields: &[(&'static str, bool)]) -> Result<(), BlockError> {
     match fields.iter().find(|(_, equal)| !equal) {
         Some((name, _)) => Err(BlockError::Header(name)),
         None => Ok(()),
+    }
+}
+
+/// Compares what execution has made; `first` is the block's first entry.
+fn compare_roots(header: &Header, made: &Header, first: u64) -> Result<(), BlockError> {
+    compare_root(
+        "transactions root",
+        header.transactions_root,
+        made.transactions_root,
+    )?;
+    if header.log_size != made.log_size {
+        return Err(BlockError::LogSize {
+            first,
+            header: header.log_size,
+            made: made.log_size,
+        });
+    }
+    if header.log_root != made.log_root {
+        return Err(BlockError::LogRoot {
+            first,
+            last: made.log_size.saturating_sub(1),
+            header: header.log_root,
+            made: made.log_root,
+        });
+    }
+    compare_root("state root", header.state_root, made.state_root)?;
+    compare_root(
+        "next validators",
+        header.next_validators,
+        made.next_validators,
+    )
+}
+
+fn compare_root(name: &'static str, header: Hash, made: Hash) -> Result<(), BlockError> {
+    match header == made {
+        true => Ok(()),
+        false => Err(BlockError::Root { name, header, made }),
     }
 }
 

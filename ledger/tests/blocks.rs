@@ -17,6 +17,7 @@ use tally_ledger::{
     genesis::GenesisError,
     hash::Hash,
     ids::*,
+    merkle,
     person::Roles,
     reason::Reason,
     snapshot::SnapshotError,
@@ -53,24 +54,69 @@ fn a_block_with_any_other_header_field_is_rejected() {
     for (name, change) in rows {
         let mut block = good.clone();
         change(&mut block.header);
-        let checked = check(&world.state, &block, &Strict).map(|_| ());
-        assert_eq!(checked, Err(BlockError::Header(name)));
+        let error = check(&world.state, &block, &Strict).unwrap_err();
+        let named = format!("the header's {name} is ");
+        assert!(error.to_string().starts_with(&named), "{error}");
     }
     // Transactions are under a root: none can be left out or added.
     let mut block = good.clone();
     block.transactions.clear();
     let checked = check(&world.state, &block, &Strict).map(|_| ());
-    assert_eq!(checked, Err(BlockError::Header("transactions root")));
+    let root = BlockError::Root {
+        name: "transactions root",
+        header: block.header.transactions_root,
+        made: merkle::root_of(&[]),
+    };
+    assert_eq!(checked, Err(root));
     // Nor can a signature or payload be exchanged for another valid one.
     let mut block = good;
     let twice = block.transactions[0].clone();
     block.transactions.push(twice);
     let refused = BlockError::Refused {
         index: 1,
+        id: block.transactions[1].id(),
         reason: Reason::DebitNotNext,
     };
     let checked = check(&world.state, &block, &Strict).map(|_| ());
     assert_eq!(checked, Err(refused));
+}
+
+/// What an operator compares with another node's.
+#[test]
+fn a_block_that_executes_to_another_says_to_what() {
+    let mut world = World::ready();
+    let (lease, ..) = world.lease(G0, |_| ());
+    let transaction = world.debits_tx(G0, &[debit(lease, 5), debit(lease, 6)]);
+    let good = build(&world.state, world.time(), 1, [&transaction], &Strict).block;
+    let (first, made) = (world.log.size(), good.header);
+    let error = |change: fn(&mut Header)| {
+        let mut block = good.clone();
+        change(&mut block.header);
+        let error = check(&world.state, &block, &Strict).unwrap_err();
+        (error, block.header)
+    };
+    let (found, header) = error(|header| header.log_size -= 1);
+    let (header, made_size) = (header.log_size, made.log_size);
+    let size = BlockError::LogSize {
+        first,
+        header,
+        made: made_size,
+    };
+    assert_eq!(found, size);
+    let (found, header) = error(|header| header.log_root.0[0] ^= 1);
+    let root = BlockError::LogRoot {
+        first,
+        last: first + 1,
+        header: header.log_root,
+        made: made.log_root,
+    };
+    assert_eq!(found, root);
+    let (found, header) = error(|header| header.state_root.0[0] ^= 1);
+    let text = found.to_string();
+    assert!(text.contains("state root"), "{text}");
+    for root in [header.state_root, made.state_root] {
+        assert!(text.contains(&root.to_string()), "{text}");
+    }
 }
 
 #[test]

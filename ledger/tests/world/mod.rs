@@ -316,7 +316,10 @@ impl World {
             BlockError::TooLarge(_) | BlockError::TooManyDebits(_) => {
                 assert_eq!(reason, Reason::TooLarge);
             }
-            error => assert_eq!(error, BlockError::Refused { index: 0, reason }),
+            error => {
+                let (index, id) = (0, transaction.id());
+                assert_eq!(error, BlockError::Refused { index, id, reason });
+            }
         }
     }
 
