@@ -173,8 +173,15 @@ pub enum Verdict {
     /// It executes to exactly what its header says, and the header's hash is
     /// the id that [`Application::id`] gives.
     Valid,
-    /// It does not. The reason is for the log.
+    /// It does not. The reason is for the log, and for the operator if it is
+    /// certified all the same.
     Invalid(String),
+}
+
+impl Verdict {
+    pub(crate) fn is_valid(&self) -> bool {
+        matches!(self, Verdict::Valid)
+    }
 }
 
 /// A decided block.

@@ -169,15 +169,39 @@ async fn a_failed_commit_stops_that_node_with_the_error() {
     let mut nodes = network(folder.path(), "fatal", 4);
     start_all(&mut nodes).await;
     nodes[1].knobs.broken.store(true, Ordering::Relaxed);
-    nodes[1].wait("bad health", |s| s.unhealthy.is_some()).await;
+    let error = nodes[1].fault().await;
     let height = nodes[1].height();
-    let error = nodes[1].handle.take().unwrap().join().await.unwrap_err();
     assert!(matches!(&error, ConsensusError::Application(_)), "{error}");
     assert!(error.to_string().contains("the disk is full"));
     nodes[0].wait_height(height + 3).await;
     nodes[1].knobs.broken.store(false, Ordering::Relaxed);
     nodes[1].start();
     nodes[1].wait_height(height + 3).await;
+    stop_all(&mut nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_executes_to_other_roots_stops_and_names_the_block() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut nodes = network(folder.path(), "diverged", 4);
+    start_all(&mut nodes).await;
+    nodes[1].knobs.diverges.store(true, Ordering::Relaxed);
+    let error = nodes[1].fault().await;
+    let ConsensusError::Diverged { height, id, why } = error else {
+        panic!("{error}");
+    };
+    // It is the next block, and the others have it.
+    assert_eq!(height.0, nodes[1].height() + 1);
+    nodes[0].wait_height(height.0 + 3).await;
+    let block = nodes[0].chain.lock().unwrap().blocks[height.0 as usize - 1].clone();
+    assert_eq!((block.height, block.id), (height, id));
+    assert!(why.contains("state root is 01"), "{why}");
+    // Once it executes as they do, it catches up and votes.
+    nodes[1].knobs.diverges.store(false, Ordering::Relaxed);
+    nodes[1].start();
+    nodes[1].wait_height(height.0 + 3).await;
+    let votes = |s: &Status| s.last_vote.is_some_and(|vote| vote.height > height);
+    nodes[1].wait("a vote", votes).await;
     stop_all(&mut nodes).await;
 }
 

@@ -100,7 +100,8 @@ impl<A: Application> Host<A> {
         let source = self.source(assembled.round, &id);
         let valid = self
             .judge(assembled.round, false, id, &assembled.body, source)
-            .await?;
+            .await?
+            .is_valid();
         // Only the proposer can make this node call a block invalid: others
         // could put a good header on a bad body.
         if !valid && !self.is_proposer(&assembled) {
@@ -157,7 +158,7 @@ impl<A: Application> Host<A> {
         id: Hash,
         body: &Bytes,
         source: Source,
-    ) -> Result<bool, Exit> {
+    ) -> Result<Verdict, Exit> {
         let height = Height(self.committed.0 + 1);
         let entry = Entry {
             height,
@@ -168,7 +169,7 @@ impl<A: Application> Host<A> {
         };
         if self.height.valid.contains(&id) {
             self.undecided(move |u| u.put(entry)).await??;
-            return Ok(true);
+            return Ok(Verdict::Valid);
         }
         let slot = Slot {
             height,
@@ -188,24 +189,25 @@ impl<A: Application> Host<A> {
             .blocking(move |a| a.validate(slot, &body, source))
             .await;
         written.await??;
-        match verdict? {
+        let verdict = verdict?;
+        match &verdict {
             Verdict::Valid => {
                 self.height.valid.insert(id);
-                Ok(true)
             }
             Verdict::Invalid(why) => {
                 warn!(%height, round, %id, ?source, why, "invalid block");
                 if !source.clock_test() {
                     self.diverged_if_certified(height, id, why)?;
                 }
-                Ok(false)
             }
         }
+        Ok(verdict)
     }
 
     /// A quorum has precommitted it: then it is this node that is wrong.
-    fn diverged_if_certified(&self, height: Height, id: Hash, why: String) -> Result<(), Exit> {
+    fn diverged_if_certified(&self, height: Height, id: Hash, why: &str) -> Result<(), Exit> {
         if self.witness.quorum(true, &id, self.validators.quorum()) {
+            let why = why.to_owned();
             return Err(ConsensusError::Diverged { height, id, why }.into());
         }
         Ok(())
@@ -255,6 +257,7 @@ impl<A: Application> Host<A> {
             if self
                 .judge(round, own, id, &entry.body, Source::Replayed)
                 .await?
+                .is_valid()
             {
                 self.height.told.insert((round, id));
                 values.push(self.value(round, None, id, true));
@@ -288,8 +291,9 @@ impl<A: Application> Host<A> {
             return Ok(SyncedValueOutcome::PeerFault);
         }
         let number = round.as_u32().unwrap_or(0);
-        let valid = self.judge(number, false, id, &body, Source::Synced).await?;
+        let verdict = self.judge(number, false, id, &body, Source::Synced).await?;
         self.height.synced = true;
+        let valid = verdict.is_valid();
         let value = ProposedValue {
             proposer,
             ..self.value(number, None, id, valid)

@@ -22,7 +22,7 @@ use tracing::warn;
 
 use super::{Exit, HeightState, Host};
 use crate::{
-    application::{Application, Decision, Evidence, Source},
+    application::{Application, Decision, Evidence, Source, Verdict},
     context::{self, Address, BlockId, Engine},
     handle::{ConsensusError, Observing},
 };
@@ -51,14 +51,12 @@ impl<A: Application> Host<A> {
             return Err(Exit::Observe(height));
         };
         let certificate = self.convert(&certificate)?;
-        let valid = self.height.valid.contains(&id);
-        if !valid
-            && !self
-                .judge(round, false, id, &body, Source::Replayed)
-                .await?
-        {
-            let why = "it was judged invalid, and a quorum decided it".to_owned();
-            return Err(ConsensusError::Diverged { height, id, why }.into());
+        if !self.height.valid.contains(&id) {
+            let replayed = Source::Replayed;
+            let verdict = self.judge(round, false, id, &body, replayed).await?;
+            if let Verdict::Invalid(why) = verdict {
+                return Err(ConsensusError::Diverged { height, id, why }.into());
+            }
         }
         let decision = Decision {
             height,

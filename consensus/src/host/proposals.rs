@@ -15,7 +15,7 @@ use tracing::warn;
 
 use super::{Exit, Host};
 use crate::{
-    application::{Application, Fatal, Slot, Source},
+    application::{Application, Fatal, Slot, Source, Verdict},
     context::{BlockId, Engine},
     parts,
     undecided::Entry,
@@ -35,12 +35,13 @@ impl<A: Application> Host<A> {
         let known = self.undecided_now(|u| u.own(height, number).cloned());
         let (id, body) = match known {
             Some(entry) => {
-                if !self
+                let verdict = self
                     .judge(number, true, entry.id, &entry.body, Source::Replayed)
-                    .await?
-                {
-                    // Built here, valid then: the state is another one now.
-                    return Err(Fatal::new("a block that this node built is invalid now").into());
+                    .await?;
+                if let Verdict::Invalid(why) = verdict {
+                    // Valid when it was built: the state is another one now.
+                    let why = format!("a block that this node built is invalid now: {why}");
+                    return Err(Fatal::new(why).into());
                 }
                 (entry.id, entry.body)
             }

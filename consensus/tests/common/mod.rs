@@ -14,8 +14,8 @@ use std::{
 
 use bytes::Bytes;
 use tally_consensus::{
-    Application, Candidate, Config, Decision, Effort, Evidence, Fatal, Guard, Handle, Keys, Mode,
-    Multiaddr, Pace, Slot, Source, Status, Timeouts, Verdict, Wake,
+    Application, Candidate, Config, ConsensusError, Decision, Effort, Evidence, Fatal, Guard,
+    Handle, Keys, Mode, Multiaddr, Pace, Slot, Source, Status, Timeouts, Verdict, Wake,
 };
 use tally_ledger::{
     block::{Validator, ValidatorSet},
@@ -45,6 +45,8 @@ pub(crate) struct Knobs {
     pub(crate) bytes: AtomicU64,
     /// Fails the next commit.
     pub(crate) broken: AtomicBool,
+    /// Executes blocks to other roots than the others do.
+    pub(crate) diverges: AtomicBool,
     /// Calls of `validate`, by source: live, restreamed, synced, replayed.
     pub(crate) validated: [AtomicU64; 4],
     /// When blocks were proposed here.
@@ -71,6 +73,9 @@ pub(crate) fn body_id(body: &[u8]) -> Hash {
 
 impl Counter {
     fn check(&self, body: &[u8]) -> Result<(), String> {
+        if self.knobs.diverges.load(Ordering::Relaxed) {
+            return Err("the header's state root is 01, execution makes it 02".into());
+        }
         let next = self.committed().0 + 1;
         match body.first_chunk().map(|h| u64::from_le_bytes(*h)) {
             Some(height) if height == next => Ok(()),
@@ -243,19 +248,31 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn start(&mut self) {
-        let application = Counter {
+    pub(crate) fn application(&self) -> Counter {
+        Counter {
             chain: self.chain.clone(),
             knobs: self.knobs.clone(),
             validators: validators(self.count),
             epoch: self.epoch,
             heartbeat: self.heartbeat,
             last: Instant::now(),
-        };
-        let keys = keys(self.number);
-        let handle =
-            tally_consensus::start(self.config.clone(), keys, application, self.wake.clone());
+        }
+    }
+
+    pub(crate) fn start(&mut self) {
+        let (keys, config) = (keys(self.number), self.config.clone());
+        let handle = tally_consensus::start(config, keys, self.application(), self.wake.clone());
         self.handle = Some(handle.unwrap());
+    }
+
+    /// The fault that it ended with.
+    pub(crate) async fn fault(&mut self) -> ConsensusError {
+        self.wait("bad health", |status| status.unhealthy.is_some())
+            .await;
+        let said = self.status().unhealthy.unwrap();
+        let error = self.handle.take().unwrap().join().await.unwrap_err();
+        assert_eq!(error.to_string(), said, "its health says the same");
+        error
     }
 
     pub(crate) async fn stop(&mut self) {
