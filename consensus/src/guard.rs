@@ -2,35 +2,18 @@
 //! a signature leaves. Whatever the engine forgets, no two different messages
 //! are ever signed for one step.
 //!
-//! Two slots of 512 bytes, at 0 and 4096, written in turn and fsynced; the
-//! valid one with the higher sequence holds. A slot:
+//! Two slots, at 0 and 4096 (see `slot`), written in turn and fsynced; of the
+//! valid ones the higher sequence holds. From 8192 on: everything signed at
+//! that height (see `history`), so that the engine's replay may sign again
+//! what it signed before.
 //!
-//! ```text
-//!   0   8  magic "tallygrd"
-//!   8   4  version, 1
-//!  12   8  sequence, up by one with each write
-//!  20  32  chain id
-//!  52  32  consensus key
-//!  84   8  height      the last signed message
-//!  92   4  round
-//!  96   1  step: 0 all of the height, 1 proposal, 2 prevote, 3 precommit
-//!  97   1  length of the bytes
-//!  98  64  the bytes that were signed, zero-padded
-//! 162   8  height      the last precommit that was not nil, 0: none
-//! 170   4  round
-//! 174  32  block
-//! 206   4  CRC32C of all before
-//! ```
-//!
-//! From 8192 on: everything signed at that height (see `history`), so that
-//! the engine's replay may sign again what it signed before.
-//!
-//! Integers are little-endian. A slot is smaller than a sector, so a crash
-//! tears at most the slot being written, whose signature never left. A slot
-//! found damaged may nevertheless have been the newer one: [`Guard::open`]
-//! says so, and the node observes for a height.
+//! A slot is smaller than a sector, so a crash tears at most the slot being
+//! written, whose signature never left. A slot found damaged may nevertheless
+//! have been the newer one: [`Guard::open`] says so, and the node observes for
+//! a height.
 
 mod history;
+mod slot;
 
 use std::{
     io,
@@ -48,15 +31,10 @@ use crate::{
     handle::ConsensusError,
 };
 use history::History;
+use slot::{FILE_BYTES, MAX_MESSAGE, Reader, SLOT_BYTES, SLOT_OFFSETS, Slot};
 
 /// Name of the file within the folder of consensus.
 const FILE: &str = "guard";
-const MAGIC: &[u8; 8] = b"tallygrd";
-const VERSION: u32 = 1;
-const SLOT_BYTES: usize = 210;
-const SLOT_OFFSETS: [u64; 2] = [0, 4096];
-const FILE_BYTES: u64 = 4096 + 512;
-const MAX_MESSAGE: usize = 64;
 
 /// The steps of a round that are signed, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,33 +103,13 @@ pub struct Lock {
     pub block: Hash,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct State {
-    sequence: u64,
-    /// Height, round, step: as numbers, for step 0.
-    signed: (Height, u32, u8),
-    bytes: Vec<u8>,
-    lock: Option<Lock>,
-}
-
-impl State {
-    fn fresh() -> Self {
-        Self {
-            sequence: 0,
-            signed: (Height(0), 0, 0),
-            bytes: Vec::new(),
-            lock: None,
-        }
-    }
-}
-
 /// The open guard file.
 #[derive(Debug)]
 pub struct Guard {
     file: Box<dyn DiskFile>,
     chain: ChainId,
     key: PublicKey,
-    state: State,
+    slot: Slot,
     history: History,
     damaged: bool,
     lock_known: bool,
@@ -176,7 +134,7 @@ impl Guard {
         let path = &home.join(FILE);
         match disk.open(path, false) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                Self::write_new(disk, path, chain, key, State::fresh())
+                Self::write_new(disk, path, chain, key, Slot::fresh())
             }
             Err(e) => Err(e),
             Ok(_) => Err(io::Error::new(
@@ -196,11 +154,11 @@ impl Guard {
         height: Height,
     ) -> io::Result<()> {
         let path = &home.join(FILE);
-        let state = State {
+        let slot = Slot {
             signed: (height, u32::MAX, u8::MAX),
-            ..State::fresh()
+            ..Slot::fresh()
         };
-        Self::write_new(disk, path, chain, key, state)
+        Self::write_new(disk, path, chain, key, slot)
     }
 
     fn write_new(
@@ -208,18 +166,18 @@ impl Guard {
         path: &Path,
         chain: ChainId,
         key: PublicKey,
-        state: State,
+        slot: Slot,
     ) -> io::Result<()> {
         let temporary = path.with_extension("new");
         let file = disk.open(&temporary, true)?;
         file.set_len(0)?;
         file.set_len(FILE_BYTES)?;
         for (sequence, offset) in SLOT_OFFSETS.into_iter().enumerate() {
-            let state = State {
+            let slot = Slot {
                 sequence: sequence as u64,
-                ..state.clone()
+                ..slot.clone()
             };
-            file.write_at(&encode(&state, chain, key), offset)?;
+            file.write_at(&slot.encode(chain, key), offset)?;
         }
         file.sync()?;
         disk.rename(&temporary, path)?;
@@ -256,13 +214,13 @@ impl Guard {
         for offset in SLOT_OFFSETS {
             let mut bytes = [0; SLOT_BYTES];
             match file.read_at(&mut bytes, offset) {
-                Ok(()) => slots.extend(decode(&bytes)),
+                Ok(()) => slots.extend(Slot::decode(&bytes)),
                 Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {}
                 Err(e) => return Err(error(e)),
             }
         }
         let damaged = slots.len() < SLOT_OFFSETS.len();
-        let Some((state, owner)) = slots.into_iter().max_by_key(|(state, _)| state.sequence) else {
+        let Some((slot, owner)) = slots.into_iter().max_by_key(|(slot, _)| slot.sequence) else {
             return Ok(None);
         };
         if owner != (chain, key) {
@@ -271,12 +229,12 @@ impl Guard {
                 why: "it belongs to another chain or key",
             });
         }
-        let history = History::open(file.as_ref(), state.signed, &state.bytes).map_err(error)?;
+        let history = History::open(file.as_ref(), slot.signed, &slot.bytes).map_err(error)?;
         Ok(Some(Self {
             file,
             chain,
             key,
-            state,
+            slot,
             history,
             damaged,
             lock_known: false,
@@ -285,7 +243,7 @@ impl Guard {
 
     /// The height of the last signature.
     pub fn height(&self) -> Height {
-        self.state.signed.0
+        self.slot.signed.0
     }
 
     /// One of the slots is damaged: a later signature, at the next height to
@@ -296,7 +254,7 @@ impl Guard {
 
     /// The last precommit for a block.
     pub fn lock(&self) -> Option<Lock> {
-        self.state.lock
+        self.slot.lock
     }
 
     /// The engine remembers the lock of [`Self::lock`]: found in its log.
@@ -306,9 +264,9 @@ impl Guard {
 
     /// Gives up every signature up to and at `height`, and heals both slots.
     pub fn raise(&mut self, height: Height) -> io::Result<()> {
-        if height >= self.state.signed.0 {
-            self.state.signed = (height, u32::MAX, u8::MAX);
-            self.state.bytes.clear();
+        if height >= self.slot.signed.0 {
+            self.slot.signed = (height, u32::MAX, u8::MAX);
+            self.slot.bytes.clear();
             self.history.clear();
         }
         self.write()?;
@@ -326,13 +284,13 @@ impl Guard {
             step,
         } = message.position;
         let asked = (height, round, step as u8);
-        let same = asked == self.state.signed && message.bytes == self.state.bytes;
+        let same = asked == self.slot.signed && message.bytes == self.slot.bytes;
         if same || self.history.holds(asked, message.bytes) {
             self.remember_lock(message);
             return Ok(());
         }
-        if asked <= self.state.signed {
-            let (height, round, step) = self.state.signed;
+        if asked <= self.slot.signed {
+            let (height, round, step) = self.slot.signed;
             let signed = Position {
                 height,
                 round,
@@ -352,10 +310,10 @@ impl Guard {
         );
         self.history
             .push(self.file.as_ref(), asked, message.bytes)?;
-        self.state.signed = asked;
-        self.state.bytes = message.bytes.to_vec();
+        self.slot.signed = asked;
+        self.slot.bytes = message.bytes.to_vec();
         if let (Step::Precommit, Some(block)) = (step, message.block) {
-            self.state.lock = Some(Lock {
+            self.slot.lock = Some(Lock {
                 height,
                 round,
                 block,
@@ -377,13 +335,13 @@ impl Guard {
             round,
             block,
         });
-        self.lock_known |= step == Step::Precommit && lock.is_some() && lock == self.state.lock;
+        self.lock_known |= step == Step::Precommit && lock.is_some() && lock == self.slot.lock;
     }
 
     /// A vote against a lock that the engine has forgotten: its log was lost
     /// or cut, so its rules for unlocking are not in force.
     fn breaks_lock(&self, message: &Message<'_>) -> Option<u32> {
-        let lock = self.state.lock?;
+        let lock = self.slot.lock?;
         let position = message.position;
         let other = message.block.is_some_and(|block| block != lock.block);
         let bound = position.height == lock.height && position.step != Step::Precommit;
@@ -391,10 +349,10 @@ impl Guard {
     }
 
     fn write(&mut self) -> io::Result<()> {
-        self.state.sequence += 1;
-        let offset = SLOT_OFFSETS[(self.state.sequence % 2) as usize];
+        self.slot.sequence += 1;
+        let offset = SLOT_OFFSETS[(self.slot.sequence % 2) as usize];
         self.file
-            .write_at(&encode(&self.state, self.chain, self.key), offset)?;
+            .write_at(&self.slot.encode(self.chain, self.key), offset)?;
         self.file.sync()
     }
 }
@@ -407,257 +365,5 @@ fn step_of(number: u8) -> Step {
     }
 }
 
-fn encode(state: &State, chain: ChainId, key: PublicKey) -> [u8; SLOT_BYTES] {
-    let mut out = Vec::with_capacity(SLOT_BYTES);
-    out.extend_from_slice(MAGIC);
-    out.extend_from_slice(&VERSION.to_le_bytes());
-    out.extend_from_slice(&state.sequence.to_le_bytes());
-    out.extend_from_slice(chain.0.as_bytes());
-    out.extend_from_slice(&key.0);
-    out.extend_from_slice(&state.signed.0.0.to_le_bytes());
-    out.extend_from_slice(&state.signed.1.to_le_bytes());
-    out.push(state.signed.2);
-    out.push(state.bytes.len() as u8);
-    out.extend_from_slice(&state.bytes);
-    out.resize(98 + MAX_MESSAGE, 0);
-    let none = Lock {
-        height: Height(0),
-        round: 0,
-        block: Hash::ZERO,
-    };
-    let lock = state.lock.unwrap_or(none);
-    out.extend_from_slice(&lock.height.0.to_le_bytes());
-    out.extend_from_slice(&lock.round.to_le_bytes());
-    out.extend_from_slice(lock.block.as_bytes());
-    out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
-    out.try_into().expect("the fields add up to a slot")
-}
-
-fn decode(bytes: &[u8; SLOT_BYTES]) -> Option<(State, (ChainId, PublicKey))> {
-    let (body, crc) = bytes.split_at(SLOT_BYTES - 4);
-    if crc != crc32c::crc32c(body).to_le_bytes() {
-        return None;
-    }
-    let mut reader = Reader(body);
-    if reader.take::<8>() != *MAGIC || u32::from_le_bytes(reader.take()) != VERSION {
-        return None;
-    }
-    let sequence = u64::from_le_bytes(reader.take());
-    let owner = (ChainId(Hash(reader.take())), PublicKey(reader.take()));
-    let signed = (
-        Height(u64::from_le_bytes(reader.take())),
-        u32::from_le_bytes(reader.take()),
-        u8::from_le_bytes(reader.take()),
-    );
-    let length = usize::from(u8::from_le_bytes(reader.take()));
-    let message: [u8; MAX_MESSAGE] = reader.take();
-    let lock = Lock {
-        height: Height(u64::from_le_bytes(reader.take())),
-        round: u32::from_le_bytes(reader.take()),
-        block: Hash(reader.take()),
-    };
-    let bytes = message.get(..length)?.to_vec();
-    let lock = (lock.height.0 > 0).then_some(lock);
-    Some((
-        State {
-            sequence,
-            signed,
-            bytes,
-            lock,
-        },
-        owner,
-    ))
-}
-
-/// Reads fixed-width fields off a slot, whose length is fixed too.
-struct Reader<'a>(&'a [u8]);
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let (field, rest) = self
-            .0
-            .split_first_chunk()
-            .expect("a slot holds all its fields");
-        self.0 = rest;
-        *field
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    const CHAIN: ChainId = ChainId(Hash([1; 32]));
-    const KEY: PublicKey = PublicKey([2; 32]);
-
-    fn block(byte: u8) -> Option<Hash> {
-        Some(Hash([byte; 32]))
-    }
-
-    fn admit(
-        guard: &mut Guard,
-        height: u64,
-        round: u32,
-        step: Step,
-        block: Option<Hash>,
-    ) -> Result<(), Refusal> {
-        let bytes = block.map_or([0; 32], |hash| hash.0);
-        let position = Position {
-            height: Height(height),
-            round,
-            step,
-        };
-        guard.admit(&Message {
-            position,
-            block,
-            bytes: &bytes,
-        })
-    }
-
-    fn new_guard() -> (tempfile::TempDir, PathBuf, Guard) {
-        let folder = tempfile::tempdir().unwrap();
-        let home = folder.path().to_owned();
-        Guard::create(&home, CHAIN, KEY).unwrap();
-        let guard = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
-        (folder, home, guard)
-    }
-
-    #[test]
-    fn only_what_is_above_or_equal_bytes_is_admitted_also_after_reopening() {
-        let (_folder, home, mut guard) = new_guard();
-        admit(&mut guard, 1, 0, Step::Prevote, block(1)).unwrap();
-        admit(&mut guard, 1, 0, Step::Precommit, block(1)).unwrap();
-        for reopen in [false, true] {
-            if reopen {
-                guard = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
-                guard.lock_is_known();
-            }
-            admit(&mut guard, 1, 0, Step::Precommit, block(1)).unwrap();
-            for (height, round, step, what) in [
-                (1, 0, Step::Precommit, block(2)),
-                (1, 0, Step::Precommit, None),
-                (1, 0, Step::Prevote, block(2)),
-                (0, 9, Step::Precommit, block(1)),
-            ] {
-                let refusal = admit(&mut guard, height, round, step, what).unwrap_err();
-                assert!(matches!(refusal, Refusal::NotAbove { .. }), "{refusal}");
-            }
-        }
-        assert_eq!(guard.height(), Height(1));
-        admit(&mut guard, 1, 1, Step::Proposal, block(1)).unwrap();
-        admit(&mut guard, 2, 0, Step::Prevote, None).unwrap();
-    }
-
-    #[test]
-    fn what_was_signed_at_this_height_may_be_signed_again_and_nothing_else() {
-        let (_folder, home, mut guard) = new_guard();
-        let signed = [
-            (0, Step::Prevote, block(1)),
-            (0, Step::Precommit, None),
-            (1, Step::Prevote, block(2)),
-        ];
-        for (round, step, what) in signed {
-            admit(&mut guard, 4, round, step, what).unwrap();
-        }
-        for _ in 0..2 {
-            for (round, step, what) in signed {
-                admit(&mut guard, 4, round, step, what).unwrap();
-                admit(&mut guard, 4, round, step, block(9)).unwrap_err();
-            }
-            admit(&mut guard, 4, 0, Step::Proposal, block(1)).unwrap_err();
-            guard = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
-        }
-        admit(&mut guard, 5, 0, Step::Prevote, None).unwrap();
-        admit(&mut guard, 4, 0, Step::Prevote, block(1)).unwrap_err();
-        guard.raise(Height(5)).unwrap();
-        admit(&mut guard, 5, 0, Step::Prevote, None).unwrap_err();
-        let mut guard = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
-        admit(&mut guard, 5, 0, Step::Prevote, None).unwrap_err();
-    }
-
-    #[test]
-    fn a_record_whose_slot_was_not_written_allows_nothing() {
-        let (_folder, home, mut guard) = new_guard();
-        let path = home.join(FILE);
-        admit(&mut guard, 4, 0, Step::Prevote, block(1)).unwrap();
-        let before = fs::read(&path).unwrap();
-        admit(&mut guard, 4, 0, Step::Precommit, block(1)).unwrap();
-        // The crash kept the record, and of the slots those before it.
-        let mut torn = fs::read(&path).unwrap();
-        torn[..FILE_BYTES as usize].copy_from_slice(&before[..FILE_BYTES as usize]);
-        fs::write(&path, &torn).unwrap();
-        let mut guard = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
-        admit(&mut guard, 4, 0, Step::Precommit, None).unwrap();
-        admit(&mut guard, 4, 1, Step::Prevote, None).unwrap();
-        for _ in 0..2 {
-            admit(&mut guard, 4, 0, Step::Precommit, block(1)).unwrap_err();
-            admit(&mut guard, 4, 0, Step::Precommit, None).unwrap();
-            guard = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
-        }
-    }
-
-    #[test]
-    fn a_forgotten_lock_binds_until_it_is_signed_again_or_found() {
-        let (_folder, home, mut guard) = new_guard();
-        admit(&mut guard, 7, 0, Step::Precommit, block(1)).unwrap();
-        let mut forgetful = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
-        let refusal = admit(&mut forgetful, 7, 1, Step::Prevote, block(2)).unwrap_err();
-        assert!(matches!(refusal, Refusal::Locked { round: 0 }), "{refusal}");
-        admit(&mut forgetful, 7, 1, Step::Prevote, None).unwrap();
-        admit(&mut forgetful, 7, 2, Step::Prevote, block(1)).unwrap();
-        let mut told = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
-        told.lock_is_known();
-        admit(&mut told, 7, 3, Step::Prevote, block(2)).unwrap();
-        let mut next = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
-        admit(&mut next, 8, 0, Step::Prevote, block(3)).unwrap();
-    }
-
-    #[test]
-    fn every_cut_and_every_flipped_byte_is_noticed() {
-        let (_folder, home, mut guard) = new_guard();
-        admit(&mut guard, 3, 1, Step::Prevote, block(1)).unwrap();
-        admit(&mut guard, 3, 1, Step::Precommit, block(1)).unwrap();
-        let path = home.join(FILE);
-        let good = fs::read(&path).unwrap();
-        let places = (0..SLOT_BYTES).chain(4096..4096 + SLOT_BYTES);
-        for place in places {
-            let mut bad = good.clone();
-            bad[place] ^= 0x10;
-            fs::write(&path, &bad).unwrap();
-            let guard = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
-            assert!(guard.damaged(), "byte {place}");
-            assert_eq!(guard.height(), Height(3));
-        }
-        for length in (0..SLOT_BYTES + 2).chain(4094..4098 + SLOT_BYTES) {
-            fs::write(&path, &good[..length]).unwrap();
-            let guard = Guard::open(&home, CHAIN, KEY).unwrap();
-            match guard {
-                None => assert!(length < SLOT_BYTES),
-                Some(guard) => assert_eq!(guard.damaged(), length < 4096 + SLOT_BYTES),
-            }
-        }
-    }
-
-    #[test]
-    fn a_raised_guard_signs_nothing_up_to_there() {
-        let (_folder, home, mut guard) = new_guard();
-        guard.raise(Height(5)).unwrap();
-        admit(&mut guard, 5, 1000, Step::Precommit, None).unwrap_err();
-        admit(&mut guard, 6, 0, Step::Prevote, None).unwrap();
-        fs::remove_file(home.join(FILE)).unwrap();
-        Guard::create_above(&RealDisk, &home, CHAIN, KEY, Height(9)).unwrap();
-        let mut guard = Guard::open(&home, CHAIN, KEY).unwrap().unwrap();
-        admit(&mut guard, 9, 0, Step::Prevote, None).unwrap_err();
-        admit(&mut guard, 10, 0, Step::Prevote, None).unwrap();
-    }
-
-    #[test]
-    fn a_guard_is_created_once_and_for_one_key_and_chain() {
-        let (_folder, home, _guard) = new_guard();
-        assert!(Guard::create(&home, CHAIN, KEY).is_err());
-        assert!(Guard::open(&home, CHAIN, PublicKey([3; 32])).is_err());
-        assert!(Guard::open(&home, ChainId(Hash([3; 32])), KEY).is_err());
-    }
-}
+mod tests;
