@@ -52,6 +52,9 @@ pub struct Client {
     /// The journal of the batches, and its last number.
     journal: (u32, u64),
     leases: u64,
+    /// Per account: how often its grants were written, and when the last
+    /// ones expire.
+    grants: [(u32, u64); ACCOUNTS as usize],
 }
 
 fn gateway() -> GatewayNumber {
@@ -70,6 +73,7 @@ impl Client {
             written: BTreeMap::new(),
             journal: (0, 0),
             leases: 0,
+            grants: [(0, 0); ACCOUNTS as usize],
         }
     }
 
@@ -140,27 +144,7 @@ impl Client {
             if state.accounts().len() as u32 != ACCOUNTS {
                 continue;
             }
-            let grants = (0..2).map(|class| NewGrant {
-                account: AccountNumber(number),
-                class: ClassNumber(class),
-                amount: Amount(400_000),
-                vests: Time(0),
-                expires: Time(state.time().0 + 40_000 + 60_000 * u64::from(number)),
-            });
-            let issue = Action::Issue(Issue {
-                grants: list(grants.collect()),
-            });
-            let issuers = [
-                (Person(0).into(), key("person", 0)),
-                (Person(1).into(), key("person", 1)),
-            ];
-            self.write(
-                &format!("grants {number}"),
-                &issuers,
-                hour,
-                issue,
-                Vec::new(),
-            );
+            self.issue(state, number, hour);
             if state.api_keys().len() as u32 == number {
                 let bind = Action::BindApiKey(BindApiKey {
                     account: AccountNumber(number),
@@ -173,6 +157,41 @@ impl Client {
                 self.write(&format!("key {number}"), &[holder], hour, bind, Vec::new());
             }
         }
+    }
+
+    /// Grants, soon to expire. If they expire before a block takes them, no
+    /// block ever will, and others are written.
+    fn issue(&mut self, state: &State, number: u32, hour: u32) {
+        let issued =
+            (state.account(AccountNumber(number))).is_some_and(|account| account.last_grant.0 > 0);
+        let (written, expired) = self.grants[number as usize];
+        if issued || state.time().0 < expired {
+            return;
+        }
+        let name = |written| match written {
+            0 => format!("grants {number}"),
+            more => format!("grants {number} {more}"),
+        };
+        if let Some(last) = written.checked_sub(1) {
+            self.open.retain(|open| open.name != name(last));
+        }
+        let expires = state.time().0 + 40_000 + 60_000 * u64::from(number);
+        self.grants[number as usize] = (written + 1, expires);
+        let grants = (0..2).map(|class| NewGrant {
+            account: AccountNumber(number),
+            class: ClassNumber(class),
+            amount: Amount(400_000),
+            vests: Time(0),
+            expires: Time(expires),
+        });
+        let issue = Action::Issue(Issue {
+            grants: list(grants.collect()),
+        });
+        let issuers = [
+            (Person(0).into(), key("person", 0)),
+            (Person(1).into(), key("person", 1)),
+        ];
+        self.write(&name(written), &issuers, hour, issue, Vec::new());
     }
 
     /// Journals, leases, debits.
