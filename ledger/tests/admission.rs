@@ -18,6 +18,8 @@ use tally_ledger::{
 use world::*;
 
 type Verdict = Result<(), Reason>;
+/// Makes a transaction on a lease whose close is due.
+type Make = fn(&mut World, LeaseNumber) -> Transaction;
 
 /// What dry run and builder both say of a transaction now.
 fn agreed(world: &World, transaction: &Transaction) -> Verdict {
@@ -64,10 +66,10 @@ fn grants(count: usize, expires: u64) -> Action {
 
 #[test]
 fn a_lease_whose_close_is_due_is_closed_for_all_that_follows() {
-    let returns: fn(&mut World, LeaseNumber) -> Transaction =
-        |world, lease| world.tx(G0, &[], Action::ReturnLease(lease));
-    let rows: [(&str, Verdict, fn(&mut World, LeaseNumber) -> Transaction); 5] = [
-        ("returned", Err(Reason::LeaseNotOpen), returns),
+    let rows: [(&str, Verdict, Make); 5] = [
+        ("returned", Err(Reason::LeaseNotOpen), |world, lease| {
+            world.tx(G0, &[], Action::ReturnLease(lease))
+        }),
         ("spent", Ok(()), |world, lease| {
             world.debits_tx(G0, &[on(lease, |_| ())])
         }),
