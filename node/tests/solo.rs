@@ -7,19 +7,29 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
+    sync::Arc,
 };
 
 use net::{CHECKER, CT, GATEWAY, ISSUER, Net, Running, key, submit, until};
 use tally_ledger::{
     account::Account,
     action::{Action, Correct},
+    block::{Certificate, vote_bytes},
     codec,
-    ids::{AccountNumber, Amount, DAY_MS, Time},
+    crypto::Domain,
+    execute::{Strict, build},
+    ids::{AccountNumber, Amount, DAY_MS, Height, Time},
     reason::Reason,
     receipt::{PriceCheck, ReceiptFile},
+    state::State,
     state_file::StateFile,
+    transaction::Transaction,
 };
-use tally_node::{Engine, RunningNode, store};
+use tally_node::{
+    Engine, RunningNode,
+    storage::{BlockFiles, RealDisk},
+    store,
+};
 use tally_proto::{Problem, v1};
 
 const SOLO: Engine = Engine::Solo;
@@ -303,6 +313,40 @@ async fn damage_in_a_block_file_stops_the_start_and_says_where() {
     assert!(error.contains(file.to_str().unwrap()), "{error}");
     assert!(error.contains("at byte 56, in block 1"), "{error}");
     assert_eq!(fs::read(&file).unwrap(), bytes, "nothing was changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certified_block_that_executes_to_another_root_stops_the_start_and_says_to_which() {
+    let net = Net::new(1);
+    let home = &net.homes[0];
+    let state = State::genesis(&net.genesis).unwrap();
+    let none: [Transaction; 0] = [];
+    let mut block = build(&state, Time(net::now()), 0, none, &Strict).block;
+    let executed = block.header.state_root;
+    block.header.state_root.0[0] ^= 1;
+    // Signed by the one validator all the same.
+    let id = block.header.id();
+    let vote = vote_bytes(Height(1), 0, Some(&id));
+    let consensus = home.keys().unwrap().consensus;
+    let signature = consensus.sign(Domain::Precommit, &net.chain(), &vote);
+    let certificate = Certificate {
+        round: 0,
+        precommits: net::list(vec![(0, signature)]),
+    };
+    let (disk, folder) = (Arc::new(RealDisk), home.data().join("blocks"));
+    let (mut files, _) = BlockFiles::open(disk, &folder, net.chain(), 1 << 20).unwrap();
+    files
+        .append(Height(1), &certificate, &block.encode())
+        .unwrap();
+    drop(files);
+    let error = RunningNode::start(home, SOLO)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("certified block 1"), "{error}");
+    let certified = block.header.state_root;
+    let differs = format!("the header's state root is {certified}, execution makes it {executed}");
+    assert!(error.contains(&differs), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
