@@ -2,11 +2,13 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod gateway;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -74,7 +76,9 @@ pub(crate) fn write(folder: &Path, name: &str, text: &str) {
     fs::write(folder.join(name), text).unwrap();
 }
 
-/// A running process, killed when dropped.
+/// A running process, killed when dropped. It also ends when this process
+/// does: its standard input is a pipe whose other end is here.
+#[derive(Debug)]
 pub(crate) struct Running(pub(crate) Child);
 
 impl Drop for Running {
@@ -84,20 +88,50 @@ impl Drop for Running {
     }
 }
 
+impl Running {
+    /// Starts a command line that ends with this process; what it says on
+    /// stderr goes to the end of `log`.
+    pub(crate) fn start(folder: &Path, log: &Path, line: &str) -> Self {
+        let log = fs::File::options().create(true).append(true).open(log);
+        let child = tally(folder)
+            .args(line.split_whitespace())
+            .env("TALLY_END_WITH_PARENT", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log.unwrap())
+            .spawn()
+            .unwrap();
+        Running(child)
+    }
+
+    /// The JSON with which it says where it listens.
+    pub(crate) fn said(&mut self) -> Value {
+        let out = self.0.stdout.take().expect("said once");
+        let mut lines = BufReader::new(out).lines();
+        let mut text = String::new();
+        while !text.ends_with("}\n") {
+            let line = lines.next().expect("it ends before it says anything");
+            text += &line.unwrap();
+            text.push('\n');
+        }
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// SIGTERM; gives its exit code.
+    pub(crate) fn terminate(&mut self, limit: Duration) -> i32 {
+        let kill = format!("kill -TERM {}", self.0.id());
+        let sent = Command::new("sh").args(["-c", &kill]).status().unwrap();
+        assert!(sent.success());
+        let ended = wait_for("end of the process", limit, || self.0.try_wait().unwrap());
+        ended.code().expect("it was not killed by a signal")
+    }
+}
+
 /// Starts a command whose first line of JSON says where it listens.
 pub(crate) fn start(folder: &Path, line: &str) -> (Running, Value) {
-    let mut child = tally(folder)
-        .args(line.split_whitespace())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut text = String::new();
-    while !text.ends_with("}\n") {
-        text += &lines.next().unwrap().unwrap();
-        text.push('\n');
-    }
-    (Running(child), serde_json::from_str(&text).unwrap())
+    let mut running = Running::start(folder, &folder.join("started.log"), line);
+    let said = running.said();
+    (running, said)
 }
 
 /// Waits until `condition` gives something.
@@ -171,26 +205,36 @@ impl Net {
         net
     }
 
+    /// What node `i` says on stderr.
+    pub(crate) fn log(&self, i: usize) -> PathBuf {
+        self.folder.path().join(format!("v{i}.log"))
+    }
+
     /// Starts a node.
     pub(crate) fn start_node(&mut self, i: usize) {
-        let path = self.folder.path().join(format!("v{i}.log"));
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(path)
-            .unwrap();
-        let child = tally(self.folder.path())
-            .args(["node", "--home", &format!("net/v{i}")])
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.nodes[i] = Some(Running(child));
+        let line = format!("node --home net/v{i}");
+        self.nodes[i] = Some(Running::start(self.folder.path(), &self.log(i), &line));
     }
 
     /// SIGKILL.
     pub(crate) fn kill(&mut self, i: usize) {
         self.nodes[i] = None;
+    }
+
+    /// SIGTERM; gives the exit code.
+    pub(crate) fn terminate(&mut self, i: usize, limit: Duration) -> i32 {
+        let mut node = self.nodes[i].take().expect("it runs");
+        node.terminate(limit)
+    }
+
+    /// The nodes that have ended by themselves.
+    pub(crate) fn ended(&mut self) -> Vec<usize> {
+        let nodes = self.nodes.iter_mut().enumerate();
+        let ended = nodes.filter_map(|(i, node)| {
+            let node = node.as_mut()?;
+            node.0.try_wait().unwrap().map(|_| i)
+        });
+        ended.collect()
     }
 
     /// Runs a command line against node `i`; `KEYS` stands for the folder of
@@ -218,7 +262,7 @@ impl Net {
     /// Waits until node `i` has this height.
     #[track_caller]
     pub(crate) fn wait_height(&self, i: usize, height: u64) -> u64 {
-        let log = self.folder.path().join(format!("v{i}.log"));
+        let log = self.log(i);
         wait_for(
             &format!("block {height} at node {i} ({})", log.display()),
             LIMIT,

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep};
 use super::{
     evidence,
     follow::{Chain, Follower},
+    http::counts,
     load::{self, Progress, Seen},
     world::World,
 };
@@ -200,33 +201,32 @@ async fn caught_up(world: &mut World) -> anyhow::Result<u64> {
     Ok(target)
 }
 
-/// Every served request has its receipt, and that carries the usage that the
-/// client was told.
+/// Every served request has its receipt, and that carries the usage and the
+/// charge that the client was told.
 fn compare(seen: &Seen, files: &[ReceiptFile]) -> anyhow::Result<()> {
     let mut receipts = BTreeMap::new();
     for file in files {
         let detail = file.detail.context("a receipt without its detail")?;
         let gateway = file.receipt.position.gateway;
         let hold = format!("{gateway}-{}-{}", detail.hold_journal, detail.hold);
-        if receipts.insert(hold.clone(), detail).is_some() {
+        let booked = (detail.usage.0, file.receipt.charged);
+        if receipts.insert(hold.clone(), booked).is_some() {
             bail!("two receipts settle the hold {hold}");
         }
     }
-    for (hold, usage) in &seen.served {
-        let detail = receipts
+    for (hold, told) in &seen.served {
+        let (usage, charged) = receipts
             .get(hold)
             .with_context(|| format!("no receipt of hold {hold}"))?;
-        let Some(usage) = usage else { continue };
-        let count = |value: &Value| value.as_u64().unwrap_or(0);
-        let told = [
-            count(&usage["prompt_tokens"]),
-            count(&usage["prompt_tokens_details"]["cached_tokens"]),
-            count(&usage["completion_tokens"]),
-            count(&usage["completion_tokens_details"]["reasoning_tokens"]),
-        ];
-        let booked = detail.usage.0;
-        if told != [0, 1, 2, 3].map(|i| u64::from(booked[i])) {
-            bail!("hold {hold}: the client was told {told:?}, the receipt says {booked:?}");
+        if let Some(told) = told.usage.as_ref().map(counts)
+            && told != [0, 1, 2, 3].map(|i| u64::from(usage[i]))
+        {
+            bail!("hold {hold}: the client was told {told:?}, the receipt says {usage:?}");
+        }
+        if let Some(told) = &told.cost
+            && *told != charged.to_string()
+        {
+            bail!("hold {hold}: the client was told {told}, the receipt says {charged}");
         }
     }
     Ok(())

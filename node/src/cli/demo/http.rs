@@ -1,5 +1,6 @@
 //! A client of the gateway, as an OpenAI SDK is one: chat completions,
-//! streamed and not, over kept connections.
+//! streamed and not, over kept connections. Needs nothing else of this crate:
+//! the test that kills processes compiles it too.
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -43,6 +44,8 @@ pub(crate) enum Answer {
         hold: String,
         /// OpenAI's usage object.
         usage: Option<Value>,
+        /// `x-tally-cost`, which an answer that is not streamed carries.
+        cost: Option<String>,
     },
     /// Refused for want of balance.
     Refused,
@@ -67,57 +70,45 @@ impl Http {
         serde_json::from_slice(&bytes).with_context(|| format!("the answer of {url}"))
     }
 
-    /// Asks, and reads the whole answer.
-    pub(crate) async fn ask(&self, ask: &Ask) -> anyhow::Result<Answer> {
-        let mut body = json!({
-            "model": ask.model,
-            "messages": [{"role": "user", "content": ask.prompt}],
-            "max_tokens": ask.max_tokens,
-            "stream": ask.stream,
-        });
-        if ask.stream && ask.usage {
-            body["stream_options"] = json!({"include_usage": true});
-        }
+    /// Sends a request; the whole answer, whatever it says.
+    pub(crate) async fn send(&self, ask: &Ask) -> anyhow::Result<http::Response<Bytes>> {
         let request = http::Request::post(format!("{}/chat/completions", ask.url))
             .header("authorization", format!("Bearer {}", ask.secret))
             .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body.to_string())))?;
-        let answer = self
-            .0
-            .request(request)
-            .await
-            .context("asking the gateway")?;
+            .body(Full::new(Bytes::from(ask.body().to_string())))?;
+        let answer = self.0.request(request).await.context("asking")?;
         let (head, body) = answer.into_parts();
-        let bytes = body
-            .collect()
-            .await
-            .context("reading the answer")?
-            .to_bytes();
+        let body = body.collect().await.context("reading the answer")?;
+        Ok(http::Response::from_parts(head, body.to_bytes()))
+    }
+
+    /// Asks the gateway, and reads the whole answer.
+    pub(crate) async fn ask(&self, ask: &Ask) -> anyhow::Result<Answer> {
+        let (head, bytes) = self.send(ask).await?.into_parts();
         let text = std::str::from_utf8(&bytes).context("the answer is no text")?;
+        let header = |name: &str| {
+            let value = head.headers.get(name)?.to_str().ok()?;
+            Some(value.to_owned())
+        };
         match head.status.as_u16() {
             200 => {
-                let hold = head
-                    .headers
-                    .get("x-tally-receipt")
-                    .context("no x-tally-receipt")?;
+                let hold = header("x-tally-receipt").context("no x-tally-receipt")?;
+                let cost = header("x-tally-cost");
+                if cost.is_some() == ask.stream {
+                    bail!("x-tally-cost {cost:?}, streamed: {}", ask.stream);
+                }
                 let usage = if ask.stream {
                     stream_usage(ask, text)?
                 } else {
                     whole_usage(text)?
                 };
-                Ok(Answer::Served {
-                    hold: hold.to_str()?.to_owned(),
-                    usage,
-                })
+                Ok(Answer::Served { hold, usage, cost })
             }
             429 => {
                 let value: Value = serde_json::from_str(text).context("the refusal")?;
-                let again = head
-                    .headers
-                    .get("x-should-retry")
-                    .and_then(|v| v.to_str().ok());
+                let again = header("x-should-retry");
                 let code = &value["error"]["code"];
-                if code != "insufficient_quota" || again != Some("false") {
+                if code != "insufficient_quota" || again.as_deref() != Some("false") {
                     bail!("429 with code {code} and x-should-retry {again:?}");
                 }
                 Ok(Answer::Refused)
@@ -127,9 +118,38 @@ impl Http {
     }
 }
 
-fn whole_usage(text: &str) -> anyhow::Result<Option<Value>> {
+impl Ask {
+    /// OpenAI's request.
+    fn body(&self) -> Value {
+        let mut body = json!({
+            "model": self.model,
+            "messages": [{"role": "user", "content": self.prompt}],
+            "max_tokens": self.max_tokens,
+            "stream": self.stream,
+        });
+        if self.stream && self.usage {
+            body["stream_options"] = json!({"include_usage": true});
+        }
+        body
+    }
+}
+
+/// The usage in an answer that is not streamed.
+pub(crate) fn whole_usage(text: &str) -> anyhow::Result<Option<Value>> {
     let value: Value = serde_json::from_str(text).context("the answer")?;
     Ok(value.get("usage").cloned())
+}
+
+/// The counts of a usage object, in the order of a language model's meters:
+/// input, of it cached, output, of it reasoning.
+pub(crate) fn counts(usage: &Value) -> [u64; 4] {
+    let count = |value: &Value| value.as_u64().unwrap_or(0);
+    [
+        count(&usage["prompt_tokens"]),
+        count(&usage["prompt_tokens_details"]["cached_tokens"]),
+        count(&usage["completion_tokens"]),
+        count(&usage["completion_tokens_details"]["reasoning_tokens"]),
+    ]
 }
 
 /// The stream must be whole; its usage is there if and only if it was asked

@@ -23,14 +23,23 @@ const CONCURRENCY: usize = 24;
 /// What the clients saw.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// Holds of served requests, with the usage that the client was told.
-    pub(crate) served: BTreeMap<String, Option<Value>>,
+    /// Holds of served requests, with what the client was told.
+    pub(crate) served: BTreeMap<String, Told>,
     /// Of these, streamed.
     pub(crate) streamed: usize,
     /// Refused for want of balance, by account.
     pub(crate) refused: BTreeMap<u32, usize>,
     /// Anything else.
     pub(crate) failed: Vec<String>,
+}
+
+/// What an answer said about itself.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// OpenAI's usage object, if the client was to see it.
+    pub(crate) usage: Option<Value>,
+    /// What it was charged, if it was not streamed.
+    pub(crate) cost: Option<String>,
 }
 
 /// Request number `i` of the load.
@@ -77,9 +86,10 @@ pub(crate) async fn run(world: &World, requests: usize, progress: Progress) -> S
     let mut seen = Seen::default();
     while let Some((account, stream, answer)) = answers.next().await {
         match answer {
-            Ok(Answer::Served { hold, usage }) => {
+            Ok(Answer::Served { hold, usage, cost }) => {
                 seen.streamed += usize::from(stream);
-                if seen.served.insert(hold.clone(), usage).is_some() {
+                let told = Told { usage, cost };
+                if seen.served.insert(hold.clone(), told).is_some() {
                     seen.failed
                         .push(format!("two answers carry the receipt {hold}"));
                 }

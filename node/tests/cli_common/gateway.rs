@@ -1,0 +1,138 @@
+//! A trial net with a gateway, the mock engine behind it, and holders who may
+//! spend: separate processes, made with an operator's commands.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use serde_json::Value;
+use tally_gateway_adapter::{
+    GatewayConfig,
+    config::{FILE, Upstream},
+};
+
+use super::{Net, Running, start};
+
+/// Accounts with an API key; number `i` is account `i`.
+pub(crate) const HOLDERS: usize = 3;
+/// The model that everybody may buy, and the one for `priority`.
+pub(crate) const MODELS: [&str; 2] = ["tally-base", "tally-large"];
+/// What each holder has of each class, in CT.
+const GRANT: u32 = 4_000;
+/// How long a gateway that stops in order may take.
+pub(crate) const STOP: Duration = Duration::from_secs(15);
+
+/// The net, and what meters on it.
+pub(crate) struct Metered {
+    /// Its validators.
+    pub(crate) net: Net,
+    /// Base URL of the engine, with `/v1`.
+    pub(crate) engine: String,
+    /// What the holders' clients send.
+    pub(crate) secrets: Vec<String>,
+    gateway: Option<Running>,
+    _engine: Running,
+}
+
+impl Metered {
+    /// Starts four validators and the engine and makes the holders; the
+    /// gateway does not run yet.
+    pub(crate) fn new(engine: &str) -> Self {
+        let net = Net::start(4);
+        let line = format!("--format json mock-engine --port 0 {engine}");
+        let (running, said) = start(net.folder.path(), &line);
+        let engine = said["listening"].as_str().unwrap().to_owned();
+        let secrets = (0..HOLDERS).map(|i| holder(&net, i)).collect();
+        let metered = Metered {
+            net,
+            engine,
+            secrets,
+            gateway: None,
+            _engine: running,
+        };
+        metered.configure();
+        metered
+    }
+
+    /// The gateway's home, with its journal.
+    pub(crate) fn home(&self) -> PathBuf {
+        self.net.folder.path().join("gateway")
+    }
+
+    fn configure(&self) {
+        let home = self.home();
+        fs::create_dir_all(&home).unwrap();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let mut config = GatewayConfig::new(&home, self.net.grpc.clone(), any);
+        config.key = "../net/keys/gateway-0.key".into();
+        config.genesis = "../net/genesis.json".into();
+        config.upstreams = vec![Upstream {
+            url: self.engine.trim_end_matches("/v1").to_owned(),
+            models: MODELS.map(str::to_owned).to_vec(),
+            bearer: None,
+            max_output: 64,
+            request_id: false,
+            continuous_usage: false,
+        }];
+        fs::write(home.join(FILE), config.to_toml()).unwrap();
+    }
+
+    /// Starts the gateway, without waiting for it.
+    pub(crate) fn start_gateway(&mut self) {
+        let folder = self.net.folder.path();
+        let line = "--format json gateway --home gateway";
+        let log = folder.join("gateway.log");
+        self.gateway = Some(Running::start(folder, &log, line));
+    }
+
+    /// Waits until the gateway that was started serves; gives its base URL.
+    pub(crate) fn serving(&mut self) -> String {
+        let said = self.gateway.as_mut().expect("it was started").said();
+        said["listening"].as_str().unwrap().to_owned()
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill_gateway(&mut self) {
+        self.gateway = None;
+    }
+
+    /// SIGTERM; gives the exit code.
+    pub(crate) fn terminate_gateway(&mut self) -> i32 {
+        let mut gateway = self.gateway.take().expect("it runs");
+        gateway.terminate(STOP)
+    }
+
+    /// What has ended by itself.
+    pub(crate) fn ended(&mut self) -> Vec<String> {
+        let nodes = self.net.ended();
+        let mut ended: Vec<String> = nodes.iter().map(|i| format!("validator {i}")).collect();
+        let gateway = self.gateway.as_mut();
+        if gateway.is_some_and(|gateway| gateway.0.try_wait().unwrap().is_some()) {
+            ended.push("the gateway".to_owned());
+        }
+        ended
+    }
+}
+
+/// Opens account `i`, issues a grant of each class, and binds an API key.
+fn holder(net: &Net, i: usize) -> String {
+    let key = format!("KEYS/holder-{i}.key");
+    let opened = net.run(
+        0,
+        &format!(
+            "account open --unit {i} --holder {key} --class innovation --class priority \
+             GENESIS --key KEYS/issuer-0.key"
+        ),
+    );
+    let opened: Value = opened.json();
+    assert_eq!(opened["entries"][0]["account"], i);
+    for class in ["innovation", "priority"] {
+        let issue = format!(
+            "grant issue --account {i} --class {class} --amount {GRANT} --expires 2099-01-01 \
+             GENESIS --key KEYS/issuer-0.key"
+        );
+        net.run(0, &issue).ok();
+    }
+    let create = format!("key create --account {i} --out {i}.apikey GENESIS --key {key}");
+    net.run(0, &create).ok();
+    let secret = fs::read_to_string(net.folder.path().join(format!("{i}.apikey")));
+    secret.unwrap().trim().to_owned()
+}
