@@ -23,10 +23,9 @@ use tally_proto::{
     v1::{audit_service_server::AuditServiceServer, ledger_service_server::LedgerServiceServer},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{
     Status,
-    transport::{Certificate, Identity, Server, ServerTlsConfig},
+    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 
 use crate::{
@@ -53,7 +52,10 @@ pub enum RpcError {
         /// Why not.
         error: std::io::Error,
     },
-    /// TLS cannot be set up, or the server failed.
+    /// The files of `[tls]` are no certificate chain and its key.
+    #[error("the files named in [tls] cannot be used: {0}")]
+    Tls(#[source] tonic::transport::Error),
+    /// The server failed.
     #[error("gRPC: {0}")]
     Transport(#[from] tonic::transport::Error),
     /// The descriptors of reflection are broken: our own fault.
@@ -91,11 +93,11 @@ pub async fn serve<V: View>(
         .max_decoding_message_size(64 * 1024);
     let guard = access::OnlyHere::unless(config.rpc.allow_remote_audit);
     let mut server = Server::builder()
-        .tcp_nodelay(true)
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))
         .concurrency_limit_per_connection(1024);
     if let Some(tls) = &config.tls {
-        server = server.tls_config(tls_config(tls, home)?)?;
+        let tls = tls_config(tls, home)?;
+        server = server.tls_config(tls).map_err(RpcError::Tls)?;
     }
     let router = server
         .add_service(reflection)
@@ -104,7 +106,9 @@ pub async fn serve<V: View>(
         .add_service(tonic::service::interceptor::InterceptedService::new(
             audit, guard,
         ));
-    let incoming = TcpListenerStream::new(listener);
+    // The server's own setting does not reach connections that it is handed:
+    // without this, the end of each answer waits for an acknowledgement.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let task = tokio::spawn(async move {
         router
             .serve_with_incoming_shutdown(incoming, shutdown)

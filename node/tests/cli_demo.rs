@@ -12,7 +12,7 @@ use std::{
     process::Stdio,
 };
 
-use cli_common::{LIMIT, Running, http, run, start, tally, wait_for};
+use cli_common::{LIMIT, Running, chat, http, run, start, tally, wait_for};
 
 fn files(audit: &Path, ending: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(audit)
@@ -141,7 +141,7 @@ fn what_the_demo_prints_works_and_its_children_end_with_it() {
         .next()
         .unwrap()
         .to_owned();
-    let answer = http_with(&address, &secret, &body);
+    let answer = chat(&address, &secret, &body);
     assert!(answer.contains("data: [DONE]"), "{answer}");
     let receipt = next("  receipt ");
     assert!(receipt.contains("account 0"), "{receipt}");
@@ -224,20 +224,4 @@ fn another_engine_can_stand_behind_the_demo() {
         .find(|line| line.contains("-d '"))
         .unwrap();
     assert!(data.contains("\"model\": \"own-model\""), "{data}");
-}
-
-fn http_with(address: &str, secret: &str, body: &str) -> String {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    write!(
-        stream,
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
-         authorization: Bearer {secret}\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
 }

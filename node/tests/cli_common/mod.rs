@@ -14,6 +14,7 @@ use std::{
 };
 
 use serde_json::Value;
+use tally_node::Home;
 
 /// What a command did.
 #[derive(Debug)]
@@ -166,6 +167,23 @@ pub(crate) fn http(address: &str, method: &str, path: &str, body: &str) -> Strin
     answer
 }
 
+/// One chat completion, as a holder's client asks; the whole answer, head
+/// included.
+pub(crate) fn chat(address: &str, secret: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
+         authorization: Bearer {secret}\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 /// A trial net: homes made by `tally testnet`, nodes as separate processes.
 pub(crate) struct Net {
     /// Holds everything.
@@ -179,8 +197,8 @@ pub(crate) struct Net {
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 
 impl Net {
-    /// Makes a net and starts all its nodes.
-    pub(crate) fn start(validators: usize) -> Self {
+    /// Makes a net; no node runs yet.
+    pub(crate) fn make(validators: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let made = run(
             folder.path(),
@@ -193,16 +211,26 @@ impl Net {
             .map(|row| row["grpc"].as_str().unwrap().to_owned())
             .collect();
         let nodes = (0..validators).map(|_| None).collect();
-        let mut net = Net {
+        Net {
             folder,
             grpc,
             nodes,
-        };
+        }
+    }
+
+    /// Makes a net and starts all its nodes.
+    pub(crate) fn start(validators: usize) -> Self {
+        let mut net = Self::make(validators);
         (0..validators).for_each(|i| net.start_node(i));
         for i in 0..validators {
             net.wait_height(i, 1);
         }
         net
+    }
+
+    /// The home of node `i`.
+    pub(crate) fn home(&self, i: usize) -> Home {
+        Home::new(self.folder.path().join(format!("net/v{i}")))
     }
 
     /// What node `i` says on stderr.

@@ -1,0 +1,100 @@
+//! Receipts of a large block that is history: each is found and proven, and
+//! asking for all of them is no work per receipt that grows with the block.
+#![allow(clippy::unwrap_used)]
+
+mod net;
+
+use std::time::Instant;
+
+use net::{CT, GATEWAY, Net, Running};
+use tally_ledger::{
+    certified::Trust,
+    ids::Amount,
+    receipt::{PriceCheck, ReceiptFile},
+};
+use tally_node::Engine;
+use tally_proto::v1::{self, get_receipt_request::By};
+
+/// Debits of one batch.
+const BATCH: u64 = 1_000;
+/// Blocks after it: more than are kept in memory.
+const LATER: u64 = 260;
+
+async fn receipt(node: &Running, by: By) -> v1::GetReceiptResponse {
+    let request = v1::GetReceiptRequest { by: Some(by) };
+    let answer = node.audit.clone().get_receipt(request).await;
+    answer.unwrap().into_inner()
+}
+
+fn debit(number: u64) -> By {
+    By::Debit(v1::DebitId {
+        gateway: GATEWAY.0,
+        journal: 1,
+        number,
+    })
+}
+
+fn hold(number: u64) -> By {
+    By::Hold(v1::HoldId {
+        gateway: GATEWAY.0,
+        journal: 1,
+        number: 1000 + number,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receipts_of_a_large_old_block_are_proven_quickly() {
+    let net = Net::new(1);
+    let node = net.start(0, Engine::Solo).await;
+    node.finalise(net.open_account(0)).await;
+    node.finalise(net.issue(0, 100 * CT)).await;
+    node.finalise(net.bind(0)).await;
+    node.finalise(net.open_journal()).await;
+    node.finalise(net.lease(1, 0, 10 * CT)).await;
+    let batch = node.finalise(net.debits(1, BATCH, 1, 0, 1000)).await;
+    for number in 1..=LATER {
+        node.finalise(net.debits(BATCH + number, 1, 1, 0, 1000))
+            .await;
+    }
+
+    for (name, by) in [
+        ("index", None),
+        ("hold", Some(hold as fn(u64) -> By)),
+        ("debit", Some(debit)),
+    ] {
+        let mut answers = Vec::new();
+        let started = Instant::now();
+        for number in 1..=BATCH {
+            let index = batch.first_receipt + number - 1;
+            let by = by.map_or(By::Index(index), |by| by(number));
+            answers.push(receipt(&node, by).await);
+        }
+        let took = started.elapsed();
+        let mut trust = Trust::new(&net.genesis).unwrap();
+        for (number, answer) in (1..).zip(&answers) {
+            let file = ReceiptFile::decode(&answer.file).unwrap();
+            let verified = file.verify_with(&mut trust).unwrap();
+            assert_eq!(verified.receipt.position.number.0, number);
+            assert_eq!(verified.receipt.charged, Amount(1000));
+            assert_eq!(verified.price, PriceCheck::Exact);
+            assert_eq!(verified.detail.unwrap().hold, 1000 + number);
+            assert_eq!(verified.height.0, batch.height);
+        }
+        println!("{BATCH} receipts by {name}: {took:?}");
+    }
+
+    // The small blocks: each a batch of its own.
+    let started = Instant::now();
+    for number in BATCH + 1..=BATCH + LATER {
+        let answer = receipt(&node, hold(number)).await;
+        let verified = ReceiptFile::decode(&answer.file)
+            .unwrap()
+            .verify(&net.genesis);
+        assert_eq!(verified.unwrap().receipt.position.number.0, number);
+    }
+    println!(
+        "{LATER} receipts of as many blocks: {:?}",
+        started.elapsed()
+    );
+    node.stop().await;
+}
