@@ -37,7 +37,7 @@ use crate::{
         ChainError,
         debits::Sender,
         follow::{Follower, Start},
-        leases::Leases,
+        leases::{Before, Leases},
         light::Light,
         nodes::{Node, Nodes},
         opening,
@@ -257,8 +257,12 @@ impl Gateway {
             fatal: fatal_tx.clone(),
             stuck: AtomicBool::new(false),
         });
-        tasks.spawn(leases.clone().return_old(opened.old, journal.head().last));
-        tasks.spawn(leases.run(todo, opened.leaf.last_lease));
+        let before = Before {
+            leases: opened.old,
+            debits: journal.head().last,
+        };
+        tasks.spawn(leases.clone().return_old(before.clone()));
+        tasks.spawn(leases.run(todo, opened.leaf.last_lease, before));
         let follower = Follower {
             light: light.clone(),
             pool: pool.clone(),

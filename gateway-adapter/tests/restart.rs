@@ -4,14 +4,15 @@
 
 mod support;
 
-use std::{path::Path, sync::atomic::Ordering};
+use std::{io::Write, path::Path, sync::atomic::Ordering};
 
 use serde_json::json;
 use support::{Setup, chat, send, until};
+use tally_gateway_adapter::journal::{LeaseSent, Record};
 use tally_ledger::{
-    action::{Action, OpenJournal},
+    action::{Action, Lease, OpenJournal},
     debit::Flags,
-    ids::JournalNumber,
+    ids::{AccountNumber, Amount, ApiKeyNumber, ClassNumber, JournalNumber, LeaseNumber},
 };
 
 const PLENTY: u64 = 1_000_000;
@@ -119,6 +120,70 @@ async fn served_requests_reach_the_chain_after_an_outage_and_a_kill() {
     );
     gateway.stop().await.unwrap();
     assert_eq!(setup.chain.main().spent.0, 30 * served as u64);
+    setup.chain.check();
+}
+
+/// Notes in a stopped gateway's journal that it has sent a lease.
+fn note_sent(setup: &Setup, lease: &Lease) {
+    let folder = std::fs::read_dir(setup.home.path().join("journal")).unwrap();
+    let last = folder.map(|entry| entry.unwrap().path()).max().unwrap();
+    let mut bytes = Vec::new();
+    let sent = LeaseSent {
+        number: lease.number,
+        account: lease.account,
+        class: lease.class,
+        api_key: lease.api_key,
+    };
+    Record::LeaseSent(sent).frame(&mut bytes);
+    let mut file = std::fs::File::options().append(true).open(last).unwrap();
+    file.write_all(&bytes).unwrap();
+}
+
+/// A Lease was on its way when the gateway was killed, and is executed after
+/// the restart, for the account and key that the next request comes from: it
+/// is given back, so nothing may be spent from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_on_its_way_at_a_kill_is_given_back_and_never_spent() {
+    let setup = Setup::new(PLENTY).await;
+    let gateway = setup.gateway().await;
+    assert_eq!(send(gateway.http, &chat(5, json!({}))).await.status, 200);
+    gateway.stop().await.unwrap();
+    let lease = Lease {
+        journal: JournalNumber(1),
+        number: LeaseNumber(2),
+        account: AccountNumber(0),
+        class: ClassNumber(0),
+        api_key: ApiKeyNumber(0),
+        wanted: Amount(PLENTY / 4),
+        worst_case: Amount(1_000),
+        duration_ms: 60_000,
+    };
+    note_sent(&setup, &lease);
+    let gateway = setup.gateway().await;
+    setup.chain.lease(lease);
+    let (to, mut body) = (gateway.http, chat(20, json!({"hold": 2})));
+    body["stream"] = true.into();
+    let answer = tokio::spawn(async move { send(to, &body).await });
+    until("the engine is asked", || {
+        setup.engine.requests.load(Ordering::Relaxed) == 2
+    })
+    .await;
+    until("the lease is given back", || {
+        let leases = setup.chain.account(0).leases;
+        leases.iter().all(|lease| lease.number != LeaseNumber(2))
+    })
+    .await;
+    setup.engine.release(1);
+    assert_eq!(answer.await.unwrap().status, 200);
+    until("both are on the chain", || {
+        setup.chain.receipts().len() == 2
+    })
+    .await;
+    for receipt in setup.chain.receipts() {
+        assert_eq!((receipt.charged, receipt.flags), (receipt.cost, Flags(0)));
+    }
+    gateway.stop().await.unwrap();
+    assert_eq!(setup.chain.main().leased.0, 0);
     setup.chain.check();
 }
 

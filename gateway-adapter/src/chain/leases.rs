@@ -6,8 +6,16 @@
 //! lease is found and given back. A lease whose answer is not known is asked
 //! for again with the same bytes until it is; requests do not wait for that
 //! but are refused as unreachable.
+//!
+//! A Lease that was on its way at a crash may still get its number, or have
+//! got it: under a number that was sent before the start, a lease of those
+//! bytes and one of this process's cannot be told apart. Such a lease may
+//! have ended earlier than this process would think, and is about to be given
+//! back. It is never spent: the number is asked for, and whatever it granted
+//! is given back too.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -75,6 +83,15 @@ pub struct Leases {
     pub stuck: AtomicBool,
 }
 
+/// What a start finds.
+#[derive(Debug, Clone)]
+pub struct Before {
+    /// Leases that were sent before it and are not known to be closed.
+    pub leases: Vec<LeaseSent>,
+    /// The last debit that may name one of them.
+    pub debits: DebitNumber,
+}
+
 struct Wanted {
     account: Arc<Account>,
     key: Arc<Key>,
@@ -86,9 +103,14 @@ struct Wanted {
 impl Leases {
     /// Does jobs until their senders are gone. `last` is the gateway's last
     /// lease, proven.
-    pub async fn run(self: Arc<Self>, mut jobs: mpsc::UnboundedReceiver<Job>, last: LeaseNumber) {
+    pub async fn run(
+        self: Arc<Self>,
+        mut jobs: mpsc::UnboundedReceiver<Job>,
+        last: LeaseNumber,
+        before: Before,
+    ) {
         let (ask, asked) = mpsc::unbounded_channel();
-        let worker = tokio::spawn(self.clone().ask_in_turn(asked, last));
+        let worker = tokio::spawn(self.clone().ask_in_turn(asked, last, before));
         let slots = Arc::new(Semaphore::new(AT_A_TIME));
         while let Some(job) = jobs.recv().await {
             match job {
@@ -148,14 +170,26 @@ impl Leases {
         self: Arc<Self>,
         mut asked: mpsc::UnboundedReceiver<Wanted>,
         last: LeaseNumber,
+        before: Before,
     ) {
+        let sent: BTreeSet<LeaseNumber> = before.leases.iter().map(|sent| sent.number).collect();
         let mut next = LeaseNumber(last.0 + 1);
         while let Some(wanted) = asked.recv().await {
             if self.stuck.load(Ordering::Relaxed) {
                 wanted.unreachable();
                 continue;
             }
-            match self.ask(&wanted, next).await {
+            let result = loop {
+                if !sent.contains(&next) {
+                    break self.ask(&wanted, next).await;
+                }
+                match self.pass_over(&wanted, next, before.debits).await {
+                    Ok(number) if number == next => break Ok(next),
+                    Ok(number) => next = number,
+                    Err(error) => break Err(error),
+                }
+            };
+            match result {
                 Ok(number) => next = number,
                 Err(error) => {
                     wanted.unreachable();
@@ -172,8 +206,50 @@ impl Leases {
 
     /// Asks for one lease; gives the next number.
     async fn ask(&self, wanted: &Wanted, number: LeaseNumber) -> Result<LeaseNumber, ChainError> {
+        let since = Instant::now();
+        let duration_ms = self.duration_ms();
+        let until = since + Duration::from_millis(duration_ms.into()).saturating_sub(self.margin);
+        match self.place(wanted, number, duration_ms).await? {
+            Some(finality) => self.granted(wanted, number, until, finality).await,
+            None => Ok(number),
+        }
+    }
+
+    /// Asks for a lease whose number was sent before the start, and gives it
+    /// back, whose ever it is, once the debits of before are proven; gives
+    /// the next number, or the same if the requester was refused.
+    async fn pass_over(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        number: LeaseNumber,
+        debits: DebitNumber,
+    ) -> Result<LeaseNumber, ChainError> {
+        let placed = self.place(wanted, number, self.duration_ms()).await?;
+        if placed.is_none() {
+            return Ok(number);
+        }
+        self.stuck.store(false, Ordering::Relaxed);
+        let ours = Before {
+            leases: vec![wanted.sent(number)],
+            debits,
+        };
+        tokio::spawn(self.clone().return_old(ours));
+        Ok(LeaseNumber(number.0 + 1))
+    }
+
+    fn duration_ms(&self) -> u32 {
         let parameters = self.terms.get().parameters;
-        let duration_ms = (self.duration.as_millis() as u32).min(parameters.max_lease_ms);
+        (self.duration.as_millis() as u32).min(parameters.max_lease_ms)
+    }
+
+    /// Sends a Lease until the log has one of this number; `None`: refused,
+    /// and the requester knows.
+    async fn place(
+        &self,
+        wanted: &Wanted,
+        number: LeaseNumber,
+        duration_ms: u32,
+    ) -> Result<Option<v1::Finality>, ChainError> {
         let lease = Lease {
             journal: self.journal.number(),
             number,
@@ -184,33 +260,22 @@ impl Leases {
             worst_case: Amount(wanted.worst),
             duration_ms,
         };
-        let sent = Record::LeaseSent(LeaseSent {
-            number,
-            account: lease.account,
-            class: lease.class,
-            api_key: lease.api_key,
-        });
+        let sent = Record::LeaseSent(wanted.sent(number));
         self.journal.append(&sent, Urgency::Now).wait().await?;
         self.metrics.leases.inc();
         let transaction = self.signer.lease(lease, &wanted.key);
-        let since = Instant::now();
-        let until = since + Duration::from_millis(duration_ms.into()).saturating_sub(self.margin);
         let mut pause = Duration::from_millis(5);
         loop {
             let error = match self.light.nodes.submit(&transaction).await {
-                Ok(Submitted::Final(finality)) => {
-                    return self.granted(wanted, number, until, finality).await;
-                }
+                Ok(Submitted::Final(finality)) => return Ok(Some(finality)),
                 Ok(Submitted::Refused(Reason::LeaseNotNext)) => {
                     match self.light.gateway(self.signer.gateway, Height(0)).await {
-                        // Taken: by these bytes, or by a lease from before a
-                        // restart. The account's leaf tells which.
+                        // Taken by these bytes, whose answer was lost.
                         Ok((header, leaf)) if leaf.last_lease >= number => {
-                            let finality = v1::Finality {
+                            return Ok(Some(v1::Finality {
                                 height: header.height.0,
                                 ..Default::default()
-                            };
-                            return self.granted(wanted, number, until, finality).await;
+                            }));
                         }
                         Ok(_) => ChainError::Unreachable(Reason::LeaseNotNext.to_string()),
                         Err(error) if error.is_fatal() => return Err(error),
@@ -225,7 +290,7 @@ impl Leases {
                     self.journal
                         .append(&Record::LeaseClosed(number), Urgency::Soon);
                     wanted.not_granted(NoGrant::Refused(refusal_of(reason)));
-                    return Ok(number);
+                    return Ok(None);
                 }
                 Err(error) => error,
             };
@@ -355,13 +420,15 @@ impl Leases {
         }
     }
 
-    /// Gives back the leases from before a restart, once the debits up to
-    /// `after` are proven.
-    pub async fn return_old(self: Arc<Self>, mut old: Vec<LeaseSent>, after: DebitNumber) {
+    /// Gives back the leases from before a restart, once the debits that may
+    /// name them are proven.
+    pub async fn return_old(self: Arc<Self>, before: Before) {
         let mut proven = self.proven.clone();
-        if proven.wait_for(|proven| *proven >= after).await.is_err() {
+        let debits = before.debits;
+        if proven.wait_for(|proven| *proven >= debits).await.is_err() {
             return;
         }
+        let mut old = before.leases;
         while !old.is_empty() {
             let mut left = Vec::new();
             for lease in old {
@@ -406,6 +473,15 @@ impl Leases {
 }
 
 impl Wanted {
+    fn sent(&self, number: LeaseNumber) -> LeaseSent {
+        LeaseSent {
+            number,
+            account: self.account.number,
+            class: self.class,
+            api_key: self.key.number,
+        }
+    }
+
     fn not_granted(&self, why: NoGrant) {
         self.account.not_granted((self.class, self.key.number), why);
     }

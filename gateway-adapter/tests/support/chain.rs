@@ -14,7 +14,7 @@ use std::{
 use tally_gateway_adapter::clock::unix_ms;
 use tally_ledger::{
     account::Account,
-    action::{Action, BindApiKey, Issue, NewGrant, OpenAccount},
+    action::{Action, BindApiKey, Issue, Lease, NewGrant, OpenAccount},
     block::{Certificate, Header, Validator, ValidatorSet, vote_bytes},
     class::{Burn, ClassRules, Totals},
     codec::List,
@@ -31,7 +31,7 @@ use tally_ledger::{
     price::{Meter, Model, PriceTable},
     reason::Reason,
     state::{State, genesis_entry},
-    transaction::{Author, Body, Transaction},
+    transaction::{Author, AuthorKind, Body, Transaction},
 };
 use tally_proto::v1;
 use tokio::sync::broadcast;
@@ -291,7 +291,7 @@ impl Chain {
         Ok(finality)
     }
 
-    /// An action of persons or accounts.
+    /// An action, signed by all that must.
     pub fn act(&self, author: impl Into<Author>, others: &[Author], action: Action) {
         let (id, chain) = {
             let mut inner = self.inner.lock().unwrap();
@@ -301,7 +301,7 @@ impl Chain {
         let author = author.into();
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&id.to_le_bytes());
-        let counted = author == Author::from(GatewayNumber(1));
+        let counted = author.kind == AuthorKind::Gateway;
         let (bytes, valid_until) = match counted {
             true => ([0; 16], 0),
             false => (bytes, Time(unix_ms()).hour() + 2),
@@ -315,10 +315,13 @@ impl Chain {
 
     /// As the gateway under test.
     pub fn act_as_gateway(&self, action: Action) {
-        let chain = *self.inner.lock().unwrap().state.chain();
-        let body = Body::new(GatewayNumber(0).into(), &[], [0; 16], 0, action);
-        let transaction = Transaction::sign(&chain, &body, &[&gateway_key()], Vec::new());
-        self.block(Some(&transaction)).unwrap();
+        self.act(GatewayNumber(0), &[], action);
+    }
+
+    /// A lease of the gateway under test, signed by its API key.
+    pub fn lease(&self, lease: Lease) {
+        let signers = [lease.api_key.into()];
+        self.act(GatewayNumber(0), &signers, Action::Lease(lease));
     }
 
     /// Two issuers.

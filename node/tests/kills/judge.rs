@@ -105,10 +105,35 @@ impl Judge {
         self.conserved(&supply)?;
         self.agreed(&header).await?;
         self.compare(served).await?;
+        self.compared += served.len();
+        self.executed(finals)
+    }
+
+    /// Final transactions are there.
+    fn executed(&self, finals: &[String]) -> anyhow::Result<()> {
         for id in finals {
             ensure!(self.opened.contains(id), "{id} was final and is not there");
         }
         Ok(())
+    }
+
+    /// The checks notice what they are there for: receipts and transactions
+    /// that are missing or say something else.
+    pub(crate) async fn notices(&self, seen: &mut BTreeMap<String, Served>) -> bool {
+        let none = "00".repeat(32);
+        let noticed = self.executed(std::slice::from_ref(&none)).is_err();
+        let Some((hold, mut served)) = seen.pop_first() else {
+            return false;
+        };
+        let good = served.cost.replace("0.000001".to_owned());
+        let altered = BTreeMap::from([(hold.clone(), served)]);
+        let noticed = noticed && self.compare(&altered).await.is_err();
+        let mut missing = altered;
+        if let Some(mut served) = missing.remove(&hold) {
+            served.cost = good;
+            missing.insert(format!("{hold}0"), served);
+        }
+        noticed && self.compare(&missing).await.is_err()
     }
 
     /// Until every served request has its receipt.
@@ -241,10 +266,10 @@ impl Judge {
     }
 
     /// Served requests are charged what their clients were told.
-    async fn compare(&mut self, served: &BTreeMap<String, Served>) -> anyhow::Result<()> {
+    async fn compare(&self, served: &BTreeMap<String, Served>) -> anyhow::Result<()> {
         let http = Http::new();
         for (hold, served) in served {
-            let booked = self.receipts.get(hold).context("it was there before")?;
+            let booked = self.receipts.get(hold).context("no receipt")?;
             let told = match &served.usage {
                 Some(usage) => counts(usage),
                 None => self.engines_word(&http, &served.ask).await?,
@@ -261,7 +286,6 @@ impl Judge {
                 "hold {hold}: {served:?}, usage {told:?}, receipt {booked:?}"
             );
         }
-        self.compared += served.len();
         Ok(())
     }
 

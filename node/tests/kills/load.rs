@@ -41,7 +41,9 @@ pub(crate) struct Seen {
     pub(crate) served: BTreeMap<String, Served>,
     /// How many by account.
     pub(crate) by_account: BTreeMap<usize, u64>,
-    /// Answers that did not come, or broke off.
+    /// Requests that reached nobody.
+    pub(crate) unsent: u64,
+    /// Requests that were sent and got no answer, or one that broke off.
     pub(crate) broken: u64,
     /// The last reason for that.
     pub(crate) last: String,
@@ -103,6 +105,13 @@ fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
     seen.lock().expect("nobody panics while it is locked")
 }
 
+/// Whether there was no connection to send the request on.
+fn unsent(error: &anyhow::Error) -> bool {
+    error
+        .downcast_ref::<hyper_util::client::legacy::Error>()
+        .is_some_and(hyper_util::client::legacy::Error::is_connect)
+}
+
 struct Client {
     rng: StdRng,
     number: u64,
@@ -162,6 +171,10 @@ impl Client {
             Ok(Answer::Refused) => {
                 let why = format!("account {account}: refused for want of balance, or no answer");
                 seen.wrong.push(why);
+                true
+            }
+            Err(error) if unsent(&error) => {
+                seen.unsent += 1;
                 true
             }
             Err(error) => {

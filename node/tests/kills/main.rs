@@ -103,7 +103,7 @@ impl Run {
             self.strike(metered, &strike, &load);
         }
         serves_again(&load);
-        let seen = runtime.block_on(load.stop());
+        let mut seen = runtime.block_on(load.stop());
         let mut acts = operator.stop();
         let validator = (round % 4) as usize;
         acts.settle(&folder, &metered.net.grpc[validator]);
@@ -112,11 +112,12 @@ impl Run {
         let judged = self.judge.round(validator, &seen.served, &acts.finals);
         runtime.block_on(judged)?;
         println!(
-            "round {round}: {} served, {} broken off (the last: {}), {} transactions, {} of them \
-             handed in again",
+            "round {round}: {} served, {} broken off ({}), {} not sent, {} transactions, {} of \
+             them handed in again",
             seen.served.len(),
             seen.broken,
             seen.last,
+            seen.unsent,
             acts.finals.len(),
             acts.open.len()
         );
@@ -124,6 +125,8 @@ impl Run {
         self.totals.broken += seen.broken;
         self.totals.finals += acts.finals.len();
         self.totals.handed_in_again += acts.open.len();
+        let noticed = self.judge.notices(&mut seen.served);
+        ensure!(runtime.block_on(noticed), "the checks notice nothing");
         Ok(())
     }
 
