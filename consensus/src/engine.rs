@@ -67,9 +67,20 @@ pub fn start<A: Application>(
     application: A,
     wake: Wake,
 ) -> Result<Handle, ConsensusError> {
+    start_on(Arc::new(RealDisk), config, keys, application, wake)
+}
+
+/// The same on another disk, for tests; but for the log that the engine
+/// itself writes.
+pub fn start_on<A: Application>(
+    disk: Arc<dyn Disk>,
+    config: Config,
+    keys: Keys,
+    application: A,
+    wake: Wake,
+) -> Result<Handle, ConsensusError> {
     let home = config.home.clone();
     std::fs::create_dir_all(&home).map_err(|error| ConsensusError::File { path: home, error })?;
-    let disk = Arc::new(RealDisk);
     let (node, host) = open(disk, config, keys, application, wake, now_ms())?;
     let status = node.status.subscribe();
     let stop = Stop::default();

@@ -97,8 +97,11 @@ pub enum ConsensusError {
         /// Why it is invalid here.
         why: String,
     },
-    /// A file of consensus cannot be read or written. Check the disk.
-    #[error("{path}: {error}")]
+    /// A file of consensus cannot be read or written.
+    #[error(
+        "{path}: {error}; nothing was signed that is not in the guard file. Make room and check \
+         the disk, then start the node again"
+    )]
     File {
         /// The file.
         path: PathBuf,
@@ -116,7 +119,10 @@ pub enum ConsensusError {
     },
     /// The engine's own log failed; nothing more can be signed. Check the
     /// disk and start again: the guard file prevents a double signature.
-    #[error("the engine's log failed")]
+    #[error(
+        "the engine's log (consensus.wal) failed. Make room and check the disk, then start the \
+         node again: the guard file prevents a double signature"
+    )]
     LogFailed,
     /// The engine stopped by itself.
     #[error("the engine stopped: {0}")]

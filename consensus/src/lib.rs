@@ -35,7 +35,7 @@ pub use application::{
     Application, Candidate, Decision, Effort, Evidence, Fatal, Pace, Slot, Source, Verdict, Wake,
 };
 pub use config::{Config, Keys, Spread, Timeouts, peer_id};
-pub use engine::{metrics, start};
+pub use engine::{metrics, start, start_on};
 pub use guard::Guard;
 pub use handle::{ConsensusError, Handle, Mode, Observing, SentVote, Status, Stop};
 pub use libp2p::{Multiaddr, PeerId};

@@ -31,7 +31,7 @@ use crate::{
     node::Node,
     rpc::{self, RpcError},
     signatures::SignatureCache,
-    storage::RealDisk,
+    storage::{Disk, RealDisk},
     store::{Store, StoreError},
 };
 
@@ -111,9 +111,10 @@ fn open(
     keys: &NodeKeys,
     gossip: Option<Gossip>,
     wake: Wake,
+    disk: Arc<dyn Disk>,
 ) -> Result<(Arc<Node>, NodeApplication), NodeError> {
     let genesis = home.genesis()?;
-    let store = Store::open(Arc::new(RealDisk), &home.data(), genesis, &config.storage)?;
+    let store = Store::open(disk, &home.data(), genesis, &config.storage)?;
     let node = Arc::new(Node {
         chain: store.chain(),
         mempool: Arc::new(Mempool::new(config.mempool)),
@@ -147,6 +148,16 @@ fn take_gossip(node: Arc<Node>, mut incoming: Incoming) {
 impl RunningNode {
     /// Starts a node. Returns when it serves; it may still be catching up.
     pub async fn start(home: &Home, engine: Engine) -> Result<Self, NodeError> {
+        Self::start_on(Arc::new(RealDisk), home, engine).await
+    }
+
+    /// The same, with what it writes while it runs on another disk, for tests;
+    /// but for the index, which is sled's, and the engine's own log.
+    pub async fn start_on(
+        disk: Arc<dyn Disk>,
+        home: &Home,
+        engine: Engine,
+    ) -> Result<Self, NodeError> {
         let config = home.config()?;
         let lock = home.lock()?;
         let keys = home.keys()?;
@@ -167,8 +178,8 @@ impl RunningNode {
         let (node, application) = {
             let (home, config, keys) = (home.clone(), config.clone(), keys.clone());
             let gossip = gossip.as_ref().map(|(handle, _)| handle.clone());
-            let wake = wake.clone();
-            let open = move || open(&home, &config, &keys, gossip, wake);
+            let (wake, disk) = (wake.clone(), disk.clone());
+            let open = move || open(&home, &config, &keys, gossip, wake, disk);
             let opened = tokio::task::spawn_blocking(open).await;
             opened.map_err(|_| NodeError::Ended("opening the store"))??
         };
@@ -183,7 +194,7 @@ impl RunningNode {
             http::serve(address, node.clone(), node.metrics.clone(), stopped(stop))
                 .await
                 .map_err(|error| NodeError::Http { address, error })?;
-        let consensus = start_consensus(home, &config, &keys, engine, application, wake)?;
+        let consensus = start_consensus(disk, home, &config, &keys, engine, application, wake)?;
         let _ = node.consensus.set(consensus.watch());
         info!(name = %config.name, %chain, %grpc, %http, "node runs");
         Ok(Self {
@@ -254,6 +265,7 @@ impl RunningNode {
 }
 
 fn start_consensus(
+    disk: Arc<dyn Disk>,
     home: &Home,
     config: &NodeConfig,
     keys: &NodeKeys,
@@ -275,7 +287,8 @@ fn start_consensus(
     let parameters = application.parameters();
     settings.max_block_bytes = crate::chain::MAX_BODY.min(4 << 20);
     settings.max_clock_error = Duration::from_millis(parameters.clock_error_ms.into());
-    Ok(tally_consensus::start(
+    Ok(tally_consensus::start_on(
+        disk,
         settings,
         consensus_keys,
         application,

@@ -226,6 +226,9 @@ impl Store {
         body: &Bytes,
     ) -> Result<Arc<CommittedBlock>, StoreError> {
         let height = block.header.height;
+        if self.writing.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.finish()?;
+        }
         self.blocks.append(height, &certificate, body)?;
         let first_entry = self.log.size();
         self.log

@@ -46,7 +46,10 @@ const MAX_TAIL_BLOCKS: u64 = 100_000;
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
     /// sled's own error.
-    #[error("data/index: {0}; check the disk, or delete the folder: it is made again")]
+    #[error(
+        "data/index: {0}; make room and check the disk, then start the node again, or delete the \
+         folder: it is made again"
+    )]
     Sled(#[from] sled::Error),
     /// A value has another form.
     #[error("data/index is damaged: delete the folder, it is made again")]
@@ -115,8 +118,12 @@ impl Index {
         }
     }
 
-    /// Takes in the next block.
+    /// Takes in the next block. What failed beside it since the last one shows
+    /// here.
     pub fn add(&mut self, block: &CommittedBlock) -> Result<(), IndexError> {
+        if self.sealing.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.finish()?;
+        }
         let full = {
             let mut parts = self
                 .parts

@@ -46,7 +46,7 @@ const MAX_EVENT: usize = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum LogFileError {
     /// A file cannot be read or written.
-    #[error("{path}: {error}; check the disk, then start the node again")]
+    #[error("{path}: {error}; make room and check the disk, then start the node again")]
     File {
         /// The file.
         path: PathBuf,

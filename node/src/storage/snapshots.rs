@@ -27,7 +27,7 @@ pub struct Snapshots {
 
 /// A snapshot cannot be written or listed.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {error}; check the disk, then start the node again")]
+#[error("{path}: {error}; make room and check the disk, then start the node again")]
 pub struct SnapshotFileError {
     /// The file.
     pub path: PathBuf,

@@ -4,7 +4,9 @@
 
 use std::{
     future::Future,
-    net::{SocketAddr, TcpListener},
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -28,6 +30,7 @@ use tally_node::{
     Engine, Home, RunningNode,
     config::{Listen, NodeConfig, Peer, Storage},
     home::NodeKeys,
+    storage::{Disk, RealDisk},
 };
 use tally_proto::v1::{
     self, audit_service_client::AuditServiceClient, ledger_service_client::LedgerServiceClient,
@@ -202,7 +205,11 @@ impl Net {
     }
 
     pub async fn start(&self, index: usize, engine: Engine) -> Running {
-        let node = RunningNode::start(&self.homes[index], engine)
+        self.start_on(Arc::new(RealDisk), index, engine).await
+    }
+
+    pub async fn start_on(&self, disk: Arc<dyn Disk>, index: usize, engine: Engine) -> Running {
+        let node = RunningNode::start_on(disk, &self.homes[index], engine)
             .await
             .unwrap();
         let (grpc, http) = (node.grpc, node.http);
@@ -391,11 +398,38 @@ impl Running {
         task.await.unwrap().unwrap();
     }
 
+    /// Whether it has stopped by itself.
+    pub fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// Why it stopped by itself.
+    pub async fn ended(self) -> tally_node::NodeError {
+        self.task.await.unwrap().unwrap_err()
+    }
+
     /// Hands a transaction in and waits until it is final.
     pub async fn finalise(&self, transaction: Transaction) -> v1::Finality {
         let response = submit(&self.ledger, transaction).await.unwrap();
         assert_eq!(response.outcome(), v1::Outcome::Final);
         response.finality.unwrap()
+    }
+
+    /// A page of its HTTP listener, head included.
+    pub async fn page(&self, path: &'static str) -> String {
+        let http = self.http;
+        let get = move || {
+            let mut stream = TcpStream::connect(http).unwrap();
+            write!(
+                stream,
+                "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            )
+            .unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).unwrap();
+            text
+        };
+        tokio::task::spawn_blocking(get).await.unwrap()
     }
 
     pub async fn height(&self) -> u64 {
