@@ -188,7 +188,7 @@ impl NodeApplication {
             let refused = admit(&self.chain, &self.signatures, &waiting.transaction).err();
             if let Some(reason) = refused {
                 info!(id = %waiting.id, %reason, "dropped: the ledger refuses it by now");
-                self.mempool.remove(&waiting.id);
+                self.mempool.refuse(&waiting.id, reason);
             }
         }
     }

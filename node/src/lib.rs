@@ -15,6 +15,7 @@ pub mod http;
 pub mod mempool;
 pub mod metrics;
 pub mod node;
+pub mod refusals;
 pub mod rpc;
 pub mod run;
 pub mod signatures;

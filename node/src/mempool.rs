@@ -26,7 +26,7 @@ use tally_ledger::{
     transaction::{Author, AuthorKind, Body, Transaction, TransactionId},
 };
 
-use crate::config::MempoolConfig;
+use crate::{config::MempoolConfig, refusals::Refusals};
 
 /// How long something waits for its turn before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -187,6 +187,8 @@ struct Inner {
 pub struct Mempool {
     inner: Mutex<Inner>,
     config: MempoolConfig,
+    /// What was dropped because the ledger refuses it.
+    pub(crate) refusals: Refusals,
 }
 
 impl Inner {
@@ -247,6 +249,7 @@ impl Mempool {
         Self {
             inner: Mutex::default(),
             config,
+            refusals: Refusals::default(),
         }
     }
 
@@ -300,6 +303,7 @@ impl Mempool {
         if let Some(key) = turn {
             inner.turns.insert(key, arrival);
         }
+        self.refusals.forget(&waiting.id);
         inner.waiting.insert(arrival, Arc::new(waiting));
         Ok(true)
     }
@@ -349,6 +353,7 @@ impl Mempool {
                 .is_some_and(|w| w.turn.is_some());
             if !(early && counted) {
                 inner.remove(arrival);
+                self.refusals.add(*id, *reason);
             }
         }
         before - inner.waiting.len()
@@ -382,6 +387,12 @@ impl Mempool {
             .take(REVIEWS)
             .cloned()
             .collect()
+    }
+
+    /// Drops one that the ledger refuses by now.
+    pub fn refuse(&self, id: &TransactionId, reason: Reason) {
+        self.remove(id);
+        self.refusals.add(*id, reason);
     }
 
     /// Drops one.

@@ -16,6 +16,7 @@ use tally_ledger::{
     genesis::Genesis,
     hash::Hash,
     ids::Height,
+    reason::Reason,
     state::State,
     transaction::{Transaction, TransactionId},
 };
@@ -206,6 +207,14 @@ impl View for Node {
         self.mempool
             .get(id)
             .map(|waiting| waiting.transaction.clone())
+    }
+
+    fn refusal(&self, id: &TransactionId) -> Option<Reason> {
+        self.mempool.refusals.of(id)
+    }
+
+    fn refusals(&self) -> watch::Receiver<()> {
+        self.mempool.refusals.news()
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Arc<CommittedBlock>> {

@@ -15,7 +15,7 @@ use tally_ledger::{
     state::State,
     transaction::{Transaction, TransactionId},
 };
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// A committed block with what execution made of it.
 #[derive(Debug)]
@@ -144,6 +144,12 @@ pub trait View: Send + Sync + 'static {
 
     /// A transaction that waits.
     fn waiting(&self, id: &TransactionId) -> Option<Transaction>;
+
+    /// Why a transaction that waited was dropped, if the ledger refused it.
+    fn refusal(&self, id: &TransactionId) -> Option<Reason>;
+
+    /// Changes when one that waited is refused, from now on.
+    fn refusals(&self) -> watch::Receiver<()>;
 
     /// Blocks from now on, as they are committed.
     fn subscribe(&self) -> broadcast::Receiver<Arc<CommittedBlock>>;

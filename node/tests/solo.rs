@@ -8,17 +8,18 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
-use net::{CHECKER, CT, GATEWAY, ISSUER, Net, Running, key, submit, until};
+use net::{CHECKER, CT, GATEWAY, ISSUER, Net, Running, key, list, submit, until};
 use tally_ledger::{
     account::Account,
-    action::{Action, Correct},
+    action::{Action, BindApiKey, Correct},
     block::{Certificate, vote_bytes},
     codec,
     crypto::Domain,
     execute::{Strict, build},
-    ids::{AccountNumber, Amount, DAY_MS, Height, Time},
+    ids::{AccountNumber, Amount, ApiKeyNumber, DAY_MS, HOUR_MS, Height, Time},
     reason::Reason,
     receipt::{PriceCheck, ReceiptFile},
     state::State,
@@ -229,6 +230,76 @@ async fn debits_that_arrive_before_their_turn_wait_for_it() {
     node.stop().await;
 }
 
+/// How many waiting transactions the node has dropped because the ledger
+/// refused them.
+async fn dropped(node: &Running) -> u64 {
+    let page = node.page("/metrics").await;
+    let line = page
+        .lines()
+        .find(|line| line.contains("dropped_total") && !line.starts_with('#'));
+    line.unwrap()
+        .split_whitespace()
+        .last()
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+/// Transactions that exclude each other are admitted together; all but one
+/// are told so when the block is built, long before their deadline.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_while_a_block_is_built_is_answered_at_once() {
+    const TOGETHER: u8 = 16;
+    let net = Net::new(1);
+    let node = net.start(0, SOLO).await;
+    node.finalise(net.open_account(0)).await;
+    // A few times, until some were in the mempool at the same moment.
+    for round in 1..=20u8 {
+        let started = Instant::now();
+        let bind = |id: u8| {
+            let bind = BindApiKey {
+                account: AccountNumber(0),
+                key: key(ApiKeyNumber(round.into())).public(),
+                models: list(Vec::new()),
+                cap: Amount(1),
+                expires: Time(u64::MAX),
+            };
+            let mut full = [id; 16];
+            full[0] = round;
+            let signers = [AccountNumber(0).into()];
+            let until = (net::now() / HOUR_MS) as u32 + 24;
+            net.sign_at(full, until, &signers, Action::BindApiKey(bind), Vec::new())
+        };
+        let tasks: Vec<_> = (0..TOGETHER)
+            .map(|id| {
+                let (ledger, transaction) = (node.ledger.clone(), bind(id));
+                tokio::spawn(async move { submit(&ledger, transaction).await })
+            })
+            .collect();
+        let mut finals = 0;
+        for task in tasks {
+            match task.await.unwrap() {
+                Ok(answer) => {
+                    assert_eq!(answer.outcome(), v1::Outcome::Final);
+                    finals += 1;
+                }
+                Err(status) => {
+                    let problem = Problem::of(&status).unwrap();
+                    assert_eq!(problem.reason, Some(Reason::KeyBoundBefore));
+                }
+            }
+        }
+        assert_eq!(finals, 1);
+        // `submit` would have waited for 20 s.
+        assert!(started.elapsed() < Duration::from_secs(15));
+        if dropped(&node).await > 0 {
+            node.stop().await;
+            return;
+        }
+    }
+    panic!("never were two in the mempool at the same moment");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_correction_needs_no_proof_from_its_author() {
     let net = Net::new(1);
@@ -362,21 +433,7 @@ async fn a_home_runs_once_and_shows_its_health() {
         "{second}"
     );
     node.finalise(net.open_account(0)).await;
-    let http = node.http;
-    let get = move |path: &str| {
-        let mut stream = TcpStream::connect(http).unwrap();
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-        )
-        .unwrap();
-        let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
-        text
-    };
-    let (health, metrics) = tokio::task::spawn_blocking(move || (get("/healthz"), get("/metrics")))
-        .await
-        .unwrap();
+    let (health, metrics) = (node.page("/healthz").await, node.page("/metrics").await);
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
     assert!(
         metrics.contains("tally_node_transactions_total 1"),

@@ -1,8 +1,9 @@
 //! LedgerService: takes transactions in and says what became of them.
 //!
 //! `Submit` with `WAIT_FINAL` answers `OUTCOME_FINAL` only for a block that
-//! is certified and fsynced here. A deadline answers `OUTCOME_UNKNOWN` with
-//! the id to ask again: it is no refusal.
+//! is certified and fsynced here. What the ledger refuses after all, beside
+//! the others of its block, is answered with the refusal at once. A deadline
+//! answers `OUTCOME_UNKNOWN` with the id to ask again: it is no refusal.
 
 use std::{
     sync::Arc,
@@ -16,7 +17,7 @@ use tally_proto::{
     error::refusal_of,
     v1::{self, ledger_service_server::LedgerService},
 };
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast, watch};
 use tonic::{Request, Response, Status};
 
 use super::{blocking, encode::encode, finality::finality, proofs, unreadable};
@@ -53,36 +54,67 @@ impl<V: View> Service<V> {
         blocking(&self.view, find).await
     }
 
-    /// Waits until a block brings the transaction; `None` at the deadline.
+    /// Waits until a block brings the transaction, or the ledger refuses it.
     async fn wait(
         &self,
         id: tally_ledger::hash::Hash,
-        mut blocks: broadcast::Receiver<Arc<CommittedBlock>>,
+        mut news: News,
         deadline: Instant,
-    ) -> Result<Option<v1::Finality>, Status> {
+    ) -> Result<Response<v1::SubmitResponse>, Status> {
         let _place = self.waiting.clone().try_acquire_owned().map_err(|_| {
             Local::Busy.status("too many calls wait for finality here; ask again with the id")
         })?;
-        loop {
-            let block = tokio::time::timeout_at(deadline.into(), blocks.recv()).await;
+        let stopping = || Local::Unavailable.status("the node is stopping");
+        let found = loop {
+            // Before the first wait too: it may have been refused already.
+            if let Some(reason) = self.view.refusal(&id) {
+                return self.refused(id, reason).await;
+            }
+            let block = tokio::select! {
+                block = tokio::time::timeout_at(deadline.into(), news.blocks.recv()) => block,
+                changed = news.refusals.changed() => {
+                    changed.map_err(|_| stopping())?;
+                    continue;
+                }
+            };
             match block {
-                Err(_) => return Ok(None),
+                Err(_) => return Ok(response(id, v1::Outcome::Unknown, None)),
                 Ok(Ok(block)) => {
                     if let Some(index) = block.transactions.iter().position(|other| *other == id) {
-                        return Ok(Some(finality(&block, index as u32)));
+                        break finality(&block, index as u32);
                     }
                 }
                 Ok(Err(broadcast::error::RecvError::Lagged(_))) => {
                     if let Some(finality) = self.find(id).await? {
-                        return Ok(Some(finality));
+                        break finality;
                     }
                 }
-                Ok(Err(broadcast::error::RecvError::Closed)) => {
-                    return Err(Local::Unavailable.status("the node is stopping"));
-                }
+                Ok(Err(broadcast::error::RecvError::Closed)) => return Err(stopping()),
             }
+        };
+        Ok(response(id, v1::Outcome::Final, Some(found)))
+    }
+
+    /// The answer for a transaction that the ledger refuses now. If it is in
+    /// the log already, by these bytes or by an earlier try whose answer was
+    /// lost, the answer is what became of it.
+    async fn refused(
+        &self,
+        id: tally_ledger::hash::Hash,
+        reason: Reason,
+    ) -> Result<Response<v1::SubmitResponse>, Status> {
+        match self.find(id).await? {
+            Some(found) => Ok(response(id, v1::Outcome::Final, Some(found))),
+            None if reason == Reason::Duplicate => Ok(response(id, v1::Outcome::Unknown, None)),
+            None => Err(refusal_of(reason, Some(&id))),
         }
     }
+}
+
+/// What somebody who waits is woken by.
+struct News {
+    blocks: broadcast::Receiver<Arc<CommittedBlock>>,
+    refusals: watch::Receiver<()>,
 }
 
 fn response(
@@ -116,7 +148,10 @@ impl<V: View> LedgerService for Service<V> {
         let transaction = Transaction::try_from(transaction)?;
         let id = transaction.id();
         // Subscribed before it is handed in: its block cannot be missed.
-        let blocks = self.view.subscribe();
+        let news = News {
+            blocks: self.view.subscribe(),
+            refusals: self.view.refusals(),
+        };
         let submit = move |view: &V| {
             let transaction = proofs::complete_correction(view, transaction)?;
             Ok(view.submit(transaction))
@@ -126,25 +161,12 @@ impl<V: View> LedgerService for Service<V> {
             Err(NotAdmitted::Busy) => {
                 return Err(Local::Busy.status("too many transactions wait; send it again later"));
             }
-            // It is in the log already, by these bytes or by an earlier try
-            // whose answer was lost: the answer is what became of it.
-            Err(NotAdmitted::Refused(reason)) => {
-                return match self.find(id).await? {
-                    Some(found) => Ok(response(id, v1::Outcome::Final, Some(found))),
-                    None if reason == Reason::Duplicate => {
-                        Ok(response(id, v1::Outcome::Unknown, None))
-                    }
-                    None => Err(refusal_of(reason, Some(&id))),
-                };
-            }
+            Err(NotAdmitted::Refused(reason)) => return self.refused(id, reason).await,
         }
         if !wait_final {
             return Ok(response(id, v1::Outcome::Admitted, None));
         }
-        Ok(match self.wait(id, blocks, started + asked).await? {
-            Some(found) => response(id, v1::Outcome::Final, Some(found)),
-            None => response(id, v1::Outcome::Unknown, None),
-        })
+        self.wait(id, news, started + asked).await
     }
 
     async fn encode(
