@@ -88,10 +88,9 @@ fn with_the_authority_a_node_is_reached_and_otherwise_not() {
     );
     assert_eq!(opened.json()["outcome"], "final");
 
-    // The node hangs up, or its answer is no HTTP/2: it depends on who is
-    // faster.
+    // How it fails depends on who hangs up first.
     let plain = ask(&net, "");
-    assert!([1, 6].contains(&plain.code), "{plain:?}");
+    assert!(plain.code != 0 && plain.out.is_empty(), "{plain:?}");
     write(
         net.folder.path(),
         "other.crt",
