@@ -13,6 +13,7 @@ mod finality;
 mod ledger;
 mod lists;
 mod proofs;
+mod proven_block;
 mod receipts;
 mod watch;
 

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{blocking, lists, proofs, receipts, unreadable, watch};
+use super::{blocking, lists, proofs, proven_block::ProvenBlocks, receipts, unreadable, watch};
 use crate::{
     config::Rpc,
     view::{CommittedBlock, ReceiptName, View},
@@ -25,6 +25,7 @@ use crate::{
 /// The service.
 pub(super) struct Service<V> {
     view: Arc<V>,
+    blocks: Arc<ProvenBlocks>,
     watches: Arc<Semaphore>,
     buffer: usize,
 }
@@ -33,6 +34,7 @@ impl<V: View> Service<V> {
     pub(super) fn new(view: Arc<V>, config: &Rpc) -> Self {
         Self {
             view,
+            blocks: Arc::default(),
             watches: Arc::new(Semaphore::new(config.max_watches)),
             buffer: config.watch_buffer,
         }
@@ -194,7 +196,8 @@ impl<V: View> AuditService for Service<V> {
         request: Request<v1::GetReceiptRequest>,
     ) -> Result<Response<v1::GetReceiptResponse>, Status> {
         let request = request.into_inner();
-        let read = move |view: &V| receipts::receipt(view, receipt_index(view, &request)?);
+        let blocks = self.blocks.clone();
+        let read = move |view: &V| receipts::receipt(view, &blocks, receipt_index(view, &request)?);
         blocking(&self.view, read).await.map(Response::new)
     }
 
