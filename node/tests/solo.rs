@@ -5,8 +5,6 @@ mod net;
 
 use std::{
     fs,
-    io::{Read, Write},
-    net::TcpStream,
     sync::Arc,
     time::{Duration, Instant},
 };
