@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tally_ledger::{
@@ -20,20 +20,18 @@ use tally_ledger::{
 use tokio::sync::Notify;
 
 use crate::{
-    ask::{Ask, Need},
+    ask::Ask,
     job::{Granted, Job, NoGrant},
     lease::Lease,
     refusal::Refusal,
-    usage,
     view::View,
 };
 
 mod inner;
+mod shortage;
 
 use inner::{Inner, Pair};
 
-/// How old a view of the account may be before a refusal rests on it.
-const FRESH: Duration = Duration::from_millis(500);
 /// A lease is asked for so that it pays this many worst cases, at least.
 const LEAST_REQUESTS: u64 = 4;
 
@@ -134,140 +132,6 @@ impl Account {
             return Step::Refuse(Refusal::ClassRule);
         };
         self.short(&mut inner, target, ask, now, jobs)
-    }
-
-    /// No lease covers the request in `class`.
-    fn short(
-        self: &Arc<Self>,
-        inner: &mut Inner,
-        class: ClassNumber,
-        ask: &Ask,
-        now: Instant,
-        jobs: &mut Vec<Job>,
-    ) -> Step {
-        let pair = (class, ask.key.number);
-        if inner.requested.contains(&pair) {
-            return Step::Wait;
-        }
-        // What is on its way back is not asked for piecemeal.
-        let returning = inner.is_returning(class);
-        if returning && inner.available(class) < ask.cost.0 {
-            return Step::Wait;
-        }
-        let Some(dry) = inner.dry.get(&pair).copied() else {
-            jobs.push(self.request(inner, class, ask, now));
-            return Step::Wait;
-        };
-        if inner.available(class) > dry.available {
-            inner.dry.remove(&pair);
-            jobs.push(self.request(inner, class, ask, now));
-            return Step::Wait;
-        }
-        let viewed = inner
-            .viewed
-            .is_some_and(|at| now.duration_since(at) < FRESH);
-        if inner.refreshing || !viewed {
-            if !std::mem::replace(&mut inner.refreshing, true) {
-                jobs.push(Job::Refresh {
-                    account: self.clone(),
-                });
-            }
-            return Step::Wait;
-        }
-        if inner.running > 0 || returning || self.gather(inner, pair, now, jobs) {
-            return Step::Wait;
-        }
-        if let Some(refusal) = dry.why {
-            if now.duration_since(dry.at) > FRESH {
-                inner.dry.remove(&pair);
-            }
-            return Step::Refuse(refusal);
-        }
-        if inner.view.others.get(&class).is_some_and(|held| *held > 0) {
-            return Step::Wait;
-        }
-        self.lower(inner, pair, ask, now, jobs)
-    }
-
-    /// Gives back idle leases whose rests together are worth more than the
-    /// best one alone, so that one lease can hold the sum.
-    fn gather(
-        self: &Arc<Self>,
-        inner: &mut Inner,
-        (class, key): Pair,
-        now: Instant,
-        jobs: &mut Vec<Job>,
-    ) -> bool {
-        let usable =
-            |lease: &&Lease| lease.class == class && lease.api_key == key && lease.is_open(now);
-        let best = inner
-            .leases
-            .iter()
-            .filter(usable)
-            .map(|lease| lease.free)
-            .max()
-            .unwrap_or(0);
-        let idle = |lease: &Lease| lease.class == class && lease.is_idle() && lease.free > 0;
-        let total: u64 = inner
-            .leases
-            .iter()
-            .filter(|lease| idle(lease))
-            .map(|lease| lease.free)
-            .sum();
-        if total <= best {
-            return false;
-        }
-        for lease in inner.leases.iter_mut().filter(|lease| idle(lease)) {
-            lease.returning = true;
-            jobs.push(Job::Return {
-                account: self.clone(),
-                lease: lease.number,
-                after: lease.last_debit,
-            });
-        }
-        true
-    }
-
-    /// Serves with less output, or refuses. Nothing of the account runs.
-    fn lower(
-        self: &Arc<Self>,
-        inner: &mut Inner,
-        (class, key): Pair,
-        ask: &Ask,
-        now: Instant,
-        jobs: &mut Vec<Job>,
-    ) -> Step {
-        let Need::Tokens {
-            input,
-            output,
-            lower: true,
-        } = ask.need
-        else {
-            return Step::Refuse(Refusal::Insufficient);
-        };
-        let best = (0..inner.leases.len())
-            .filter(|i| {
-                let lease = &inner.leases[*i];
-                (lease.class, lease.api_key) == (class, key)
-                    && lease.is_open(now)
-                    && lease.table <= ask.prices.version
-            })
-            .max_by_key(|i| inner.leases[*i].free);
-        let Some(best) = best else {
-            return Step::Refuse(Refusal::Insufficient);
-        };
-        let budget = Amount(inner.leases[best].free);
-        let per_choice = output / ask.choices;
-        let payable = |tokens: u32| tokens.saturating_mul(ask.choices);
-        let lowered = usage::payable_output(ask.model(), input, output, ask.fee, budget)
-            .map(|tokens| (tokens / ask.choices).min(per_choice))
-            .filter(|tokens| *tokens > 0);
-        let Some(tokens) = lowered else {
-            return Step::Refuse(Refusal::Insufficient);
-        };
-        let output = payable(tokens);
-        let (worst, cost) = usage::worst_case(ask.model(), input, output, ask.fee);
-        Step::Reserved(self.reserve(inner, best, ask, (worst, cost.0, output), now, jobs))
     }
 
     fn reserve(
