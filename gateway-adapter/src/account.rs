@@ -21,14 +21,16 @@ use tokio::sync::Notify;
 
 use crate::{
     ask::Ask,
-    job::{Granted, Job, NoGrant},
-    lease::Lease,
+    job::{Granted, Job, NoGrant, Short},
+    lease::{End, Lease},
     refusal::Refusal,
     view::View,
 };
 
 mod inner;
 mod shortage;
+#[cfg(test)]
+mod simulation;
 
 use inner::{Inner, Pair};
 
@@ -57,6 +59,8 @@ pub enum Step {
     Reserved(Reservation),
     /// Something is under way; look again when the account changed.
     Wait,
+    /// The input's bound does not fit: have it counted, then ask again.
+    Count,
     /// Do not serve it.
     Refuse(Refusal),
 }
@@ -81,13 +85,13 @@ pub struct Account {
 
 impl Account {
     /// An account with what is proven of it.
-    pub fn new(number: AccountNumber, view: View) -> Self {
+    pub fn new(number: AccountNumber, view: View, now: Instant) -> Self {
         Account {
             number,
             frozen: AtomicBool::new(view.frozen),
             inner: Mutex::new(Inner {
                 view,
-                viewed: Some(Instant::now()),
+                viewed: Some(now),
                 ..Inner::default()
             }),
             changed: Notify::new(),
@@ -99,6 +103,21 @@ impl Account {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the input's bound does not fit, so that it should be counted.
+    pub fn must_count(&self, ask: &Ask, now: Instant) -> bool {
+        if !ask.countable {
+            return false;
+        }
+        let inner = self.inner();
+        let need = ask.cost.0;
+        inner.candidates(ask).is_ok_and(|classes| {
+            classes.iter().all(|class| {
+                let pair = (*class, ask.key.number);
+                inner.leasable(pair) < need && inner.lease_for(pair, ask, need, now).is_none()
+            })
+        })
     }
 
     /// Decides about a request. `jobs` gets what must be done for it.
@@ -170,7 +189,8 @@ impl Account {
         now: Instant,
     ) -> Job {
         let pair = (class, ask.key.number);
-        let least = ask.cost.0.saturating_mul(LEAST_REQUESTS).max(1);
+        let need = ask.cost.0.max(1);
+        let least = need.saturating_mul(LEAST_REQUESTS);
         let wanted = match inner.wanted.get(&pair) {
             Some((last, at)) if now.duration_since(*at) < ask.lease_time / 2 => {
                 last.saturating_mul(2)
@@ -181,18 +201,26 @@ impl Account {
         let wanted = wanted.clamp(least, u64::MAX / 4);
         inner.wanted.insert(pair, (wanted, now));
         inner.requested.push(pair);
+        // Not more than the rule grants: a Lease that is granted less than it
+        // wanted recalls the other gateways' leases. That is meant only where
+        // what is available does not cover the request.
+        let available = inner.available(class);
+        let wanted = match available >= need {
+            true => wanted.min((available / 2).max(need)),
+            false => need,
+        };
         Job::Lease {
             account: self.clone(),
             key: ask.key.clone(),
             class,
             wanted,
-            worst: ask.cost.0.max(1),
+            worst: need,
         }
     }
 
-    /// A Lease was answered. Below one worst case with `short`, the account
-    /// counts as dry until more becomes available.
-    pub fn granted(&self, pair: Pair, granted: Granted, short: bool) {
+    /// A Lease was answered. If it is `short`, what a cap kept from it is not
+    /// asked for again until more becomes available.
+    pub fn granted(&self, pair: Pair, granted: Granted, short: Short, now: Instant) {
         let mut inner = self.inner();
         inner.requested.retain(|asked| *asked != pair);
         inner.leases.push(Lease {
@@ -206,28 +234,33 @@ impl Account {
             holds: 0,
             height: granted.height,
             until: granted.until,
-            ended: false,
+            end: End::Open,
+            used: false,
             returning: false,
             last_debit: DebitNumber(0),
         });
-        if short {
-            inner.set_dry(pair, None);
-        } else {
-            inner.dry.remove(&pair);
+        match short {
+            Short::No => drop(inner.dry.remove(&pair)),
+            Short::Balance => inner.set_dry(pair, false, None, now),
+            Short::Cap => inner.set_dry(pair, true, None, now),
+        }
+        let ended = inner.view.own.get(&granted.number).copied();
+        if let (Some(lease), Some(end)) = (inner.leases.last_mut(), ended) {
+            lease.ends(end);
         }
         drop(inner);
         self.changed.notify_waiters();
     }
 
     /// A Lease was granted nothing, or could not be asked for.
-    pub fn not_granted(&self, pair: Pair, why: NoGrant) {
+    pub fn not_granted(&self, pair: Pair, why: NoGrant, now: Instant) {
         let mut inner = self.inner();
         inner.requested.retain(|asked| *asked != pair);
         let why = match why {
             NoGrant::Dry => None,
             NoGrant::Refused(refusal) => Some(refusal),
         };
-        inner.set_dry(pair, why);
+        inner.set_dry(pair, why.is_some(), why, now);
         drop(inner);
         self.changed.notify_waiters();
     }
@@ -235,30 +268,31 @@ impl Account {
     /// The account's leaf was proven again; leases that the chain has ended
     /// or closed take no new holds. A leaf older than the last one only ends
     /// the wait for it.
-    pub fn viewed(&self, view: View) {
+    pub fn viewed(&self, view: View, now: Instant) {
         let mut inner = self.inner();
         if view.height >= inner.view.height {
             for lease in &mut inner.leases {
                 match view.own.get(&lease.number) {
-                    Some(ended) => lease.ended |= *ended,
-                    None => lease.ended |= lease.height <= view.height,
+                    Some(end) => lease.ends(*end),
+                    None if lease.height <= view.height => lease.ends(End::Over),
+                    None => {}
                 }
             }
             self.frozen.store(view.frozen, Ordering::Relaxed);
             inner.view = view;
         }
-        inner.viewed = Some(Instant::now());
+        inner.viewed = Some(now);
         inner.refreshing = false;
         drop(inner);
         self.changed.notify_waiters();
     }
 
     /// The account's leaf could not be proven.
-    pub fn not_viewed(&self) {
+    pub fn not_viewed(&self, now: Instant) {
         let mut inner = self.inner();
         inner.refreshing = false;
         // What is known is the best there is; requests are decided by it.
-        inner.viewed = Some(Instant::now());
+        inner.viewed = Some(now);
         drop(inner);
         self.changed.notify_waiters();
     }
@@ -275,7 +309,9 @@ impl Account {
     pub fn end_leases(&self, key: Option<ApiKeyNumber>) {
         let mut inner = self.inner();
         for lease in &mut inner.leases {
-            lease.ended |= key.is_none_or(|key| key == lease.api_key);
+            if key.is_none_or(|key| key == lease.api_key) {
+                lease.ends(End::Over);
+            }
         }
         drop(inner);
         self.changed.notify_waiters();
@@ -302,7 +338,7 @@ impl Account {
         let mut inner = self.inner();
         if let Some(lease) = inner.leases.iter_mut().find(|lease| lease.number == number) {
             lease.returning = false;
-            lease.ended = true;
+            lease.ends(End::Over);
         }
         drop(inner);
         self.changed.notify_waiters();
@@ -333,17 +369,29 @@ impl Account {
     /// Leases to give back now: idle, and ended, past their time, or empty
     /// (`all`: idle is enough).
     pub fn returns(self: &Arc<Self>, now: Instant, all: bool, jobs: &mut Vec<Job>) {
-        let mut inner = self.inner();
-        for lease in &mut inner.leases {
-            if lease.is_idle() && (all || !lease.is_open(now) || lease.free == 0) {
-                lease.returning = true;
-                jobs.push(Job::Return {
-                    account: self.clone(),
-                    lease: lease.number,
-                    after: lease.last_debit,
-                });
-            }
+        let waits = self.waiting.load(Ordering::Relaxed) > 0;
+        let over = |lease: &Lease| lease.is_over(waits, now) || (all && lease.is_idle());
+        self.give_back(&mut self.inner(), over, jobs);
+    }
+
+    /// Gives back the leases that `which` names; whether there were any.
+    fn give_back(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        which: impl Fn(&Lease) -> bool,
+        jobs: &mut Vec<Job>,
+    ) -> bool {
+        let mut any = false;
+        for lease in inner.leases.iter_mut().filter(|lease| which(lease)) {
+            any = true;
+            lease.returning = true;
+            jobs.push(Job::Return {
+                account: self.clone(),
+                lease: lease.number,
+                after: lease.last_debit,
+            });
         }
+        any
     }
 
     /// What the account can still spend of a class, as far as is known here.

@@ -47,6 +47,7 @@ use crate::{
     config::GatewayConfig,
     error::GatewayError,
     holds::Holds,
+    job::Jobs,
     journal::{Directory, Journal, Limits},
     metering::Metering,
     metrics::Metrics,
@@ -214,12 +215,12 @@ impl Gateway {
         let metrics = Metrics::shared();
         let terms = Arc::new(Current::new(terms));
         let pool = Arc::new(Pool::new(light.clone(), gateway));
-        let (jobs, todo) = mpsc::unbounded_channel();
+        let (jobs, todo) = Jobs::queue();
         let holds = Arc::new(Holds {
             journal: journal.clone(),
             gateway,
             metrics: metrics.clone(),
-            jobs,
+            jobs: jobs.clone(),
             wait: Duration::from_millis(config.limits.wait_ms.into()),
             max_unproven: config.limits.unproven as usize,
             stopped: AtomicBool::new(opened.leaf.suspended),
@@ -249,6 +250,7 @@ impl Gateway {
             proven: proven.clone(),
             duration: config.lease_time(),
             margin: Duration::from_millis(config.lease.margin_ms.into()),
+            jobs: jobs.clone(),
             metrics: metrics.clone(),
             fatal: fatal_tx.clone(),
             stuck: AtomicBool::new(false),
@@ -393,10 +395,7 @@ async fn farewell(serving: &Serving, journal: &Journal, proven: watch::Receiver<
     let deadline = Instant::now() + FAREWELL;
     wait_until(deadline, || {
         // Again each time: a lease that was asked for may be granted late.
-        for job in serving.pool.returns(true) {
-            // The worker runs until the tasks are shut down.
-            let _ = serving.holds.jobs.send(job);
-        }
+        serving.holds.jobs.send_all(serving.pool.returns(true));
         let accounts = serving.pool.accounts();
         *proven.borrow() >= last && accounts.iter().all(|account| account.is_idle())
     })
@@ -460,10 +459,7 @@ async fn upkeep(serving: Arc<Serving>, metering: Arc<Metering>) {
     let mut forgotten = Instant::now();
     loop {
         tokio::time::sleep(UPKEEP).await;
-        for job in serving.pool.returns(false) {
-            // The worker runs as long as this task.
-            let _ = serving.holds.jobs.send(job);
-        }
+        serving.holds.jobs.send_all(serving.pool.returns(false));
         metering.sweep(false);
         if forgotten.elapsed() >= FORGET {
             forgotten = Instant::now();

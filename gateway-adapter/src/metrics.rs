@@ -41,6 +41,8 @@ pub struct Metrics {
     pub voids: Counter,
     /// Requests that waited for a lease or a running request.
     pub waited: Counter,
+    /// Prompts that the engine was asked to count.
+    pub counted_prompts: Counter,
     /// Usage above its hold.
     pub capped: Counter,
     /// Holds that run.
@@ -72,6 +74,7 @@ impl Default for Metrics {
             debits: Counter::default(),
             voids: Counter::default(),
             waited: Counter::default(),
+            counted_prompts: Counter::default(),
             capped: Counter::default(),
             running: Gauge::default(),
             unproven: Gauge::default(),
@@ -96,6 +99,11 @@ impl Default for Metrics {
             "waited",
             "Requests that waited for a lease or a running request",
             metrics.waited.clone(),
+        );
+        registry.register(
+            "counted_prompts",
+            "Prompts that the engine was asked to count, near the end of a balance",
+            metrics.counted_prompts.clone(),
         );
         registry.register(
             "capped",

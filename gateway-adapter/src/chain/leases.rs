@@ -16,7 +16,9 @@ use std::{
 };
 
 use tally_ledger::{
+    account::Account as AccountLeaf,
     action::{Action, Lease},
+    block::Header,
     codec,
     entry::{Event, Shortfall},
     ids::{Amount, ClassNumber, DebitNumber, Height, LeaseNumber},
@@ -34,7 +36,7 @@ use super::{
 };
 use crate::{
     account::Account,
-    job::{Granted, Job, NoGrant},
+    job::{Granted, Job, Jobs, NoGrant, Short},
     journal::{Journal, LeaseSent, Record, Urgency},
     key::Key,
     metrics::Metrics,
@@ -65,6 +67,8 @@ pub struct Leases {
     pub duration: Duration,
     /// How much earlier the gateway stops using one.
     pub margin: Duration,
+    /// For what a proof of an account brings about.
+    pub jobs: Jobs,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Told what ends the gateway.
@@ -84,7 +88,7 @@ struct Wanted {
 impl Leases {
     /// Does jobs until their senders are gone. `last` is the gateway's last
     /// lease, proven.
-    pub async fn run(self: Arc<Self>, mut jobs: mpsc::UnboundedReceiver<Job>, last: LeaseNumber) {
+    pub async fn run(self: Arc<Self>, mut jobs: mpsc::Receiver<Job>, last: LeaseNumber) {
         let (ask, asked) = mpsc::unbounded_channel();
         let worker = tokio::spawn(self.clone().ask_in_turn(asked, last));
         let slots = Arc::new(Semaphore::new(AT_A_TIME));
@@ -99,7 +103,7 @@ impl Leases {
                 } => {
                     if self.stuck.load(Ordering::Relaxed) {
                         let unreachable = NoGrant::Refused(Refusal::Unreachable);
-                        account.not_granted((class, key.number), unreachable);
+                        account.not_granted((class, key.number), unreachable, Instant::now());
                         continue;
                     }
                     // The worker ends after this loop.
@@ -264,7 +268,7 @@ impl Leases {
             .cloned();
         wanted
             .account
-            .viewed(View::of(&leaf, self.signer.gateway, &header));
+            .viewed(self.view(&header, &leaf), Instant::now());
         let why = shortfall(&finality);
         let Some(open) = open else {
             self.journal
@@ -288,19 +292,35 @@ impl Leases {
             height: header.height,
             until,
         };
-        let short = amount < wanted.worst;
-        wanted
-            .account
-            .granted((wanted.class, wanted.key.number), granted, short);
+        let short = match why {
+            _ if amount >= wanted.worst => Short::No,
+            Some(Shortfall::GatewayCap | Shortfall::KeyCap) => Short::Cap,
+            _ => Short::Balance,
+        };
+        wanted.account.granted(
+            (wanted.class, wanted.key.number),
+            granted,
+            short,
+            Instant::now(),
+        );
         Ok(LeaseNumber(number.0 + 1))
+    }
+
+    fn view(&self, header: &Header, leaf: &AccountLeaf) -> View {
+        View::of(leaf, self.signer.gateway, header.height, header.time)
     }
 
     async fn refresh(&self, account: &Arc<Account>) {
         match pool::account_leaf(&self.light, account.number, Height(0)).await {
-            Ok((header, leaf)) => account.viewed(View::of(&leaf, self.signer.gateway, &header)),
+            Ok((header, leaf)) => {
+                account.viewed(self.view(&header, &leaf), Instant::now());
+                let mut jobs = Vec::new();
+                account.returns(Instant::now(), false, &mut jobs);
+                self.jobs.send_all(jobs);
+            }
             Err(error) => {
                 tracing::warn!(%error, "an account's leaf is not proven");
-                account.not_viewed();
+                account.not_viewed(Instant::now());
             }
         }
     }
@@ -312,7 +332,7 @@ impl Leases {
                 if let Ok((header, leaf)) =
                     pool::account_leaf(&self.light, account.number, height).await
                 {
-                    account.viewed(View::of(&leaf, self.signer.gateway, &header));
+                    account.viewed(self.view(&header, &leaf), Instant::now());
                 } else {
                     account.stale();
                 }
@@ -402,7 +422,8 @@ impl Leases {
 
 impl Wanted {
     fn not_granted(&self, why: NoGrant) {
-        self.account.not_granted((self.class, self.key.number), why);
+        let pair = (self.class, self.key.number);
+        self.account.not_granted(pair, why, Instant::now());
     }
 
     fn unreachable(&self) {

@@ -27,6 +27,7 @@ use super::{
     request::Chat,
     sse::Chunk,
     stream::Pump,
+    tokenize,
     upstream::{Upstream, passed},
 };
 use crate::{
@@ -161,10 +162,11 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Re
         };
         Ok((need, Some(likely)))
     });
-    let ask = match ask {
+    let mut ask = match ask {
         Ok(ask) => ask,
         Err(refusal) => return proxy.refuse(refusal),
     };
+    ask.countable = tokenize::counts(&upstream, &chat);
     // An answer that is not streamed leaves with its debit's fsync, which
     // covers the hold's record: that need not be hurried.
     let urgency = if chat.stream {
@@ -172,13 +174,16 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Re
     } else {
         Urgency::Soon
     };
-    let (hold, durable) = match proxy.serving.holds.authorize(&ask, urgency).await {
+    let holds = &proxy.serving.holds;
+    let count = tokenize::count(&upstream, &chat);
+    let (hold, durable) = match holds.authorize_counting(&ask, count, urgency).await {
         Ok(promise) => promise,
         Err(refusal) => return proxy.refuse(refusal),
     };
     let (stream, wants_usage, wants_continuous) =
         (chat.stream, chat.wants_usage, chat.wants_continuous);
     let bound = hold.output / choices;
+    let likely = hold.exact.unwrap_or(size.likely());
     let rewritten = chat.rewrite(&upstream, bound, &hold.receipt());
     let exchange = Exchange {
         proxy: proxy.clone(),
@@ -190,7 +195,7 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Re
         stream,
         wants_usage,
         wants_continuous,
-        likely: size.likely(),
+        likely,
         arrived,
         deadline: tokio::time::Instant::now() + proxy.request_time,
     };

@@ -16,6 +16,7 @@ pub mod reply;
 pub mod request;
 pub mod sse;
 pub mod stream;
+pub mod tokenize;
 pub mod upstream;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};

@@ -136,16 +136,14 @@ fn genesis() -> Genesis {
             issuer_day_account_limit: Amount(u64::MAX),
             ..Parameters::default()
         },
-        gateways: list(vec![
-            GenesisGateway {
-                key: gateway_key().public(),
-                caps: unlimited,
-            },
-            GenesisGateway {
-                key: key_of(GatewayNumber(1).into()).public(),
-                caps: unlimited,
-            },
-        ]),
+        gateways: list(
+            (0..3)
+                .map(|number| GenesisGateway {
+                    key: key_of(GatewayNumber(number).into()).public(),
+                    caps: unlimited,
+                })
+                .collect(),
+        ),
     }
 }
 
@@ -407,7 +405,11 @@ impl Chain {
         let mut holds: Vec<_> = self
             .debits()
             .iter()
-            .map(|debit| (debit.detail.hold_journal, debit.detail.hold))
+            .zip(self.receipts())
+            .map(|(debit, receipt)| {
+                let gateway = receipt.position.gateway;
+                (gateway, debit.detail.hold_journal, debit.detail.hold)
+            })
             .collect();
         let count = holds.len();
         holds.sort_unstable();
