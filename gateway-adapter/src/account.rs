@@ -28,11 +28,13 @@ use crate::{
 };
 
 mod inner;
+mod running;
 mod shortage;
 #[cfg(test)]
 mod simulation;
 
 use inner::{Inner, Pair};
+pub use running::{More, Topping};
 
 /// A lease is asked for so that it pays this many worst cases, at least.
 const LEAST_REQUESTS: u64 = 4;
@@ -235,6 +237,7 @@ impl Account {
             height: granted.height,
             until: granted.until,
             end: End::Open,
+            ended: None,
             used: false,
             returning: false,
             last_debit: DebitNumber(0),
@@ -246,7 +249,7 @@ impl Account {
         }
         let ended = inner.view.own.get(&granted.number).copied();
         if let (Some(lease), Some(end)) = (inner.leases.last_mut(), ended) {
-            lease.ends(end);
+            lease.ends(end, now);
         }
         drop(inner);
         self.changed.notify_waiters();
@@ -273,8 +276,8 @@ impl Account {
         if view.height >= inner.view.height {
             for lease in &mut inner.leases {
                 match view.own.get(&lease.number) {
-                    Some(end) => lease.ends(*end),
-                    None if lease.height <= view.height => lease.ends(End::Over),
+                    Some(end) => lease.ends(*end, now),
+                    None if lease.height <= view.height => lease.ends(End::Over, now),
                     None => {}
                 }
             }
@@ -307,10 +310,10 @@ impl Account {
     /// No new hold in any of its leases; for a frozen account or a revoked
     /// key (`Some`).
     pub fn end_leases(&self, key: Option<ApiKeyNumber>) {
-        let mut inner = self.inner();
+        let (mut inner, now) = (self.inner(), Instant::now());
         for lease in &mut inner.leases {
             if key.is_none_or(|key| key == lease.api_key) {
-                lease.ends(End::Over);
+                lease.ends(End::Over, now);
             }
         }
         drop(inner);
@@ -335,10 +338,10 @@ impl Account {
 
     /// A return could not be sent; it will be tried again.
     pub fn not_closed(&self, number: LeaseNumber) {
-        let mut inner = self.inner();
+        let (mut inner, now) = (self.inner(), Instant::now());
         if let Some(lease) = inner.leases.iter_mut().find(|lease| lease.number == number) {
             lease.returning = false;
-            lease.ends(End::Over);
+            lease.ends(End::Over, now);
         }
         drop(inner);
         self.changed.notify_waiters();

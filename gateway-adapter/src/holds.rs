@@ -32,6 +32,11 @@ use crate::{
     refusal::Refusal,
 };
 
+mod change;
+
+/// Holds move when this part of their lease's time is left.
+pub const EARLY_PART: u32 = 8;
+
 /// How often a waiting request looks again without being told.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -216,7 +221,7 @@ impl Holds {
     }
 
     /// Gives back what the account does not need any more.
-    fn give_back(&self, account: &Arc<Account>) {
+    pub(crate) fn give_back(&self, account: &Arc<Account>) {
         let mut jobs = Vec::new();
         account.returns(Instant::now(), false, &mut jobs);
         self.jobs.send_all(jobs);

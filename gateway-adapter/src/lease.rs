@@ -50,6 +50,8 @@ pub struct Lease {
     pub until: Instant,
     /// Whether it has ended.
     pub end: End,
+    /// When that was learnt.
+    pub ended: Option<Instant>,
     /// A hold was made in it.
     pub used: bool,
     /// It is being given back.
@@ -70,8 +72,37 @@ impl Lease {
     }
 
     /// It has ended, at least so far.
-    pub fn ends(&mut self, end: End) {
+    pub fn ends(&mut self, end: End, now: Instant) {
         self.end = self.end.max(end);
+        if self.end != End::Open {
+            self.ended.get_or_insert(now);
+        }
+    }
+
+    /// When it ended, if it has: by the clock, or when that was learnt.
+    pub fn ended_at(&self, now: Instant) -> Option<Instant> {
+        let over = (now >= self.until).then_some(self.until);
+        match (self.ended, over) {
+            (Some(learnt), Some(over)) => Some(learnt.min(over)),
+            (learnt, over) => learnt.or(over),
+        }
+    }
+
+    /// Raises a hold in it; false if there is not that much.
+    pub fn raise(&mut self, by: u64) -> bool {
+        let Some(rest) = self.free.checked_sub(by) else {
+            return false;
+        };
+        self.free = rest;
+        self.held += by;
+        true
+    }
+
+    /// Lowers a hold in it, which keeps the rest.
+    pub fn lower(&mut self, by: u64) {
+        assert!(by <= self.held && self.holds > 0);
+        self.held -= by;
+        self.free += by;
     }
 
     /// Whether it should be given back: nothing is held in it, and no hold

@@ -419,13 +419,38 @@ impl World {
 
     fn settle(&mut self, i: usize, running: &Running) {
         let Reservation {
-            lease,
-            limit,
+            mut lease,
+            mut limit,
             output,
             ..
         } = running.reservation;
         let charged = price(running.natural.min(output));
         assert!(charged <= limit);
+        // First it gives back a part, or moves, as running holds do.
+        if self.random.up_to(1) == 0 {
+            let by = self.random.up_to(limit - charged);
+            self.gateways[i].account.lowered(lease, by);
+            limit -= by;
+        }
+        let topping = Topping {
+            lease,
+            class: CLASS,
+            key: &self.key,
+            table: TableVersion(1),
+            limit,
+            least: limit,
+            most: limit,
+        };
+        let (mut jobs, now) = (Vec::new(), self.instant());
+        let account = self.gateways[i].account.clone();
+        if self.random.up_to(3) == 0
+            && let More::Got(to, moved) = account.renew(&topping, now, &mut jobs)
+        {
+            assert_eq!(moved, limit);
+            account.left(lease, limit);
+            lease = to;
+        }
+        self.perform(i, jobs);
         let gateway = &mut self.gateways[i];
         gateway.running -= 1;
         gateway.last_debit += 1;

@@ -12,6 +12,7 @@
 pub mod body;
 pub mod chat;
 pub mod object;
+mod payment;
 pub mod reply;
 pub mod request;
 pub mod sse;
