@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -253,10 +253,17 @@ impl Gateway {
             jobs: jobs.clone(),
             metrics: metrics.clone(),
             fatal: fatal_tx.clone(),
-            stuck: AtomicBool::new(false),
+            stuck: AtomicUsize::new(0),
+            flying: Mutex::default(),
         });
-        tasks.spawn(leases.clone().return_old(opened.old, journal.head().last));
-        tasks.spawn(leases.run(todo, opened.leaf.last_lease));
+        let last_lease = opened.leaf.last_lease;
+        let last_debit = journal.head().last;
+        tasks.spawn(
+            leases
+                .clone()
+                .return_old(opened.old, last_lease, last_debit),
+        );
+        tasks.spawn(leases.run(todo, last_lease));
         let follower = Follower {
             light: light.clone(),
             pool: pool.clone(),

@@ -63,7 +63,7 @@ fn limited(i: usize, limit: &str) -> Value {
         "absent" => Value::Null,
         _ => [same, huge, Value::Null][i % 3].clone(),
     };
-    body["stream"] = (limit == "mixed" && i % 2 == 0).into();
+    body["stream"] = (limit == "mixed" && i.is_multiple_of(2)).into();
     body
 }
 

@@ -1,16 +1,20 @@
 //! Asks for leases, proves what they were granted, gives them back, and
 //! proves accounts' leaves again.
 //!
-//! Leases of a gateway are numbered contiguously, so one is asked for at a
-//! time. Its intent is in the journal before it is sent: after a crash the
-//! lease is found and given back. A lease whose answer is not known is asked
-//! for again with the same bytes until it is; requests do not wait for that
-//! but are refused as unreachable.
+//! Leases of a gateway are numbered contiguously; up to [`IN_FLIGHT`] with
+//! consecutive numbers are asked for at once, and the ledger takes them in
+//! their order. Each intent is in the journal before it is sent: after a
+//! crash the lease is found and given back. A lease whose answer is not known
+//! is asked for again with the same bytes until it is; requests do not wait
+//! for that but are refused as unreachable. So each number that was given is
+//! taken some day; one that never can be would block those behind it, and
+//! stops the gateway.
 
 use std::{
+    collections::BTreeSet,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -25,10 +29,13 @@ use tally_ledger::{
     reason::Reason,
 };
 use tally_proto::v1;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinSet,
+};
 
 use super::{
-    ChainError,
+    ChainError, is_final,
     light::Light,
     nodes::Submitted,
     sign::Signer,
@@ -45,8 +52,14 @@ use crate::{
     view::View,
 };
 
+/// Leases asked for at a time.
+pub const IN_FLIGHT: usize = 16;
+/// Most that wait to be asked for; beyond it requests are refused.
+const MOST_ASKED: usize = 4_096;
 /// Returns and refreshes at a time.
 const AT_A_TIME: usize = 32;
+/// Longest pause while a lease waits for those before it.
+const MAX_TURN: Duration = Duration::from_millis(40);
 /// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
@@ -73,8 +86,26 @@ pub struct Leases {
     pub metrics: Arc<Metrics>,
     /// Told what ends the gateway.
     pub fatal: mpsc::Sender<ChainError>,
-    /// A lease's answer is not known, no other can be asked for.
-    pub stuck: AtomicBool,
+    /// How many leases' answers are not known: no other can be asked for.
+    pub stuck: AtomicUsize,
+    /// Numbers that were given and are not known to be taken.
+    pub flying: Mutex<BTreeSet<LeaseNumber>>,
+}
+
+/// Counts a lease whose answer is not known, as long as it lives.
+struct Stuck<'a>(&'a AtomicUsize);
+
+impl<'a> Stuck<'a> {
+    fn new(stuck: &'a AtomicUsize) -> Self {
+        stuck.fetch_add(1, Ordering::Relaxed);
+        Stuck(stuck)
+    }
+}
+
+impl Drop for Stuck<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 struct Wanted {
@@ -89,7 +120,7 @@ impl Leases {
     /// Does jobs until their senders are gone. `last` is the gateway's last
     /// lease, proven.
     pub async fn run(self: Arc<Self>, mut jobs: mpsc::Receiver<Job>, last: LeaseNumber) {
-        let (ask, asked) = mpsc::unbounded_channel();
+        let (ask, asked) = mpsc::channel(MOST_ASKED);
         let worker = tokio::spawn(self.clone().ask_in_turn(asked, last));
         let slots = Arc::new(Semaphore::new(AT_A_TIME));
         while let Some(job) = jobs.recv().await {
@@ -101,19 +132,18 @@ impl Leases {
                     wanted,
                     worst,
                 } => {
-                    if self.stuck.load(Ordering::Relaxed) {
-                        let unreachable = NoGrant::Refused(Refusal::Unreachable);
-                        account.not_granted((class, key.number), unreachable, Instant::now());
-                        continue;
-                    }
-                    // The worker ends after this loop.
-                    let _ = ask.send(Wanted {
+                    let wanted = Wanted {
                         account,
                         key,
                         class,
                         wanted,
                         worst,
-                    });
+                    };
+                    if self.is_stuck() {
+                        wanted.unreachable();
+                    } else if let Err(error) = ask.try_send(wanted) {
+                        error.into_inner().unreachable();
+                    }
                 }
                 Job::Refresh { account } => {
                     let (this, slots) = (self.clone(), slots.clone());
@@ -143,34 +173,61 @@ impl Leases {
         let _ = worker.await;
     }
 
+    fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed) > 0
+    }
+
+    fn flying(&self) -> MutexGuard<'_, BTreeSet<LeaseNumber>> {
+        self.flying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn ask_in_turn(
         self: Arc<Self>,
-        mut asked: mpsc::UnboundedReceiver<Wanted>,
-        last: LeaseNumber,
+        mut asked: mpsc::Receiver<Wanted>,
+        mut last: LeaseNumber,
     ) {
-        let mut next = LeaseNumber(last.0 + 1);
-        while let Some(wanted) = asked.recv().await {
-            if self.stuck.load(Ordering::Relaxed) {
-                wanted.unreachable();
-                continue;
-            }
-            match self.ask(&wanted, next).await {
-                Ok(number) => next = number,
-                Err(error) => {
-                    wanted.unreachable();
-                    if error.is_fatal() {
+        let mut flight = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(landed) = flight.join_next() => {
+                    if let Ok(Err(error)) = landed {
                         // The gateway is stopping if nobody listens.
                         let _ = self.fatal.send(error).await;
                         return;
                     }
-                    tracing::warn!(%error, "a lease could not be asked for");
+                }
+                wanted = asked.recv(), if flight.len() < IN_FLIGHT => {
+                    let Some(wanted) = wanted else {
+                        return;
+                    };
+                    if self.is_stuck() {
+                        wanted.unreachable();
+                        continue;
+                    }
+                    last.0 += 1;
+                    self.flying().insert(last);
+                    flight.spawn(self.clone().fly(wanted, last));
                 }
             }
         }
     }
 
-    /// Asks for one lease; gives the next number.
-    async fn ask(&self, wanted: &Wanted, number: LeaseNumber) -> Result<LeaseNumber, ChainError> {
+    /// Whether a lease only waits for those before it.
+    fn is_in_turn(&self, number: LeaseNumber, last: LeaseNumber, since: Instant) -> bool {
+        let next = last.0 + 1 == number.0 && since.elapsed() < MAX_PAUSE;
+        next || self.flying().first() < Some(&number)
+    }
+
+    async fn fly(self: Arc<Self>, wanted: Wanted, number: LeaseNumber) -> Result<(), ChainError> {
+        let landed = self.ask(&wanted, number).await;
+        if landed.is_err() {
+            wanted.unreachable();
+        }
+        landed
+    }
+
+    /// Asks for one lease until it is taken.
+    async fn ask(&self, wanted: &Wanted, number: LeaseNumber) -> Result<(), ChainError> {
         let parameters = self.terms.get().parameters;
         let duration_ms = (self.duration.as_millis() as u32).min(parameters.max_lease_ms);
         let lease = Lease {
@@ -195,9 +252,11 @@ impl Leases {
         let since = Instant::now();
         let until = since + Duration::from_millis(duration_ms.into()).saturating_sub(self.margin);
         let mut pause = Duration::from_millis(5);
+        let mut stuck = None;
         loop {
             let error = match self.light.nodes.submit(&transaction).await {
                 Ok(Submitted::Final(finality)) => {
+                    self.flying().remove(&number);
                     return self.granted(wanted, number, until, finality).await;
                 }
                 Ok(Submitted::Refused(Reason::LeaseNotNext)) => {
@@ -205,11 +264,18 @@ impl Leases {
                         // Taken: by these bytes, or by a lease from before a
                         // restart. The account's leaf tells which.
                         Ok((header, leaf)) if leaf.last_lease >= number => {
+                            self.flying().remove(&number);
                             let finality = v1::Finality {
                                 height: header.height.0,
                                 ..Default::default()
                             };
                             return self.granted(wanted, number, until, finality).await;
+                        }
+                        // Those before it are on their way, or just landed.
+                        Ok((_, leaf)) if self.is_in_turn(number, leaf.last_lease, since) => {
+                            tokio::time::sleep(pause).await;
+                            pause = (pause * 2).min(MAX_TURN);
+                            continue;
                         }
                         Ok(_) => ChainError::Unreachable(Reason::LeaseNotNext.to_string()),
                         Err(error) if error.is_fatal() => return Err(error),
@@ -219,17 +285,17 @@ impl Leases {
                 Ok(Submitted::Refused(Reason::JournalNotCurrent)) => {
                     return Err(ChainError::Fenced);
                 }
-                Ok(Submitted::Refused(reason)) => {
-                    tracing::warn!(%reason, "a lease is refused");
-                    self.journal
-                        .append(&Record::LeaseClosed(number), Urgency::Soon);
-                    wanted.not_granted(NoGrant::Refused(refusal_of(reason)));
-                    return Ok(number);
+                Ok(Submitted::Refused(reason)) if is_final(reason) => {
+                    // What it names was proven: a bug or a fork.
+                    return Err(ChainError::LeaseRefused { number, reason });
                 }
+                // A node may be behind what was proven here.
+                Ok(Submitted::Refused(reason)) => ChainError::Unreachable(reason.to_string()),
                 Err(error) => error,
             };
-            if !self.stuck.swap(true, Ordering::Relaxed) {
+            if stuck.is_none() {
                 tracing::warn!(%error, %number, "a lease's answer is not known; asking on");
+                stuck = Some(Stuck::new(&self.stuck));
                 wanted.unreachable();
             }
             tokio::time::sleep(pause).await;
@@ -244,21 +310,22 @@ impl Leases {
         number: LeaseNumber,
         until: Instant,
         finality: v1::Finality,
-    ) -> Result<LeaseNumber, ChainError> {
+    ) -> Result<(), ChainError> {
         let account = wanted.account.number;
+        let mut stuck = None;
         let proven = loop {
             match pool::account_leaf(&self.light, account, Height(finality.height)).await {
                 Ok(proven) => break proven,
                 Err(error) if error.is_fatal() => return Err(error),
                 Err(error) => {
-                    self.stuck.store(true, Ordering::Relaxed);
+                    stuck.get_or_insert_with(|| Stuck::new(&self.stuck));
                     tracing::warn!(%error, "a lease is granted but not proven yet");
                     wanted.unreachable();
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             }
         };
-        self.stuck.store(false, Ordering::Relaxed);
+        drop(stuck);
         let (header, leaf) = proven;
         let open = leaf
             .leases
@@ -271,10 +338,15 @@ impl Leases {
             .viewed(self.view(&header, &leaf), Instant::now());
         let why = shortfall(&finality);
         let Some(open) = open else {
+            wanted.not_granted(no_grant(why));
+            if why.is_none() {
+                // Other bytes may have taken the number: from before a start,
+                // for another account.
+                self.close(number).await?;
+            }
             self.journal
                 .append(&Record::LeaseClosed(number), Urgency::Soon);
-            wanted.not_granted(no_grant(why));
-            return Ok(LeaseNumber(number.0 + 1));
+            return Ok(());
         };
         while !self.terms.knows(open.table) {
             match Terms::load(&self.light, header.height).await {
@@ -303,7 +375,7 @@ impl Leases {
             short,
             Instant::now(),
         );
-        Ok(LeaseNumber(number.0 + 1))
+        Ok(())
     }
 
     fn view(&self, header: &Header, leaf: &AccountLeaf) -> View {
@@ -371,8 +443,15 @@ impl Leases {
     }
 
     /// Gives back the leases from before a restart, once the debits up to
-    /// `after` are proven.
-    pub async fn return_old(self: Arc<Self>, mut old: Vec<LeaseSent>, after: DebitNumber) {
+    /// `after` are proven. What was not taken when the gateway started (above
+    /// `last`) has no lease: its number is used again.
+    pub async fn return_old(
+        self: Arc<Self>,
+        mut old: Vec<LeaseSent>,
+        last: LeaseNumber,
+        after: DebitNumber,
+    ) {
+        old.retain(|lease| lease.number <= last);
         let mut proven = self.proven.clone();
         if proven.wait_for(|proven| *proven >= after).await.is_err() {
             return;
@@ -381,10 +460,9 @@ impl Leases {
             let mut left = Vec::new();
             for lease in old {
                 match self.return_one(&lease).await {
-                    Ok(true) => {
-                        tracing::info!(lease = %lease.number, "a lease from before the start is closed")
+                    Ok(()) => {
+                        tracing::info!(lease = %lease.number, "a lease from before the start is closed");
                     }
-                    Ok(false) => left.push(lease),
                     Err(error) => {
                         tracing::warn!(%error, lease = %lease.number, "a lease from before the start is not returned yet");
                         left.push(lease);
@@ -398,12 +476,9 @@ impl Leases {
         }
     }
 
-    /// Whether the lease is closed now; not if it may still be granted.
-    async fn return_one(&self, lease: &LeaseSent) -> Result<bool, ChainError> {
-        let (header, gateway) = self.light.gateway(self.signer.gateway, Height(0)).await?;
-        if gateway.last_lease < lease.number {
-            return Ok(false);
-        }
+    /// Closes the lease, if it is not closed.
+    async fn return_one(&self, lease: &LeaseSent) -> Result<(), ChainError> {
+        let (header, _) = self.light.gateway(self.signer.gateway, Height(0)).await?;
         let (_, leaf) = pool::account_leaf(&self.light, lease.account, header.height).await?;
         let ours = (self.signer.gateway, lease.number);
         if leaf
@@ -416,7 +491,7 @@ impl Leases {
             self.journal
                 .append(&Record::LeaseClosed(lease.number), Urgency::Soon);
         }
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -453,14 +528,5 @@ fn no_grant(why: Option<Shortfall>) -> NoGrant {
         Some(Shortfall::Frozen) => NoGrant::Refused(Refusal::Frozen),
         Some(Shortfall::Suspended) => NoGrant::Refused(Refusal::Suspended),
         _ => NoGrant::Dry,
-    }
-}
-
-fn refusal_of(reason: Reason) -> Refusal {
-    match reason {
-        Reason::UnknownApiKey | Reason::UnknownSigner | Reason::LeaseMismatch => {
-            Refusal::InvalidKey
-        }
-        _ => Refusal::NotServing,
     }
 }

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -169,6 +169,13 @@ pub struct Chain {
     pub down: AtomicBool,
     /// The nodes lose the answers to Submit.
     pub mute: AtomicBool,
+    /// ms that a Submit takes.
+    pub slow: AtomicU64,
+    /// Submits under way, and the most at once.
+    pub submitting: AtomicUsize,
+    pub most_submitting: AtomicUsize,
+    /// The nodes refuse all debits for this.
+    pub refuse_debits: Mutex<Option<Reason>>,
 }
 
 impl Chain {
@@ -196,6 +203,10 @@ impl Chain {
             nodes: listeners.iter().map(|l| l.local_addr().unwrap()).collect(),
             down: AtomicBool::new(false),
             mute: AtomicBool::new(false),
+            slow: AtomicU64::new(0),
+            submitting: AtomicUsize::new(0),
+            most_submitting: AtomicUsize::new(0),
+            refuse_debits: Mutex::new(None),
         });
         chain.block(None).unwrap();
         chain.open_account();
