@@ -13,17 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-};
 use serde::Deserialize;
 use tally_ledger::{
     crypto::{PublicKey, SecretKey},
     genesis::Genesis,
     ids::{DebitNumber, GatewayNumber, Height},
 };
-use tally_proto::v1::metering_service_server::MeteringServiceServer;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc, watch},
@@ -59,10 +54,9 @@ use crate::{
     serving::Serving,
 };
 
-/// How often idle leases, old holds and gauges are looked at.
-const UPKEEP: Duration = Duration::from_millis(500);
-/// Accounts are forgotten after this long without use.
-const FORGET: Duration = Duration::from_secs(60);
+mod serve;
+mod upkeep;
+
 /// How long to wait for the chain at the end.
 const FAREWELL: Duration = Duration::from_secs(15);
 
@@ -295,7 +289,7 @@ impl Gateway {
             hold_time,
             output.unwrap_or(4_096),
         ));
-        tasks.spawn(upkeep(serving.clone(), metering.clone()));
+        tasks.spawn(upkeep::run(serving.clone(), metering.clone()));
         let proxy = Arc::new(Proxy {
             serving,
             upstreams,
@@ -340,7 +334,7 @@ impl Gateway {
         let stop = CancellationToken::new();
         let mut servers = JoinSet::new();
         let connections = Arc::new(Semaphore::new(self.limits.connections as usize));
-        servers.spawn(serve_http(
+        servers.spawn(serve::http(
             self.http,
             self.proxy.clone(),
             connections,
@@ -356,10 +350,10 @@ impl Gateway {
                 request_time: Duration::from_secs(10),
                 metrics: true,
             });
-            servers.spawn(serve_http(admin, page, few, stop.clone()));
+            servers.spawn(serve::http(admin, page, few, stop.clone()));
         }
         if let Some(grpc) = self.grpc {
-            servers.spawn(serve_grpc(grpc, self.metering.clone(), stop.clone()));
+            servers.spawn(serve::grpc(grpc, self.metering.clone(), stop.clone()));
         }
         let ended = tokio::select! {
             () = shutdown => Ok(()),
@@ -457,123 +451,5 @@ async fn optional(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Ga
     match address {
         Some(address) => listen(address).await.map(Some),
         None => Ok(None),
-    }
-}
-
-/// Leases that are over go back, holds that nobody settles are charged,
-/// gauges are set.
-async fn upkeep(serving: Arc<Serving>, metering: Arc<Metering>) {
-    let mut forgotten = Instant::now();
-    loop {
-        tokio::time::sleep(UPKEEP).await;
-        serving.holds.jobs.send_all(serving.pool.returns(false));
-        metering.sweep(false);
-        if forgotten.elapsed() >= FORGET {
-            forgotten = Instant::now();
-            serving.pool.forget_idle();
-        }
-        let sums = serving
-            .pool
-            .accounts()
-            .iter()
-            .map(|account| account.sums())
-            .fold((0u64, 0u64), |(held, free), (more_held, more_free)| {
-                (
-                    held.saturating_add(more_held),
-                    free.saturating_add(more_free),
-                )
-            });
-        serving
-            .metrics
-            .held
-            .set(i64::try_from(sums.0).unwrap_or(i64::MAX));
-        serving
-            .metrics
-            .free
-            .set(i64::try_from(sums.1).unwrap_or(i64::MAX));
-        serving
-            .metrics
-            .running
-            .set(serving.holds.running.load(Ordering::Relaxed) as i64);
-        serving
-            .metrics
-            .unproven
-            .set(serving.holds.journal.unproven() as i64);
-    }
-}
-
-async fn serve_http(
-    listener: TcpListener,
-    proxy: Arc<Proxy>,
-    connections: Arc<Semaphore>,
-    stop: CancellationToken,
-) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(30))
-        .pipeline_flush(true);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(1_000);
-    let mut running = JoinSet::new();
-    loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else {
-            return;
-        };
-        let stream = tokio::select! {
-            stream = listener.accept() => stream,
-            () = stop.cancelled() => break,
-            Some(_) = running.join_next() => continue,
-        };
-        let Ok((stream, _)) = stream else {
-            // Out of files: let some connections end.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            continue;
-        };
-        let _ = stream.set_nodelay(true);
-        let (builder, proxy, stop) = (builder.clone(), proxy.clone(), stop.clone());
-        running.spawn(async move {
-            let service = hyper::service::service_fn(move |request| proxy.clone().answer(request));
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            tokio::pin!(connection);
-            tokio::select! {
-                // A connection that breaks is its client's affair.
-                _ = connection.as_mut() => {}
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
-                }
-            }
-            drop(permit);
-        });
-    }
-    drop(listener);
-    while running.join_next().await.is_some() {}
-}
-
-async fn serve_grpc(listener: TcpListener, metering: Arc<Metering>, stop: CancellationToken) {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter
-        .set_serving::<MeteringServiceServer<Metering>>()
-        .await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(tally_proto::FILE_DESCRIPTOR_SET)
-        .build_v1();
-    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-    let mut server = tonic::transport::Server::builder();
-    let mut router = server
-        .add_service(MeteringServiceServer::from_arc(metering))
-        .add_service(health);
-    if let Ok(reflection) = reflection {
-        router = router.add_service(reflection);
-    }
-    if let Err(error) = router
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await
-    {
-        tracing::error!(%error, "MeteringService ended");
     }
 }
