@@ -1,4 +1,4 @@
-//! Asks for leases, proves what they were granted, gives them back, and
+//! Asks for leases, proves what they were granted, has them given back, and
 //! proves accounts' leaves again.
 //!
 //! Leases of a gateway are numbered contiguously; up to [`IN_FLIGHT`] with
@@ -21,7 +21,7 @@ use std::{
 
 use tally_ledger::{
     account::Account as AccountLeaf,
-    action::{Action, Lease},
+    action::Lease,
     block::Header,
     codec,
     entry::{Event, Shortfall},
@@ -378,7 +378,7 @@ impl Leases {
         Ok(())
     }
 
-    fn view(&self, header: &Header, leaf: &AccountLeaf) -> View {
+    pub(super) fn view(&self, header: &Header, leaf: &AccountLeaf) -> View {
         View::of(leaf, self.signer.gateway, header.height, header.time)
     }
 
@@ -395,103 +395,6 @@ impl Leases {
                 account.not_viewed(Instant::now());
             }
         }
-    }
-
-    /// Returns a lease whose debits are proven; sends on until it is closed.
-    async fn give_back(&self, account: &Arc<Account>, lease: LeaseNumber) {
-        match self.close(lease).await {
-            Ok(height) => {
-                if let Ok((header, leaf)) =
-                    pool::account_leaf(&self.light, account.number, height).await
-                {
-                    account.viewed(self.view(&header, &leaf), Instant::now());
-                } else {
-                    account.stale();
-                }
-                account.closed(lease);
-            }
-            Err(error) => {
-                tracing::warn!(%error, %lease, "a lease is not returned");
-                account.not_closed(lease);
-            }
-        }
-    }
-
-    /// Closes a lease on the chain, if it is not closed; gives the height at
-    /// which it is.
-    async fn close(&self, lease: LeaseNumber) -> Result<Height, ChainError> {
-        let transaction = self.signer.action(Action::ReturnLease(lease));
-        let mut pause = Duration::from_millis(10);
-        loop {
-            let height = match self.light.nodes.submit(&transaction).await {
-                Ok(Submitted::Final(finality)) => Some(Height(finality.height)),
-                Ok(Submitted::Refused(Reason::LeaseNotOpen)) => Some(Height(0)),
-                Ok(Submitted::Refused(reason)) => {
-                    return Err(ChainError::Unreachable(reason.to_string()));
-                }
-                Err(error) if error.is_fatal() => return Err(error),
-                Err(_) => None,
-            };
-            if let Some(height) = height {
-                self.journal
-                    .append(&Record::LeaseClosed(lease), Urgency::Soon);
-                return Ok(height);
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_PAUSE);
-        }
-    }
-
-    /// Gives back the leases from before a restart, once the debits up to
-    /// `after` are proven. What was not taken when the gateway started (above
-    /// `last`) has no lease: its number is used again.
-    pub async fn return_old(
-        self: Arc<Self>,
-        mut old: Vec<LeaseSent>,
-        last: LeaseNumber,
-        after: DebitNumber,
-    ) {
-        old.retain(|lease| lease.number <= last);
-        let mut proven = self.proven.clone();
-        if proven.wait_for(|proven| *proven >= after).await.is_err() {
-            return;
-        }
-        while !old.is_empty() {
-            let mut left = Vec::new();
-            for lease in old {
-                match self.return_one(&lease).await {
-                    Ok(()) => {
-                        tracing::info!(lease = %lease.number, "a lease from before the start is closed");
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, lease = %lease.number, "a lease from before the start is not returned yet");
-                        left.push(lease);
-                    }
-                }
-            }
-            old = left;
-            if !old.is_empty() {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    }
-
-    /// Closes the lease, if it is not closed.
-    async fn return_one(&self, lease: &LeaseSent) -> Result<(), ChainError> {
-        let (header, _) = self.light.gateway(self.signer.gateway, Height(0)).await?;
-        let (_, leaf) = pool::account_leaf(&self.light, lease.account, header.height).await?;
-        let ours = (self.signer.gateway, lease.number);
-        if leaf
-            .leases
-            .iter()
-            .any(|open| (open.gateway, open.number) == ours)
-        {
-            self.close(lease.number).await?;
-        } else {
-            self.journal
-                .append(&Record::LeaseClosed(lease.number), Urgency::Soon);
-        }
-        Ok(())
     }
 }
 

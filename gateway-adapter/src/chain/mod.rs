@@ -5,7 +5,8 @@
 //!   them, never older than what is believed already.
 //! - [`follow`]: every control entry after the header at which the gateway
 //!   started, contiguous by number and proven; the alarm when no header comes.
-//! - [`debits`], [`leases`]: what the gateway writes.
+//! - [`debits`], [`leases`]: what the gateway writes; `returns` gives leases
+//!   back.
 
 pub mod debits;
 pub mod follow;
@@ -13,6 +14,7 @@ pub mod leases;
 pub mod light;
 pub mod nodes;
 pub mod opening;
+mod returns;
 pub mod sign;
 pub mod terms;
 
