@@ -77,7 +77,7 @@ pub enum Job {
 /// Most jobs that may wait.
 const MOST_JOBS: usize = 65_536;
 
-/// Where jobs are handed in; it never holds more than [`MOST_JOBS`].
+/// Where jobs are handed in; it is bounded: see `MOST_JOBS`.
 #[derive(Debug, Clone)]
 pub struct Jobs(mpsc::Sender<Job>);
 

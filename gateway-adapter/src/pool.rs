@@ -1,7 +1,7 @@
 //! The keys and accounts in use, each proven on first use and forgotten when
 //! nothing is leased for them any more.
 //!
-//! Looking one up takes the lock of one of [`SHARDS`] maps, for reading.
+//! Looking one up takes the lock of one of `SHARDS` maps, for reading.
 
 use std::{
     collections::HashMap,
