@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tally_ledger::{
@@ -20,20 +20,22 @@ use tally_ledger::{
 use tokio::sync::Notify;
 
 use crate::{
-    ask::{Ask, Need},
-    job::{Granted, Job, NoGrant},
-    lease::Lease,
+    ask::Ask,
+    job::{Granted, Job, NoGrant, Short},
+    lease::{End, Lease},
     refusal::Refusal,
-    usage,
     view::View,
 };
 
 mod inner;
+mod running;
+mod shortage;
+#[cfg(test)]
+mod simulation;
 
 use inner::{Inner, Pair};
+pub use running::{More, Topping};
 
-/// How old a view of the account may be before a refusal rests on it.
-const FRESH: Duration = Duration::from_millis(500);
 /// A lease is asked for so that it pays this many worst cases, at least.
 const LEAST_REQUESTS: u64 = 4;
 
@@ -59,6 +61,8 @@ pub enum Step {
     Reserved(Reservation),
     /// Something is under way; look again when the account changed.
     Wait,
+    /// The input's bound does not fit: have it counted, then ask again.
+    Count,
     /// Do not serve it.
     Refuse(Refusal),
 }
@@ -83,13 +87,13 @@ pub struct Account {
 
 impl Account {
     /// An account with what is proven of it.
-    pub fn new(number: AccountNumber, view: View) -> Self {
+    pub fn new(number: AccountNumber, view: View, now: Instant) -> Self {
         Account {
             number,
             frozen: AtomicBool::new(view.frozen),
             inner: Mutex::new(Inner {
                 view,
-                viewed: Some(Instant::now()),
+                viewed: Some(now),
                 ..Inner::default()
             }),
             changed: Notify::new(),
@@ -101,6 +105,21 @@ impl Account {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the input's bound does not fit, so that it should be counted.
+    pub fn must_count(&self, ask: &Ask, now: Instant) -> bool {
+        if !ask.countable {
+            return false;
+        }
+        let inner = self.inner();
+        let need = ask.cost.0;
+        inner.candidates(ask).is_ok_and(|classes| {
+            classes.iter().all(|class| {
+                let pair = (*class, ask.key.number);
+                inner.leasable(pair) < need && inner.lease_for(pair, ask, need, now).is_none()
+            })
+        })
     }
 
     /// Decides about a request. `jobs` gets what must be done for it.
@@ -134,140 +153,6 @@ impl Account {
             return Step::Refuse(Refusal::ClassRule);
         };
         self.short(&mut inner, target, ask, now, jobs)
-    }
-
-    /// No lease covers the request in `class`.
-    fn short(
-        self: &Arc<Self>,
-        inner: &mut Inner,
-        class: ClassNumber,
-        ask: &Ask,
-        now: Instant,
-        jobs: &mut Vec<Job>,
-    ) -> Step {
-        let pair = (class, ask.key.number);
-        if inner.requested.contains(&pair) {
-            return Step::Wait;
-        }
-        // What is on its way back is not asked for piecemeal.
-        let returning = inner.is_returning(class);
-        if returning && inner.available(class) < ask.cost.0 {
-            return Step::Wait;
-        }
-        let Some(dry) = inner.dry.get(&pair).copied() else {
-            jobs.push(self.request(inner, class, ask, now));
-            return Step::Wait;
-        };
-        if inner.available(class) > dry.available {
-            inner.dry.remove(&pair);
-            jobs.push(self.request(inner, class, ask, now));
-            return Step::Wait;
-        }
-        let viewed = inner
-            .viewed
-            .is_some_and(|at| now.duration_since(at) < FRESH);
-        if inner.refreshing || !viewed {
-            if !std::mem::replace(&mut inner.refreshing, true) {
-                jobs.push(Job::Refresh {
-                    account: self.clone(),
-                });
-            }
-            return Step::Wait;
-        }
-        if inner.running > 0 || returning || self.gather(inner, pair, now, jobs) {
-            return Step::Wait;
-        }
-        if let Some(refusal) = dry.why {
-            if now.duration_since(dry.at) > FRESH {
-                inner.dry.remove(&pair);
-            }
-            return Step::Refuse(refusal);
-        }
-        if inner.view.others.get(&class).is_some_and(|held| *held > 0) {
-            return Step::Wait;
-        }
-        self.lower(inner, pair, ask, now, jobs)
-    }
-
-    /// Gives back idle leases whose rests together are worth more than the
-    /// best one alone, so that one lease can hold the sum.
-    fn gather(
-        self: &Arc<Self>,
-        inner: &mut Inner,
-        (class, key): Pair,
-        now: Instant,
-        jobs: &mut Vec<Job>,
-    ) -> bool {
-        let usable =
-            |lease: &&Lease| lease.class == class && lease.api_key == key && lease.is_open(now);
-        let best = inner
-            .leases
-            .iter()
-            .filter(usable)
-            .map(|lease| lease.free)
-            .max()
-            .unwrap_or(0);
-        let idle = |lease: &Lease| lease.class == class && lease.is_idle() && lease.free > 0;
-        let total: u64 = inner
-            .leases
-            .iter()
-            .filter(|lease| idle(lease))
-            .map(|lease| lease.free)
-            .sum();
-        if total <= best {
-            return false;
-        }
-        for lease in inner.leases.iter_mut().filter(|lease| idle(lease)) {
-            lease.returning = true;
-            jobs.push(Job::Return {
-                account: self.clone(),
-                lease: lease.number,
-                after: lease.last_debit,
-            });
-        }
-        true
-    }
-
-    /// Serves with less output, or refuses. Nothing of the account runs.
-    fn lower(
-        self: &Arc<Self>,
-        inner: &mut Inner,
-        (class, key): Pair,
-        ask: &Ask,
-        now: Instant,
-        jobs: &mut Vec<Job>,
-    ) -> Step {
-        let Need::Tokens {
-            input,
-            output,
-            lower: true,
-        } = ask.need
-        else {
-            return Step::Refuse(Refusal::Insufficient);
-        };
-        let best = (0..inner.leases.len())
-            .filter(|i| {
-                let lease = &inner.leases[*i];
-                (lease.class, lease.api_key) == (class, key)
-                    && lease.is_open(now)
-                    && lease.table <= ask.prices.version
-            })
-            .max_by_key(|i| inner.leases[*i].free);
-        let Some(best) = best else {
-            return Step::Refuse(Refusal::Insufficient);
-        };
-        let budget = Amount(inner.leases[best].free);
-        let per_choice = output / ask.choices;
-        let payable = |tokens: u32| tokens.saturating_mul(ask.choices);
-        let lowered = usage::payable_output(ask.model(), input, output, ask.fee, budget)
-            .map(|tokens| (tokens / ask.choices).min(per_choice))
-            .filter(|tokens| *tokens > 0);
-        let Some(tokens) = lowered else {
-            return Step::Refuse(Refusal::Insufficient);
-        };
-        let output = payable(tokens);
-        let (worst, cost) = usage::worst_case(ask.model(), input, output, ask.fee);
-        Step::Reserved(self.reserve(inner, best, ask, (worst, cost.0, output), now, jobs))
     }
 
     fn reserve(
@@ -306,7 +191,8 @@ impl Account {
         now: Instant,
     ) -> Job {
         let pair = (class, ask.key.number);
-        let least = ask.cost.0.saturating_mul(LEAST_REQUESTS).max(1);
+        let need = ask.cost.0.max(1);
+        let least = need.saturating_mul(LEAST_REQUESTS);
         let wanted = match inner.wanted.get(&pair) {
             Some((last, at)) if now.duration_since(*at) < ask.lease_time / 2 => {
                 last.saturating_mul(2)
@@ -317,18 +203,26 @@ impl Account {
         let wanted = wanted.clamp(least, u64::MAX / 4);
         inner.wanted.insert(pair, (wanted, now));
         inner.requested.push(pair);
+        // Not more than the rule grants: a Lease that is granted less than it
+        // wanted recalls the other gateways' leases. That is meant only where
+        // what is available does not cover the request.
+        let available = inner.available(class);
+        let wanted = match available >= need {
+            true => wanted.min((available / 2).max(need)),
+            false => need,
+        };
         Job::Lease {
             account: self.clone(),
             key: ask.key.clone(),
             class,
             wanted,
-            worst: ask.cost.0.max(1),
+            worst: need,
         }
     }
 
-    /// A Lease was answered. Below one worst case with `short`, the account
-    /// counts as dry until more becomes available.
-    pub fn granted(&self, pair: Pair, granted: Granted, short: bool) {
+    /// A Lease was answered. If it is `short`, what a cap kept from it is not
+    /// asked for again until more becomes available.
+    pub fn granted(&self, pair: Pair, granted: Granted, short: Short, now: Instant) {
         let mut inner = self.inner();
         inner.requested.retain(|asked| *asked != pair);
         inner.leases.push(Lease {
@@ -342,28 +236,34 @@ impl Account {
             holds: 0,
             height: granted.height,
             until: granted.until,
-            ended: false,
+            end: End::Open,
+            ended: None,
+            used: false,
             returning: false,
             last_debit: DebitNumber(0),
         });
-        if short {
-            inner.set_dry(pair, None);
-        } else {
-            inner.dry.remove(&pair);
+        match short {
+            Short::No => drop(inner.dry.remove(&pair)),
+            Short::Balance => inner.set_dry(pair, false, None, now),
+            Short::Cap => inner.set_dry(pair, true, None, now),
+        }
+        let ended = inner.view.own.get(&granted.number).copied();
+        if let (Some(lease), Some(end)) = (inner.leases.last_mut(), ended) {
+            lease.ends(end, now);
         }
         drop(inner);
         self.changed.notify_waiters();
     }
 
     /// A Lease was granted nothing, or could not be asked for.
-    pub fn not_granted(&self, pair: Pair, why: NoGrant) {
+    pub fn not_granted(&self, pair: Pair, why: NoGrant, now: Instant) {
         let mut inner = self.inner();
         inner.requested.retain(|asked| *asked != pair);
         let why = match why {
             NoGrant::Dry => None,
             NoGrant::Refused(refusal) => Some(refusal),
         };
-        inner.set_dry(pair, why);
+        inner.set_dry(pair, why.is_some(), why, now);
         drop(inner);
         self.changed.notify_waiters();
     }
@@ -371,30 +271,31 @@ impl Account {
     /// The account's leaf was proven again; leases that the chain has ended
     /// or closed take no new holds. A leaf older than the last one only ends
     /// the wait for it.
-    pub fn viewed(&self, view: View) {
+    pub fn viewed(&self, view: View, now: Instant) {
         let mut inner = self.inner();
         if view.height >= inner.view.height {
             for lease in &mut inner.leases {
                 match view.own.get(&lease.number) {
-                    Some(ended) => lease.ended |= *ended,
-                    None => lease.ended |= lease.height <= view.height,
+                    Some(end) => lease.ends(*end, now),
+                    None if lease.height <= view.height => lease.ends(End::Over, now),
+                    None => {}
                 }
             }
             self.frozen.store(view.frozen, Ordering::Relaxed);
             inner.view = view;
         }
-        inner.viewed = Some(Instant::now());
+        inner.viewed = Some(now);
         inner.refreshing = false;
         drop(inner);
         self.changed.notify_waiters();
     }
 
     /// The account's leaf could not be proven.
-    pub fn not_viewed(&self) {
+    pub fn not_viewed(&self, now: Instant) {
         let mut inner = self.inner();
         inner.refreshing = false;
         // What is known is the best there is; requests are decided by it.
-        inner.viewed = Some(Instant::now());
+        inner.viewed = Some(now);
         drop(inner);
         self.changed.notify_waiters();
     }
@@ -409,9 +310,11 @@ impl Account {
     /// No new hold in any of its leases; for a frozen account or a revoked
     /// key (`Some`).
     pub fn end_leases(&self, key: Option<ApiKeyNumber>) {
-        let mut inner = self.inner();
+        let (mut inner, now) = (self.inner(), Instant::now());
         for lease in &mut inner.leases {
-            lease.ended |= key.is_none_or(|key| key == lease.api_key);
+            if key.is_none_or(|key| key == lease.api_key) {
+                lease.ends(End::Over, now);
+            }
         }
         drop(inner);
         self.changed.notify_waiters();
@@ -435,10 +338,10 @@ impl Account {
 
     /// A return could not be sent; it will be tried again.
     pub fn not_closed(&self, number: LeaseNumber) {
-        let mut inner = self.inner();
+        let (mut inner, now) = (self.inner(), Instant::now());
         if let Some(lease) = inner.leases.iter_mut().find(|lease| lease.number == number) {
             lease.returning = false;
-            lease.ended = true;
+            lease.ends(End::Over, now);
         }
         drop(inner);
         self.changed.notify_waiters();
@@ -469,17 +372,29 @@ impl Account {
     /// Leases to give back now: idle, and ended, past their time, or empty
     /// (`all`: idle is enough).
     pub fn returns(self: &Arc<Self>, now: Instant, all: bool, jobs: &mut Vec<Job>) {
-        let mut inner = self.inner();
-        for lease in &mut inner.leases {
-            if lease.is_idle() && (all || !lease.is_open(now) || lease.free == 0) {
-                lease.returning = true;
-                jobs.push(Job::Return {
-                    account: self.clone(),
-                    lease: lease.number,
-                    after: lease.last_debit,
-                });
-            }
+        let waits = self.waiting.load(Ordering::Relaxed) > 0;
+        let over = |lease: &Lease| lease.is_over(waits, now) || (all && lease.is_idle());
+        self.give_back(&mut self.inner(), over, jobs);
+    }
+
+    /// Gives back the leases that `which` names; whether there were any.
+    fn give_back(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        which: impl Fn(&Lease) -> bool,
+        jobs: &mut Vec<Job>,
+    ) -> bool {
+        let mut any = false;
+        for lease in inner.leases.iter_mut().filter(|lease| which(lease)) {
+            any = true;
+            lease.returning = true;
+            jobs.push(Job::Return {
+                account: self.clone(),
+                lease: lease.number,
+                after: lease.last_debit,
+            });
         }
+        any
     }
 
     /// What the account can still spend of a class, as far as is known here.

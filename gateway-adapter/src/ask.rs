@@ -52,6 +52,10 @@ pub struct Ask {
     pub cost: Amount,
     /// First mark; see [`crate::journal::HoldRecord`].
     pub mark: Option<Usage>,
+    /// The input is a bound, and somebody can count it exactly.
+    pub countable: bool,
+    /// The input as the engine counted it, if it did.
+    pub exact: Option<u32>,
     /// ms since 1970.
     pub arrival: u64,
     /// Opaque project number.
@@ -80,6 +84,25 @@ impl Ask {
             }
         };
         Ok(())
+    }
+
+    /// Takes in what the engine counted, if it did: the bound is replaced.
+    pub fn counted(&mut self, exact: Option<u32>) -> Result<(), Refusal> {
+        self.countable = false;
+        let (Need::Tokens { input, .. }, Some(exact)) = (&mut self.need, exact) else {
+            return Ok(());
+        };
+        let exact = exact.min(*input);
+        *input = exact;
+        self.exact = Some(exact);
+        if self.mark.is_some() {
+            let counts = usage::Counts {
+                input: exact.into(),
+                ..usage::Counts::default()
+            };
+            self.mark = Some(counts.to_usage(self.model()).0);
+        }
+        self.price()
     }
 
     /// The model.

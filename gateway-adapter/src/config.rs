@@ -89,6 +89,22 @@ pub struct Upstream {
     /// that a stream that breaks off is charged exactly.
     #[serde(default)]
     pub continuous_usage: bool,
+    /// Whether the engine counts a prompt when asked; only done near the end
+    /// of a balance.
+    #[serde(default)]
+    pub tokenize: Tokenize,
+}
+
+/// How an engine is asked how many tokens a prompt has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tokenize {
+    /// Not at all: the bound from the prompt's bytes is what there is.
+    #[default]
+    None,
+    /// `POST /tokenize` beside the `/v1`, with the chat's own fields; the
+    /// answer has a `count`.
+    Vllm,
 }
 
 /// How leases are taken.

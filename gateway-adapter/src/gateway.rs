@@ -7,23 +7,18 @@ use std::{
     net::SocketAddr,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-};
 use serde::Deserialize;
 use tally_ledger::{
     crypto::{PublicKey, SecretKey},
     genesis::Genesis,
     ids::{DebitNumber, GatewayNumber, Height},
 };
-use tally_proto::v1::metering_service_server::MeteringServiceServer;
 use tokio::{
     net::TcpListener,
     sync::{Notify, Semaphore, mpsc, watch},
@@ -47,6 +42,7 @@ use crate::{
     config::GatewayConfig,
     error::GatewayError,
     holds::Holds,
+    job::Jobs,
     journal::{Directory, Journal, Limits},
     metering::Metering,
     metrics::Metrics,
@@ -58,10 +54,9 @@ use crate::{
     serving::Serving,
 };
 
-/// How often idle leases, old holds and gauges are looked at.
-const UPKEEP: Duration = Duration::from_millis(500);
-/// Accounts are forgotten after this long without use.
-const FORGET: Duration = Duration::from_secs(60);
+mod serve;
+mod upkeep;
+
 /// How long to wait for the chain at the end.
 const FAREWELL: Duration = Duration::from_secs(15);
 
@@ -214,12 +209,12 @@ impl Gateway {
         let metrics = Metrics::shared();
         let terms = Arc::new(Current::new(terms));
         let pool = Arc::new(Pool::new(light.clone(), gateway));
-        let (jobs, todo) = mpsc::unbounded_channel();
+        let (jobs, todo) = Jobs::queue();
         let holds = Arc::new(Holds {
             journal: journal.clone(),
             gateway,
             metrics: metrics.clone(),
-            jobs,
+            jobs: jobs.clone(),
             wait: Duration::from_millis(config.limits.wait_ms.into()),
             max_unproven: config.limits.unproven as usize,
             stopped: AtomicBool::new(opened.leaf.suspended),
@@ -253,9 +248,11 @@ impl Gateway {
             hurry,
             duration: config.lease_time(),
             margin: Duration::from_millis(config.lease.margin_ms.into()),
+            jobs: jobs.clone(),
             metrics: metrics.clone(),
             fatal: fatal_tx.clone(),
-            stuck: AtomicBool::new(false),
+            stuck: AtomicUsize::new(0),
+            flying: Mutex::default(),
         });
         let before = Before {
             leases: opened.old,
@@ -294,7 +291,7 @@ impl Gateway {
             hold_time,
             output.unwrap_or(4_096),
         ));
-        tasks.spawn(upkeep(serving.clone(), metering.clone()));
+        tasks.spawn(upkeep::run(serving.clone(), metering.clone()));
         let proxy = Arc::new(Proxy {
             serving,
             upstreams,
@@ -339,7 +336,7 @@ impl Gateway {
         let stop = CancellationToken::new();
         let mut servers = JoinSet::new();
         let connections = Arc::new(Semaphore::new(self.limits.connections as usize));
-        servers.spawn(serve_http(
+        servers.spawn(serve::http(
             self.http,
             self.proxy.clone(),
             connections,
@@ -355,10 +352,10 @@ impl Gateway {
                 request_time: Duration::from_secs(10),
                 metrics: true,
             });
-            servers.spawn(serve_http(admin, page, few, stop.clone()));
+            servers.spawn(serve::http(admin, page, few, stop.clone()));
         }
         if let Some(grpc) = self.grpc {
-            servers.spawn(serve_grpc(grpc, self.metering.clone(), stop.clone()));
+            servers.spawn(serve::grpc(grpc, self.metering.clone(), stop.clone()));
         }
         let ended = tokio::select! {
             () = shutdown => Ok(()),
@@ -401,10 +398,7 @@ async fn farewell(serving: &Serving, journal: &Journal, proven: watch::Receiver<
     let deadline = Instant::now() + FAREWELL;
     wait_until(deadline, || {
         // Again each time: a lease that was asked for may be granted late.
-        for job in serving.pool.returns(true) {
-            // The worker runs until the tasks are shut down.
-            let _ = serving.holds.jobs.send(job);
-        }
+        serving.holds.jobs.send_all(serving.pool.returns(true));
         let accounts = serving.pool.accounts();
         *proven.borrow() >= last && accounts.iter().all(|account| account.is_idle())
     })
@@ -459,126 +453,5 @@ async fn optional(address: Option<SocketAddr>) -> Result<Option<TcpListener>, Ga
     match address {
         Some(address) => listen(address).await.map(Some),
         None => Ok(None),
-    }
-}
-
-/// Leases that are over go back, holds that nobody settles are charged,
-/// gauges are set.
-async fn upkeep(serving: Arc<Serving>, metering: Arc<Metering>) {
-    let mut forgotten = Instant::now();
-    loop {
-        tokio::time::sleep(UPKEEP).await;
-        for job in serving.pool.returns(false) {
-            // The worker runs as long as this task.
-            let _ = serving.holds.jobs.send(job);
-        }
-        metering.sweep(false);
-        if forgotten.elapsed() >= FORGET {
-            forgotten = Instant::now();
-            serving.pool.forget_idle();
-        }
-        let sums = serving
-            .pool
-            .accounts()
-            .iter()
-            .map(|account| account.sums())
-            .fold((0u64, 0u64), |(held, free), (more_held, more_free)| {
-                (
-                    held.saturating_add(more_held),
-                    free.saturating_add(more_free),
-                )
-            });
-        serving
-            .metrics
-            .held
-            .set(i64::try_from(sums.0).unwrap_or(i64::MAX));
-        serving
-            .metrics
-            .free
-            .set(i64::try_from(sums.1).unwrap_or(i64::MAX));
-        serving
-            .metrics
-            .running
-            .set(serving.holds.running.load(Ordering::Relaxed) as i64);
-        serving
-            .metrics
-            .unproven
-            .set(serving.holds.journal.unproven() as i64);
-    }
-}
-
-async fn serve_http(
-    listener: TcpListener,
-    proxy: Arc<Proxy>,
-    connections: Arc<Semaphore>,
-    stop: CancellationToken,
-) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(30))
-        .pipeline_flush(true);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(1_000);
-    let mut running = JoinSet::new();
-    loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else {
-            return;
-        };
-        let stream = tokio::select! {
-            stream = listener.accept() => stream,
-            () = stop.cancelled() => break,
-            Some(_) = running.join_next() => continue,
-        };
-        let Ok((stream, _)) = stream else {
-            // Out of files: let some connections end.
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            continue;
-        };
-        let _ = stream.set_nodelay(true);
-        let (builder, proxy, stop) = (builder.clone(), proxy.clone(), stop.clone());
-        running.spawn(async move {
-            let service = hyper::service::service_fn(move |request| proxy.clone().answer(request));
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            tokio::pin!(connection);
-            tokio::select! {
-                // A connection that breaks is its client's affair.
-                _ = connection.as_mut() => {}
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
-                }
-            }
-            drop(permit);
-        });
-    }
-    drop(listener);
-    while running.join_next().await.is_some() {}
-}
-
-async fn serve_grpc(listener: TcpListener, metering: Arc<Metering>, stop: CancellationToken) {
-    let (reporter, health) = tonic_health::server::health_reporter();
-    reporter
-        .set_serving::<MeteringServiceServer<Metering>>()
-        .await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(tally_proto::FILE_DESCRIPTOR_SET)
-        .build_v1();
-    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-    let mut server = tonic::transport::Server::builder();
-    let mut router = server
-        .add_service(MeteringServiceServer::from_arc(metering))
-        .add_service(health);
-    if let Ok(reflection) = reflection {
-        router = router.add_service(reflection);
-    }
-    if let Err(error) = router
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await
-    {
-        tracing::error!(%error, "MeteringService ended");
     }
 }

@@ -6,6 +6,7 @@
 //! can be forgotten.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -19,20 +20,25 @@ use tally_ledger::{
     ids::{Amount, DebitNumber, GatewayNumber, JournalNumber},
     price::{PriceTable, Usage},
 };
-use tokio::{sync::mpsc, time::timeout_at};
+use tokio::time::timeout_at;
 
 use crate::{
     account::{Account, Reservation, Step},
     ask::Ask,
-    job::Job,
+    job::Jobs,
     journal::{Durable, HoldId, HoldRecord, Journal, JournalFailed, Urgency},
     key::Key,
     metrics::Metrics,
     refusal::Refusal,
 };
 
+mod change;
+
+/// Holds move when this part of their lease's time is left.
+pub const EARLY_PART: u32 = 8;
+
 /// How often a waiting request looks again without being told.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Makes and resolves holds.
 #[derive(Debug)]
@@ -44,7 +50,7 @@ pub struct Holds {
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Work for the chain's side.
-    pub jobs: mpsc::UnboundedSender<Job>,
+    pub jobs: Jobs,
     /// How long a request may wait near the end of a balance.
     pub wait: Duration,
     /// Most debits that may be waiting for the chain; beyond it nothing new
@@ -68,6 +74,8 @@ pub struct Hold {
     pub record: HoldRecord,
     /// Output tokens that it pays for.
     pub output: u32,
+    /// The prompt's tokens, if the engine counted them.
+    pub exact: Option<u32>,
     started: Instant,
     resolved: bool,
 }
@@ -175,6 +183,18 @@ impl Holds {
         ask: &Ask,
         urgency: Urgency,
     ) -> Result<(Hold, Durable), Refusal> {
+        let nobody = std::future::ready(None);
+        self.authorize_counting(ask, nobody, urgency).await
+    }
+
+    /// The same; `count` counts the prompt's tokens. It is only polled if the
+    /// bound does not fit.
+    pub async fn authorize_counting(
+        self: &Arc<Self>,
+        ask: &Ask,
+        count: impl Future<Output = Option<u32>>,
+        urgency: Urgency,
+    ) -> Result<(Hold, Durable), Refusal> {
         if self.stopped.load(Ordering::Relaxed) || !self.journal.works() {
             return Err(Refusal::NotServing);
         }
@@ -186,37 +206,64 @@ impl Holds {
             match self.step(ask) {
                 Step::Reserved(reservation) => return Ok(self.promise(ask, reservation, urgency)),
                 Step::Refuse(refusal) => return Err(refusal),
-                Step::Wait => {}
+                Step::Wait | Step::Count => {}
             }
         }
-        let reservation = self.queue(ask).await?;
-        Ok(self.promise(ask, reservation, urgency))
+        let mut ask = ask.clone();
+        match self.queue(&mut ask, count).await {
+            Ok(reservation) => Ok(self.promise(&ask, reservation, urgency)),
+            Err(refusal) => {
+                // It may have been the last to want a lease that others want.
+                self.give_back(account);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Gives back what the account does not need any more.
+    pub(crate) fn give_back(&self, account: &Arc<Account>) {
+        let mut jobs = Vec::new();
+        account.returns(Instant::now(), false, &mut jobs);
+        self.jobs.send_all(jobs);
     }
 
     fn step(&self, ask: &Ask) -> Step {
         let mut jobs = Vec::new();
         let step = ask.key.account.step(ask, Instant::now(), &mut jobs);
-        for job in jobs {
-            // The chain's side outlives all requests.
-            let _ = self.jobs.send(job);
-        }
+        self.jobs.send_all(jobs);
         step
     }
 
-    /// Waits in the account's lane until the request can go, or may not.
-    async fn queue(&self, ask: &Ask) -> Result<Reservation, Refusal> {
+    /// Waits in the account's lane until the request can go, or may not. The
+    /// prompt is counted at most once, if possible while others have their
+    /// turn.
+    async fn queue(
+        &self,
+        ask: &mut Ask,
+        count: impl Future<Output = Option<u32>>,
+    ) -> Result<Reservation, Refusal> {
         struct Waiting<'a>(&'a AtomicUsize);
         impl Drop for Waiting<'_> {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Ordering::Relaxed);
             }
         }
-        let account = &ask.key.account;
+        tokio::pin!(count);
+        let account = ask.key.account.clone();
         account.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&account.waiting);
         self.metrics.waited.inc();
         let deadline = tokio::time::Instant::now() + self.wait;
-        let Ok(_turn) = timeout_at(deadline, account.lane.lock()).await else {
+        let turn = timeout_at(deadline, account.lane.lock());
+        let turn = if account.must_count(ask, Instant::now()) {
+            // The lane is entered first: order of arrival is kept.
+            let (turn, counted) = tokio::join!(turn, self.count(ask, count.as_mut()));
+            counted?;
+            turn
+        } else {
+            turn.await
+        };
+        let Ok(_turn) = turn else {
             return Err(Refusal::Busy);
         };
         loop {
@@ -227,6 +274,10 @@ impl Holds {
                 Step::Reserved(reservation) => return Ok(reservation),
                 Step::Refuse(refusal) => return Err(refusal),
                 Step::Wait => {}
+                Step::Count => {
+                    self.count(ask, count.as_mut()).await?;
+                    continue;
+                }
             }
             if self.stopped.load(Ordering::Relaxed) || !ask.key.is_live_now() {
                 return Err(Refusal::NotServing);
@@ -237,6 +288,16 @@ impl Holds {
             }
             let _ = timeout_at(deadline.min(now + LOOK_AGAIN), changed).await;
         }
+    }
+
+    /// Replaces the bound of `ask` by what is counted.
+    async fn count(
+        &self,
+        ask: &mut Ask,
+        count: Pin<&mut impl Future<Output = Option<u32>>>,
+    ) -> Result<(), Refusal> {
+        self.metrics.counted_prompts.inc();
+        ask.counted(count.await)
     }
 
     fn promise(
@@ -276,6 +337,7 @@ impl Holds {
             model: ask.model,
             record,
             output: reservation.output,
+            exact: ask.exact,
             started: Instant::now(),
             resolved: false,
         };
@@ -377,6 +439,7 @@ impl Hold {
         let limit = self.record.limit.0;
         self.account
             .released(self.record.lease, limit, charged.0, debit);
+        self.holds.give_back(&self.account);
         self.holds.running.fetch_sub(1, Ordering::Relaxed);
     }
 }

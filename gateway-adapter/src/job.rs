@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use tally_ledger::ids::{ClassNumber, DebitNumber, Height, LeaseNumber, TableVersion};
+use tokio::sync::mpsc;
 
 use crate::{account::Account, key::Key, refusal::Refusal};
 
@@ -19,6 +20,17 @@ pub struct Granted {
     pub height: Height,
     /// Until when it may be used, by the own monotonic clock.
     pub until: Instant,
+}
+
+/// Whether a Lease was granted less than one worst case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Short {
+    /// It was not.
+    No,
+    /// That was all there is.
+    Balance,
+    /// A cap of the gateway or the key is used up.
+    Cap,
 }
 
 /// Why a Lease was granted nothing.
@@ -60,4 +72,53 @@ pub enum Job {
         /// The debit that must be proven first.
         after: DebitNumber,
     },
+}
+
+/// Most jobs that may wait.
+const MOST_JOBS: usize = 65_536;
+
+/// Where jobs are handed in; it is bounded: see `MOST_JOBS`.
+#[derive(Debug, Clone)]
+pub struct Jobs(mpsc::Sender<Job>);
+
+impl Jobs {
+    /// The two ends of the queue.
+    pub fn queue() -> (Jobs, mpsc::Receiver<Job>) {
+        let (jobs, todo) = mpsc::channel(MOST_JOBS);
+        (Jobs(jobs), todo)
+    }
+
+    /// Hands in a job. When the queue is full, or the chain's side is gone,
+    /// its account is told that it was not done.
+    pub fn send(&self, job: Job) {
+        if let Err(error) = self.0.try_send(job) {
+            error.into_inner().undo();
+        }
+    }
+
+    /// Hands in several.
+    pub fn send_all(&self, jobs: Vec<Job>) {
+        for job in jobs {
+            self.send(job);
+        }
+    }
+}
+
+impl Job {
+    /// Tells the account that the job was not done; it may ask again.
+    pub fn undo(self) {
+        match self {
+            Job::Lease {
+                account,
+                key,
+                class,
+                ..
+            } => {
+                let unreachable = NoGrant::Refused(Refusal::Unreachable);
+                account.not_granted((class, key.number), unreachable, Instant::now());
+            }
+            Job::Refresh { account } => account.not_viewed(Instant::now()),
+            Job::Return { account, lease, .. } => account.not_closed(lease),
+        }
+    }
 }

@@ -28,7 +28,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::{
     ask::{Ask, Need},
     clock::unix_ms,
-    holds::Hold,
+    holds::{EARLY_PART, Hold},
     journal::{HoldId, Urgency},
     key::Key,
     refusal::Refusal,
@@ -110,6 +110,9 @@ impl Metering {
         let now = Instant::now();
         for shard in &self.held {
             let mut held = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for held in held.values_mut() {
+                held.hold.keep(self.serving.lease_time / EARLY_PART);
+            }
             let over: Vec<HoldId> = held
                 .iter()
                 .filter(|(_, held)| all || held.until <= now)

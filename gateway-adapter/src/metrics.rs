@@ -41,6 +41,14 @@ pub struct Metrics {
     pub voids: Counter,
     /// Requests that waited for a lease or a running request.
     pub waited: Counter,
+    /// Prompts that the engine was asked to count.
+    pub counted_prompts: Counter,
+    /// Holds that gave back a part while they ran.
+    pub shrunk: Counter,
+    /// Holds that were raised while they ran.
+    pub topped_up: Counter,
+    /// Holds that moved to another lease.
+    pub moved: Counter,
     /// Usage above its hold.
     pub capped: Counter,
     /// Holds that run.
@@ -72,6 +80,10 @@ impl Default for Metrics {
             debits: Counter::default(),
             voids: Counter::default(),
             waited: Counter::default(),
+            counted_prompts: Counter::default(),
+            shrunk: Counter::default(),
+            topped_up: Counter::default(),
+            moved: Counter::default(),
             capped: Counter::default(),
             running: Gauge::default(),
             unproven: Gauge::default(),
@@ -96,6 +108,26 @@ impl Default for Metrics {
             "waited",
             "Requests that waited for a lease or a running request",
             metrics.waited.clone(),
+        );
+        registry.register(
+            "counted_prompts",
+            "Prompts that the engine was asked to count, near the end of a balance",
+            metrics.counted_prompts.clone(),
+        );
+        registry.register(
+            "shrunk_holds",
+            "Holds that gave back a part while they ran",
+            metrics.shrunk.clone(),
+        );
+        registry.register(
+            "topped_up_holds",
+            "Times that a hold was raised while it ran",
+            metrics.topped_up.clone(),
+        );
+        registry.register(
+            "moved_holds",
+            "Holds that moved to another lease",
+            metrics.moved.clone(),
         );
         registry.register(
             "capped",

@@ -1,7 +1,7 @@
 //! The keys and accounts in use, each proven on first use and forgotten when
 //! nothing is leased for them any more.
 //!
-//! Looking one up takes the lock of one of [`SHARDS`] maps, for reading.
+//! Looking one up takes the lock of one of `SHARDS` maps, for reading.
 
 use std::{
     collections::HashMap,
@@ -194,7 +194,8 @@ impl Pool {
             return Ok(account);
         }
         let (header, leaf) = account_leaf(&self.light, number, Height(0)).await?;
-        let account = Arc::new(Account::new(number, View::of(&leaf, self.gateway, &header)));
+        let view = View::of(&leaf, self.gateway, header.height, header.time);
+        let account = Arc::new(Account::new(number, view, Instant::now()));
         let account = self.accounts.change(shard, |accounts| {
             accounts.entry(number).or_insert(account).clone()
         });

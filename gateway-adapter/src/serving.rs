@@ -90,6 +90,8 @@ impl Serving {
             worst: Usage::default(),
             cost: Amount::ZERO,
             mark,
+            countable: false,
+            exact: None,
             arrival: unix_ms(),
             project: wish.project,
             purpose: wish.purpose,

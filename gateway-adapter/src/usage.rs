@@ -91,6 +91,18 @@ impl Counts {
         })
     }
 
+    /// A `usage` object of chat completions.
+    pub fn to_json(self) -> String {
+        serde_json::json!({
+            "prompt_tokens": self.input,
+            "completion_tokens": self.output,
+            "total_tokens": self.input.saturating_add(self.output),
+            "prompt_tokens_details": {"cached_tokens": self.cached},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
+        })
+        .to_string()
+    }
+
     /// The counts as `model` meters them, and whether they had to be lowered
     /// to have a price.
     pub fn to_usage(self, model: &Model) -> (Usage, bool) {

@@ -169,6 +169,49 @@ async fn the_last_request_is_lowered_to_what_can_be_paid() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_waits_is_served_in_the_order_of_arrival() {
+    // One at a time.
+    let setup = Setup::new(50).await;
+    let gateway = setup.gateway().await;
+    let mut client = metering(&gateway).await;
+    let waited = async || {
+        let page = support::get(gateway.http, "/metrics").await.body;
+        let line = page
+            .lines()
+            .find(|line| line.starts_with("tally_gateway_waited_total"));
+        line.unwrap()
+            .rsplit(' ')
+            .next()
+            .unwrap()
+            .parse::<usize>()
+            .unwrap()
+    };
+    let void = |hold| v1::VoidRequest { hold };
+    let mut running = client.authorize(wish(10, 10)).await.unwrap().into_inner();
+    let before = waited().await;
+    let mut tasks = Vec::new();
+    for i in 1..=4 {
+        let mut client = client.clone();
+        tasks.push(tokio::spawn(
+            async move { client.authorize(wish(10, 10)).await },
+        ));
+        let deadline = tokio::time::Instant::now() + support::DEADLINE;
+        while waited().await < before + i {
+            assert!(tokio::time::Instant::now() < deadline, "{i} does not wait");
+        }
+    }
+    let mut tasks = tasks.into_iter();
+    while let Some(next) = tasks.next() {
+        client.void(void(running.hold)).await.unwrap();
+        running = next.await.unwrap().unwrap().into_inner();
+        assert!(tasks.as_slice().iter().all(|later| !later.is_finished()));
+    }
+    client.void(void(running.hold)).await.unwrap();
+    gateway.stop().await.unwrap();
+    assert_eq!(setup.chain.main().available.0, 50);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_class_that_covers_is_preferred_and_can_be_chosen() {
     let setup = Setup::new(40).await;
     setup.chain.issue(0, chain::SPARE, 10_000);

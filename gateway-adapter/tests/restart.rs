@@ -80,6 +80,36 @@ async fn an_intact_journal_goes_on_and_holds_are_charged_their_last_marks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_moved_is_charged_to_its_new_lease_after_a_kill() {
+    let mut setup = Setup::new(PLENTY).await;
+    setup.config.lease.seconds = 3;
+    setup.config.lease.margin_ms = 500;
+    let gateway = setup.gateway().await;
+    let (to, mut body) = (gateway.http, chat(20, json!({"hold": 2})));
+    body["stream"] = true.into();
+    tokio::spawn(async move { send(to, &body).await });
+    until("the engine is asked", || {
+        setup.engine.requests.load(Ordering::Relaxed) == 1
+    })
+    .await;
+    until("the first lease is returned, another is open", || {
+        let leases = setup.chain.account(0).leases;
+        !leases.is_empty() && leases.iter().all(|lease| lease.number.0 > 1)
+    })
+    .await;
+    setup.chain.set_down(true);
+    killed(&mut setup, gateway).await;
+    setup.chain.set_down(false);
+    let gateway = setup.gateway().await;
+    let (receipt, debit) = setup.chain.only_receipt().await;
+    assert!(debit.fixed.lease.0 > 1);
+    assert_eq!(receipt.flags, Flags::ESTIMATED);
+    assert!(receipt.charged.0 > 0 && receipt.charged == receipt.cost);
+    gateway.stop().await.unwrap();
+    setup.chain.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn served_requests_reach_the_chain_after_an_outage_and_a_kill() {
     let mut setup = Setup::new(PLENTY).await;
     let gateway = setup.gateway().await;

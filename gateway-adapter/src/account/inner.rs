@@ -8,7 +8,12 @@ use tally_ledger::{
     ids::{ApiKeyNumber, ClassNumber},
 };
 
-use crate::{ask::Ask, lease::Lease, refusal::Refusal, view::View};
+use crate::{
+    ask::Ask,
+    lease::Lease,
+    refusal::Refusal,
+    view::{Others, View},
+};
 
 /// A lease is renewed when this part of its time is left.
 const RENEW_PART: u32 = 4;
@@ -18,8 +23,8 @@ pub(super) type Pair = (ClassNumber, ApiKeyNumber);
 /// A Lease was granted less than one worst case.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dry {
-    /// What was available after it.
-    pub(super) available: u64,
+    /// Of what is available, what no Lease is granted.
+    pub(super) stuck: u64,
     /// Why, if not for want of balance.
     pub(super) why: Option<Refusal>,
     pub(super) at: Instant,
@@ -40,6 +45,17 @@ pub(super) struct Inner {
 impl Inner {
     pub(super) fn available(&self, class: ClassNumber) -> u64 {
         self.view.available.get(&class).copied().unwrap_or(0)
+    }
+
+    pub(super) fn others(&self, class: ClassNumber) -> Others {
+        self.view.others.get(&class).copied().unwrap_or_default()
+    }
+
+    /// What a Lease could take now: not what a cap keeps from it, nor what is
+    /// in more grants than it takes from.
+    pub(super) fn leasable(&self, pair: Pair) -> u64 {
+        let stuck = self.dry.get(&pair).map_or(0, |dry| dry.stuck);
+        self.available(pair.0).saturating_sub(stuck)
     }
 
     /// Free in leases of `class`, whatever their key.
@@ -64,11 +80,15 @@ impl Inner {
             .sum()
     }
 
-    pub(super) fn set_dry(&mut self, pair: Pair, why: Option<Refusal>) {
+    /// A Lease was granted less than a worst case; for want of balance if
+    /// not `capped`. The balance that is seen now came back since, and may be
+    /// asked for.
+    pub(super) fn set_dry(&mut self, pair: Pair, capped: bool, why: Option<Refusal>, now: Instant) {
+        let stuck = capped || self.view.scattered.contains(&pair.0);
         let dry = Dry {
-            available: self.available(pair.0),
+            stuck: if stuck { self.available(pair.0) } else { 0 },
             why,
-            at: Instant::now(),
+            at: now,
         };
         self.dry.insert(pair, dry);
     }
@@ -113,10 +133,11 @@ impl Inner {
             .min_by_key(|i| self.leases[*i].until)
     }
 
-    /// Whether what is leased will soon run out or end while there is more.
+    /// Whether what is leased will soon run out or end while there is more
+    /// than the ledger would take from others for it.
     pub(super) fn should_renew(&self, class: ClassNumber, ask: &Ask, now: Instant) -> bool {
         let pair = (class, ask.key.number);
-        if self.available(class) == 0
+        if self.available(class) / 2 < ask.cost.0.max(1)
             || self.requested.contains(&pair)
             || self.dry.contains_key(&pair)
         {

@@ -13,7 +13,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{ChainError, light::Light, nodes::Submitted, sign::Signer};
+use super::{ChainError, is_final, light::Light, nodes::Submitted, sign::Signer};
 use crate::{
     journal::{Head, Journal},
     metrics::Metrics,
@@ -100,7 +100,12 @@ impl Sender {
                 if self.journal.proven_last() > before {
                     return Ok(());
                 }
-                tracing::error!(%reason, first = %debits[0].number, "a batch of debits is refused");
+                let first = debits[0].number;
+                tracing::error!(%reason, %first, "a batch of debits is refused");
+                if is_final(reason) {
+                    // The adapter checks before it numbers: a bug or a fork.
+                    return Err(ChainError::DebitsRefused { first, reason });
+                }
                 return Err(ChainError::Unreachable(format!("refused: {reason}")));
             }
         };

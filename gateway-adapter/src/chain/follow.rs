@@ -110,6 +110,11 @@ impl Follower {
             match tokio::time::timeout(TICK, poked.recv()).await {
                 Ok(Some(Poke::Fatal(error))) => return error,
                 Ok(Some(Poke::Lease(account))) => self.look_again(account),
+                Ok(Some(Poke::All)) => {
+                    for account in self.pool.accounts() {
+                        self.look_again(account.number);
+                    }
+                }
                 _ => {}
             }
             if last.elapsed() >= TICK || self.light.last().is_some_and(|h| h.log_size > self.cursor)
@@ -146,8 +151,7 @@ impl Follower {
 
     fn look_again(&self, account: AccountNumber) {
         if let Some(account) = self.pool.account_in_use(account) {
-            // The chain's side outlives the follower.
-            let _ = self.holds.jobs.send(Job::Refresh { account });
+            self.holds.jobs.send(Job::Refresh { account });
         }
     }
 
@@ -226,12 +230,12 @@ impl Follower {
             Event::Frozen { .. } => {
                 if let Some(account) = account {
                     account.freeze();
-                    let _ = self.holds.jobs.send(Job::Refresh { account });
+                    self.holds.jobs.send(Job::Refresh { account });
                 }
             }
             Event::Unfrozen { .. } | Event::GrantRevoked { .. } => {
                 if let Some(account) = account {
-                    let _ = self.holds.jobs.send(Job::Refresh { account });
+                    self.holds.jobs.send(Job::Refresh { account });
                 }
             }
             Event::GatewaySuspended { gateway, .. } if *gateway == self.gateway => {
@@ -305,6 +309,8 @@ enum Poke {
     Header,
     /// A lease of ours was ended early: a hint to look at its account.
     Lease(AccountNumber),
+    /// Such hints may have been missed: look at all accounts.
+    All,
     Fatal(ChainError),
 }
 
@@ -313,6 +319,8 @@ async fn watch(light: Arc<Light>, node: Node, gateway: GatewayNumber, poke: mpsc
     let mut pause = Duration::from_millis(50);
     loop {
         if let Ok(mut blocks) = node.watch().await {
+            // Nobody listens: the gateway stops.
+            let _ = poke.send(Poke::All).await;
             while let Ok(Some(block)) = blocks.message().await {
                 pause = Duration::from_millis(50);
                 let Some(certified) = &block.header else {
@@ -331,7 +339,8 @@ async fn watch(light: Arc<Light>, node: Node, gateway: GatewayNumber, poke: mpsc
                     }
                 }
                 for account in recalled(&block, gateway) {
-                    let _ = poke.try_send(Poke::Lease(account));
+                    // Who wants the balance waits for this: it is not dropped.
+                    let _ = poke.send(Poke::Lease(account)).await;
                 }
                 // A full channel has been told already.
                 let _ = poke.try_send(Poke::Header);

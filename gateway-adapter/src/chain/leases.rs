@@ -1,11 +1,14 @@
-//! Asks for leases, proves what they were granted, gives them back, and
+//! Asks for leases, proves what they were granted, has them given back, and
 //! proves accounts' leaves again.
 //!
-//! Leases of a gateway are numbered contiguously, so one is asked for at a
-//! time. Its intent is in the journal before it is sent: after a crash the
-//! lease is found and given back. A lease whose answer is not known is asked
-//! for again with the same bytes until it is; requests do not wait for that
-//! but are refused as unreachable.
+//! Leases of a gateway are numbered contiguously; up to [`IN_FLIGHT`] with
+//! consecutive numbers are asked for at once, and the ledger takes them in
+//! their order. Each intent is in the journal before it is sent: after a
+//! crash the lease is found and given back. A lease whose answer is not known
+//! is asked for again with the same bytes until it is; requests do not wait
+//! for that but are refused as unreachable. So each number that was given is
+//! taken some day; one that never can be would block those behind it, and
+//! stops the gateway.
 //!
 //! A Lease that was on its way at a crash may still get its number, or have
 //! got it: under a number that was sent before the start, a lease of those
@@ -17,24 +20,29 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use tally_ledger::{
-    action::{Action, Lease},
+    account::Account as AccountLeaf,
+    action::Lease,
+    block::Header,
     codec,
     entry::{Event, Shortfall},
     ids::{Amount, ClassNumber, DebitNumber, Height, LeaseNumber},
     reason::Reason,
 };
 use tally_proto::v1;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::{
+    sync::{Notify, Semaphore, mpsc, watch},
+    task::JoinSet,
+};
 
 use super::{
-    ChainError,
+    ChainError, is_final,
     light::Light,
     nodes::Submitted,
     sign::Signer,
@@ -42,7 +50,7 @@ use super::{
 };
 use crate::{
     account::Account,
-    job::{Granted, Job, NoGrant},
+    job::{Granted, Job, Jobs, NoGrant, Short},
     journal::{Journal, LeaseSent, Record, Urgency},
     key::Key,
     metrics::Metrics,
@@ -51,8 +59,14 @@ use crate::{
     view::View,
 };
 
+/// Leases asked for at a time.
+pub const IN_FLIGHT: usize = 16;
+/// Most that wait to be asked for; beyond it requests are refused.
+const MOST_ASKED: usize = 4_096;
 /// Returns and refreshes at a time.
 const AT_A_TIME: usize = 32;
+/// Longest pause while a lease waits for those before it.
+const MAX_TURN: Duration = Duration::from_millis(40);
 /// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
@@ -75,12 +89,32 @@ pub struct Leases {
     pub duration: Duration,
     /// How much earlier the gateway stops using one.
     pub margin: Duration,
+    /// For what a proof of an account brings about.
+    pub jobs: Jobs,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Told what ends the gateway.
     pub fatal: mpsc::Sender<ChainError>,
-    /// A lease's answer is not known, no other can be asked for.
-    pub stuck: AtomicBool,
+    /// How many leases' answers are not known: no other can be asked for.
+    pub stuck: AtomicUsize,
+    /// Numbers that were given and are not known to be taken.
+    pub flying: Mutex<BTreeSet<LeaseNumber>>,
+}
+
+/// Counts a lease whose answer is not known, as long as it lives.
+struct Stuck<'a>(&'a AtomicUsize);
+
+impl<'a> Stuck<'a> {
+    fn new(stuck: &'a AtomicUsize) -> Self {
+        stuck.fetch_add(1, Ordering::Relaxed);
+        Stuck(stuck)
+    }
+}
+
+impl Drop for Stuck<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What a start finds.
@@ -92,6 +126,7 @@ pub struct Before {
     pub debits: DebitNumber,
 }
 
+#[derive(Clone)]
 struct Wanted {
     account: Arc<Account>,
     key: Arc<Key>,
@@ -105,11 +140,11 @@ impl Leases {
     /// lease, proven.
     pub async fn run(
         self: Arc<Self>,
-        mut jobs: mpsc::UnboundedReceiver<Job>,
+        mut jobs: mpsc::Receiver<Job>,
         last: LeaseNumber,
         before: Before,
     ) {
-        let (ask, asked) = mpsc::unbounded_channel();
+        let (ask, asked) = mpsc::channel(MOST_ASKED);
         let worker = tokio::spawn(self.clone().ask_in_turn(asked, last, before));
         let slots = Arc::new(Semaphore::new(AT_A_TIME));
         while let Some(job) = jobs.recv().await {
@@ -121,19 +156,18 @@ impl Leases {
                     wanted,
                     worst,
                 } => {
-                    if self.stuck.load(Ordering::Relaxed) {
-                        let unreachable = NoGrant::Refused(Refusal::Unreachable);
-                        account.not_granted((class, key.number), unreachable);
-                        continue;
-                    }
-                    // The worker ends after this loop.
-                    let _ = ask.send(Wanted {
+                    let wanted = Wanted {
                         account,
                         key,
                         class,
                         wanted,
                         worst,
-                    });
+                    };
+                    if self.is_stuck() {
+                        wanted.unreachable();
+                    } else if let Err(error) = ask.try_send(wanted) {
+                        error.into_inner().unreachable();
+                    }
                 }
                 Job::Refresh { account } => {
                     let (this, slots) = (self.clone(), slots.clone());
@@ -166,75 +200,91 @@ impl Leases {
         let _ = worker.await;
     }
 
+    fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed) > 0
+    }
+
+    fn flying(&self) -> MutexGuard<'_, BTreeSet<LeaseNumber>> {
+        self.flying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn ask_in_turn(
         self: Arc<Self>,
-        mut asked: mpsc::UnboundedReceiver<Wanted>,
-        last: LeaseNumber,
+        mut asked: mpsc::Receiver<Wanted>,
+        mut last: LeaseNumber,
         before: Before,
     ) {
         let sent: BTreeSet<LeaseNumber> = before.leases.iter().map(|sent| sent.number).collect();
-        let mut next = LeaseNumber(last.0 + 1);
-        while let Some(wanted) = asked.recv().await {
-            if self.stuck.load(Ordering::Relaxed) {
-                wanted.unreachable();
-                continue;
-            }
-            let result = loop {
-                if !sent.contains(&next) {
-                    break self.ask(&wanted, next).await;
-                }
-                match self.pass_over(&wanted, next, before.debits).await {
-                    Ok(number) if number == next => break Ok(next),
-                    Ok(number) => next = number,
-                    Err(error) => break Err(error),
-                }
-            };
-            match result {
-                Ok(number) => next = number,
-                Err(error) => {
-                    wanted.unreachable();
-                    if error.is_fatal() {
+        let mut flight = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(landed) = flight.join_next() => {
+                    if let Ok(Err(error)) = landed {
                         // The gateway is stopping if nobody listens.
                         let _ = self.fatal.send(error).await;
                         return;
                     }
-                    tracing::warn!(%error, "a lease could not be asked for");
+                }
+                wanted = asked.recv(), if flight.len() < IN_FLIGHT => {
+                    let Some(wanted) = wanted else {
+                        return;
+                    };
+                    if self.is_stuck() {
+                        wanted.unreachable();
+                        continue;
+                    }
+                    last.0 += 1;
+                    while sent.contains(&last) {
+                        self.flying().insert(last);
+                        let (this, wanted) = (self.clone(), wanted.clone());
+                        flight.spawn(this.pass_over(wanted, last, before.debits));
+                        last.0 += 1;
+                    }
+                    self.flying().insert(last);
+                    flight.spawn(self.clone().fly(wanted, last));
                 }
             }
         }
     }
 
-    /// Asks for one lease; gives the next number.
-    async fn ask(&self, wanted: &Wanted, number: LeaseNumber) -> Result<LeaseNumber, ChainError> {
+    /// Whether a lease only waits for those before it.
+    fn is_in_turn(&self, number: LeaseNumber, last: LeaseNumber, since: Instant) -> bool {
+        let next = last.0 + 1 == number.0 && since.elapsed() < MAX_PAUSE;
+        next || self.flying().first() < Some(&number)
+    }
+
+    async fn fly(self: Arc<Self>, wanted: Wanted, number: LeaseNumber) -> Result<(), ChainError> {
+        let landed = self.ask(&wanted, number).await;
+        if landed.is_err() {
+            wanted.unreachable();
+        }
+        landed
+    }
+
+    /// Asks for one lease until it is taken.
+    async fn ask(&self, wanted: &Wanted, number: LeaseNumber) -> Result<(), ChainError> {
         let since = Instant::now();
         let duration_ms = self.duration_ms();
         let until = since + Duration::from_millis(duration_ms.into()).saturating_sub(self.margin);
-        match self.place(wanted, number, duration_ms).await? {
-            Some(finality) => self.granted(wanted, number, until, finality).await,
-            None => Ok(number),
-        }
+        let finality = self.place(wanted, number, duration_ms).await?;
+        self.granted(wanted, number, until, finality).await
     }
 
     /// Asks for a lease whose number was sent before the start, and gives it
-    /// back, whose ever it is, once the debits of before are proven; gives
-    /// the next number, or the same if the requester was refused.
+    /// back, whose ever it is, once the debits of before are proven.
     async fn pass_over(
-        self: &Arc<Self>,
-        wanted: &Wanted,
+        self: Arc<Self>,
+        wanted: Wanted,
         number: LeaseNumber,
         debits: DebitNumber,
-    ) -> Result<LeaseNumber, ChainError> {
-        let placed = self.place(wanted, number, self.duration_ms()).await?;
-        if placed.is_none() {
-            return Ok(number);
-        }
-        self.stuck.store(false, Ordering::Relaxed);
+    ) -> Result<(), ChainError> {
+        self.place(&wanted, number, self.duration_ms()).await?;
         let ours = Before {
             leases: vec![wanted.sent(number)],
             debits,
         };
-        tokio::spawn(self.clone().return_old(ours));
-        Ok(LeaseNumber(number.0 + 1))
+        tokio::spawn(self.return_old(ours));
+        Ok(())
     }
 
     fn duration_ms(&self) -> u32 {
@@ -242,14 +292,14 @@ impl Leases {
         (self.duration.as_millis() as u32).min(parameters.max_lease_ms)
     }
 
-    /// Sends a Lease until the log has one of this number; `None`: refused,
-    /// and the requester knows.
+    /// Sends a Lease until the log has one of this number.
     async fn place(
         &self,
         wanted: &Wanted,
         number: LeaseNumber,
         duration_ms: u32,
-    ) -> Result<Option<v1::Finality>, ChainError> {
+    ) -> Result<v1::Finality, ChainError> {
+        let since = Instant::now();
         let lease = Lease {
             journal: self.journal.number(),
             number,
@@ -265,17 +315,28 @@ impl Leases {
         self.metrics.leases.inc();
         let transaction = self.signer.lease(lease, &wanted.key);
         let mut pause = Duration::from_millis(5);
+        let mut stuck = None;
         loop {
             let error = match self.light.nodes.submit(&transaction).await {
-                Ok(Submitted::Final(finality)) => return Ok(Some(finality)),
+                Ok(Submitted::Final(finality)) => {
+                    self.flying().remove(&number);
+                    return Ok(finality);
+                }
                 Ok(Submitted::Refused(Reason::LeaseNotNext)) => {
                     match self.light.gateway(self.signer.gateway, Height(0)).await {
                         // Taken by these bytes, whose answer was lost.
                         Ok((header, leaf)) if leaf.last_lease >= number => {
-                            return Ok(Some(v1::Finality {
+                            self.flying().remove(&number);
+                            return Ok(v1::Finality {
                                 height: header.height.0,
                                 ..Default::default()
-                            }));
+                            });
+                        }
+                        // Those before it are on their way, or just landed.
+                        Ok((_, leaf)) if self.is_in_turn(number, leaf.last_lease, since) => {
+                            tokio::time::sleep(pause).await;
+                            pause = (pause * 2).min(MAX_TURN);
+                            continue;
                         }
                         Ok(_) => ChainError::Unreachable(Reason::LeaseNotNext.to_string()),
                         Err(error) if error.is_fatal() => return Err(error),
@@ -285,17 +346,17 @@ impl Leases {
                 Ok(Submitted::Refused(Reason::JournalNotCurrent)) => {
                     return Err(ChainError::Fenced);
                 }
-                Ok(Submitted::Refused(reason)) => {
-                    tracing::warn!(%reason, "a lease is refused");
-                    self.journal
-                        .append(&Record::LeaseClosed(number), Urgency::Soon);
-                    wanted.not_granted(NoGrant::Refused(refusal_of(reason)));
-                    return Ok(None);
+                Ok(Submitted::Refused(reason)) if is_final(reason) => {
+                    // What it names was proven: a bug or a fork.
+                    return Err(ChainError::LeaseRefused { number, reason });
                 }
+                // A node may be behind what was proven here.
+                Ok(Submitted::Refused(reason)) => ChainError::Unreachable(reason.to_string()),
                 Err(error) => error,
             };
-            if !self.stuck.swap(true, Ordering::Relaxed) {
+            if stuck.is_none() {
                 tracing::warn!(%error, %number, "a lease's answer is not known; asking on");
+                stuck = Some(Stuck::new(&self.stuck));
                 wanted.unreachable();
             }
             tokio::time::sleep(pause).await;
@@ -310,21 +371,22 @@ impl Leases {
         number: LeaseNumber,
         until: Instant,
         finality: v1::Finality,
-    ) -> Result<LeaseNumber, ChainError> {
+    ) -> Result<(), ChainError> {
         let account = wanted.account.number;
+        let mut stuck = None;
         let proven = loop {
             match pool::account_leaf(&self.light, account, Height(finality.height)).await {
                 Ok(proven) => break proven,
                 Err(error) if error.is_fatal() => return Err(error),
                 Err(error) => {
-                    self.stuck.store(true, Ordering::Relaxed);
+                    stuck.get_or_insert_with(|| Stuck::new(&self.stuck));
                     tracing::warn!(%error, "a lease is granted but not proven yet");
                     wanted.unreachable();
                     tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             }
         };
-        self.stuck.store(false, Ordering::Relaxed);
+        drop(stuck);
         let (header, leaf) = proven;
         let open = leaf
             .leases
@@ -334,13 +396,18 @@ impl Leases {
             .cloned();
         wanted
             .account
-            .viewed(View::of(&leaf, self.signer.gateway, &header));
+            .viewed(self.view(&header, &leaf), Instant::now());
         let why = shortfall(&finality);
         let Some(open) = open else {
+            wanted.not_granted(no_grant(why));
+            if why.is_none() {
+                // Other bytes may have taken the number: from before a start,
+                // for another account.
+                self.close(number).await?;
+            }
             self.journal
                 .append(&Record::LeaseClosed(number), Urgency::Soon);
-            wanted.not_granted(no_grant(why));
-            return Ok(LeaseNumber(number.0 + 1));
+            return Ok(());
         };
         while !self.terms.knows(open.table) {
             match Terms::load(&self.light, header.height).await {
@@ -358,117 +425,37 @@ impl Leases {
             height: header.height,
             until,
         };
-        let short = amount < wanted.worst;
-        wanted
-            .account
-            .granted((wanted.class, wanted.key.number), granted, short);
-        Ok(LeaseNumber(number.0 + 1))
+        let short = match why {
+            _ if amount >= wanted.worst => Short::No,
+            Some(Shortfall::GatewayCap | Shortfall::KeyCap) => Short::Cap,
+            _ => Short::Balance,
+        };
+        wanted.account.granted(
+            (wanted.class, wanted.key.number),
+            granted,
+            short,
+            Instant::now(),
+        );
+        Ok(())
+    }
+
+    pub(super) fn view(&self, header: &Header, leaf: &AccountLeaf) -> View {
+        View::of(leaf, self.signer.gateway, header.height, header.time)
     }
 
     async fn refresh(&self, account: &Arc<Account>) {
         match pool::account_leaf(&self.light, account.number, Height(0)).await {
-            Ok((header, leaf)) => account.viewed(View::of(&leaf, self.signer.gateway, &header)),
+            Ok((header, leaf)) => {
+                account.viewed(self.view(&header, &leaf), Instant::now());
+                let mut jobs = Vec::new();
+                account.returns(Instant::now(), false, &mut jobs);
+                self.jobs.send_all(jobs);
+            }
             Err(error) => {
                 tracing::warn!(%error, "an account's leaf is not proven");
-                account.not_viewed();
+                account.not_viewed(Instant::now());
             }
         }
-    }
-
-    /// Returns a lease whose debits are proven; sends on until it is closed.
-    async fn give_back(&self, account: &Arc<Account>, lease: LeaseNumber) {
-        match self.close(lease).await {
-            Ok(height) => {
-                if let Ok((header, leaf)) =
-                    pool::account_leaf(&self.light, account.number, height).await
-                {
-                    account.viewed(View::of(&leaf, self.signer.gateway, &header));
-                } else {
-                    account.stale();
-                }
-                account.closed(lease);
-            }
-            Err(error) => {
-                tracing::warn!(%error, %lease, "a lease is not returned");
-                account.not_closed(lease);
-            }
-        }
-    }
-
-    /// Closes a lease on the chain, if it is not closed; gives the height at
-    /// which it is.
-    async fn close(&self, lease: LeaseNumber) -> Result<Height, ChainError> {
-        let transaction = self.signer.action(Action::ReturnLease(lease));
-        let mut pause = Duration::from_millis(10);
-        loop {
-            let height = match self.light.nodes.submit(&transaction).await {
-                Ok(Submitted::Final(finality)) => Some(Height(finality.height)),
-                Ok(Submitted::Refused(Reason::LeaseNotOpen)) => Some(Height(0)),
-                Ok(Submitted::Refused(reason)) => {
-                    return Err(ChainError::Unreachable(reason.to_string()));
-                }
-                Err(error) if error.is_fatal() => return Err(error),
-                Err(_) => None,
-            };
-            if let Some(height) = height {
-                self.journal
-                    .append(&Record::LeaseClosed(lease), Urgency::Soon);
-                return Ok(height);
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_PAUSE);
-        }
-    }
-
-    /// Gives back the leases from before a restart, once the debits that may
-    /// name them are proven.
-    pub async fn return_old(self: Arc<Self>, before: Before) {
-        let mut proven = self.proven.clone();
-        let debits = before.debits;
-        if proven.wait_for(|proven| *proven >= debits).await.is_err() {
-            return;
-        }
-        let mut old = before.leases;
-        while !old.is_empty() {
-            let mut left = Vec::new();
-            for lease in old {
-                match self.return_one(&lease).await {
-                    Ok(true) => {
-                        tracing::info!(lease = %lease.number, "a lease from before the start is closed")
-                    }
-                    Ok(false) => left.push(lease),
-                    Err(error) => {
-                        tracing::warn!(%error, lease = %lease.number, "a lease from before the start is not returned yet");
-                        left.push(lease);
-                    }
-                }
-            }
-            old = left;
-            if !old.is_empty() {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    }
-
-    /// Whether the lease is closed now; not if it may still be granted.
-    async fn return_one(&self, lease: &LeaseSent) -> Result<bool, ChainError> {
-        let (header, gateway) = self.light.gateway(self.signer.gateway, Height(0)).await?;
-        if gateway.last_lease < lease.number {
-            return Ok(false);
-        }
-        let (_, leaf) = pool::account_leaf(&self.light, lease.account, header.height).await?;
-        let ours = (self.signer.gateway, lease.number);
-        if leaf
-            .leases
-            .iter()
-            .any(|open| (open.gateway, open.number) == ours)
-        {
-            self.close(lease.number).await?;
-        } else {
-            self.journal
-                .append(&Record::LeaseClosed(lease.number), Urgency::Soon);
-        }
-        Ok(true)
     }
 }
 
@@ -483,7 +470,8 @@ impl Wanted {
     }
 
     fn not_granted(&self, why: NoGrant) {
-        self.account.not_granted((self.class, self.key.number), why);
+        let pair = (self.class, self.key.number);
+        self.account.not_granted(pair, why, Instant::now());
     }
 
     fn unreachable(&self) {
@@ -513,14 +501,5 @@ fn no_grant(why: Option<Shortfall>) -> NoGrant {
         Some(Shortfall::Frozen) => NoGrant::Refused(Refusal::Frozen),
         Some(Shortfall::Suspended) => NoGrant::Refused(Refusal::Suspended),
         _ => NoGrant::Dry,
-    }
-}
-
-fn refusal_of(reason: Reason) -> Refusal {
-    match reason {
-        Reason::UnknownApiKey | Reason::UnknownSigner | Reason::LeaseMismatch => {
-            Refusal::InvalidKey
-        }
-        _ => Refusal::NotServing,
     }
 }

@@ -5,7 +5,8 @@
 //!   them, never older than what is believed already.
 //! - [`follow`]: every control entry after the header at which the gateway
 //!   started, contiguous by number and proven; the alarm when no header comes.
-//! - [`debits`], [`leases`]: what the gateway writes.
+//! - [`debits`], [`leases`]: what the gateway writes; `returns` gives leases
+//!   back.
 
 pub mod debits;
 pub mod follow;
@@ -13,8 +14,19 @@ pub mod leases;
 pub mod light;
 pub mod nodes;
 pub mod opening;
+mod returns;
 pub mod sign;
 pub mod terms;
+
+use tally_ledger::{
+    ids::{DebitNumber, LeaseNumber},
+    reason::{Reason, Retry},
+};
+
+/// Whether a refusal is final: not one that a node gives because it is behind.
+fn is_final(reason: Reason) -> bool {
+    reason.retry() == Retry::Never && reason != Reason::JournalNotCurrent
+}
 
 /// Why something about the chain is not known now, or cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +54,28 @@ pub enum ChainError {
     /// The chain's word about our journal cannot be true of it.
     #[error(transparent)]
     Diverged(#[from] crate::journal::Diverged),
+    /// The debits cannot be taken: nothing behind them can be either.
+    #[error(
+        "the ledger refuses the debits from number {first} on for good ({reason}): keep the journal, open no new one; \
+         see whether nodes, genesis and version are the right ones, then start again"
+    )]
+    DebitsRefused {
+        /// The first of the batch.
+        first: DebitNumber,
+        /// Why.
+        reason: Reason,
+    },
+    /// The Lease cannot be taken, and no later one can be without it.
+    #[error(
+        "the ledger refuses lease {number} for good ({reason}): see whether nodes, genesis and version are the right \
+         ones, then start again"
+    )]
+    LeaseRefused {
+        /// Which.
+        number: LeaseNumber,
+        /// Why.
+        reason: Reason,
+    },
     /// The journal failed.
     #[error(transparent)]
     Journal(#[from] crate::journal::JournalFailed),
@@ -56,6 +90,8 @@ impl ChainError {
                 | ChainError::Diverged(_)
                 | ChainError::Journal(_)
                 | ChainError::ValidatorsChanged
+                | ChainError::DebitsRefused { .. }
+                | ChainError::LeaseRefused { .. }
         )
     }
 }

@@ -72,6 +72,19 @@ impl Durable {
     pub async fn wait(self) -> Result<(), JournalFailed> {
         self.0.await.map_err(|_| JournalFailed)
     }
+
+    /// Does something once it is durable, before anybody who waits is told.
+    pub fn then(self, done: impl FnOnce() + Send + 'static) -> Durable {
+        let (sender, receiver) = oneshot::channel();
+        tokio::spawn(async move {
+            if self.0.await.is_ok() {
+                done();
+                // Nobody has to wait.
+                let _ = sender.send(());
+            }
+        });
+        Durable(receiver)
+    }
 }
 
 /// Sizes and delays.
@@ -223,6 +236,24 @@ impl Journal {
         if inner.state.apply(&record).is_ok() {
             drop(self.push(&mut inner, &record, Urgency::Now));
         }
+    }
+
+    /// Journals what a running hold is from now on; `None` if it is resolved.
+    ///
+    /// Recovery reads a prefix of what was appended. So what a smaller hold
+    /// frees may be reserved again at once: the other hold's record stands
+    /// behind this one. What a larger or moved hold gains holds once this is
+    /// durable.
+    pub fn change(&self, hold: &HoldRecord, urgency: Urgency) -> Option<Durable> {
+        let mut inner = self.shared.inner();
+        let record = Record::HoldChanged {
+            hold: hold.id,
+            lease: hold.lease,
+            limit: hold.limit,
+            worst: hold.worst,
+        };
+        inner.state.apply(&record).ok()?;
+        Some(self.push(&mut inner, &record, urgency))
     }
 
     /// Settles a hold with the journal's next debit; `None` if the hold is

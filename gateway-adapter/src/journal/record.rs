@@ -212,6 +212,18 @@ pub enum Record {
     /// Tag 11. Ends what a segment starts from. A segment without it was
     /// being begun when the machine stopped, and does not count.
     SnapshotEnd,
+    /// Tag 12. A running hold from now on: less or more of its lease, or
+    /// another lease of the same account, class and key.
+    HoldChanged {
+        /// Which.
+        hold: HoldId,
+        /// The lease that pays.
+        lease: LeaseNumber,
+        /// Most that it may be charged.
+        limit: Amount,
+        /// The usage that `limit` pays for.
+        worst: Usage,
+    },
 }
 
 impl Record {

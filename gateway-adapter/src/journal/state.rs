@@ -121,6 +121,16 @@ impl State {
                 let hold = self.holds.get_mut(hold);
                 hold.ok_or(Misfit("progress of an unknown hold"))?.mark = Some(*usage);
             }
+            Record::HoldChanged {
+                hold,
+                lease,
+                limit,
+                worst,
+            } => {
+                let hold = self.holds.get_mut(hold);
+                let hold = hold.ok_or(Misfit("an unknown hold was changed"))?;
+                (hold.lease, hold.limit, hold.worst) = (*lease, *limit, *worst);
+            }
             Record::Debit { number, debit } => return self.debit(*number, debit).map(Some),
             Record::Void(hold) => {
                 let resolved = self.holds.remove(hold);

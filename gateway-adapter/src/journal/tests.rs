@@ -179,6 +179,12 @@ fn work(journal: &Journal, rounds: u32, waiting: bool) -> u64 {
             wait(made).unwrap();
         }
         journal.progress(record.id, Usage([1, 0, i, 0, 0, 0]));
+        record.lease = LeaseNumber(u64::from(i) + 2);
+        record.limit = Amount(50);
+        let changed = journal.change(&record, Urgency::Soon).unwrap();
+        if waiting && i % 2 == 0 {
+            wait(changed).unwrap();
+        }
         match i % 3 {
             0 => drop(journal.void(record.id).unwrap()),
             1 => {
@@ -220,6 +226,61 @@ fn what_was_waited_for_survives_a_power_cut() {
         assert_eq!(after.unproven.last().unwrap().number, number);
         assert!(after.state.holds.is_empty());
     }
+}
+
+#[test]
+fn a_changed_hold_is_the_old_or_the_new_one_wherever_the_journal_is_cut() {
+    let fake = Fake::default();
+    let journal = started(&fake, Limits::default());
+    let mut before = hold();
+    wait(journal.hold(&mut before, Urgency::Now)).unwrap();
+    let mut after = before;
+    (after.lease, after.limit) = (LeaseNumber(2), Amount(60));
+    after.worst = Usage([9, 0, 5, 0, 0, 0]);
+    wait(journal.change(&after, Urgency::Now).unwrap()).unwrap();
+    // Another hold is made of what the change has freed.
+    let mut next = hold();
+    wait(journal.hold(&mut next, Urgency::Now)).unwrap();
+    journal.close();
+    let bytes = fake.disk().segments[&1].0.len();
+    let (mut old, mut new) = (0, 0);
+    for cut in 0..=bytes {
+        let mut disk = fake.with(|disk| disk.segments.get_mut(&1).unwrap().0.truncate(cut));
+        let Recovered::Intact(found) = recover(&mut disk).unwrap() else {
+            continue;
+        };
+        match found.state.holds.get(&before.id) {
+            Some(hold) if *hold == before => {
+                old += 1;
+                assert!(!found.state.holds.contains_key(&next.id), "cut {cut}");
+            }
+            Some(hold) => {
+                new += 1;
+                assert_eq!(*hold, after, "cut {cut}");
+            }
+            None => assert!(found.state.holds.is_empty()),
+        }
+    }
+    assert!(old > 0 && new > 0);
+    assert_eq!(contents(&fake).state.holds[&before.id], after);
+    // A snapshot has the hold as it is.
+    let snapshot = journal.look(|state| state.snapshot(true));
+    let (record, _) = Record::read(&snapshot[Record::read(&snapshot).unwrap().1..]).unwrap();
+    assert!(matches!(record, Record::HoldMade(held) if *held == after || *held == next));
+    assert!(
+        journal
+            .change(
+                &HoldRecord {
+                    id: HoldId {
+                        number: 9,
+                        ..after.id
+                    },
+                    ..after
+                },
+                Urgency::Now
+            )
+            .is_none()
+    );
 }
 
 #[test]

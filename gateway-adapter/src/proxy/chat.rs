@@ -23,15 +23,17 @@ use tokio::sync::oneshot;
 use super::{
     Proxy,
     body::{Body, fed, whole},
+    payment::Payment,
     reply,
     request::Chat,
     sse::Chunk,
-    stream::Pump,
+    stream::{Pump, TICK},
+    tokenize,
     upstream::{Upstream, passed},
 };
 use crate::{
     ask::Need,
-    holds::Hold,
+    holds::{EARLY_PART, Hold},
     journal::{Durable, Urgency},
     refusal::Refusal,
     serving::Wish,
@@ -47,6 +49,10 @@ const ERROR_BYTES: usize = 1024 * 1024;
 pub(super) struct Exchange {
     pub(super) proxy: Arc<Proxy>,
     pub(super) upstream: Upstream,
+    early: Duration,
+    grace: Duration,
+    choices: u32,
+    payment: Payment,
     pub(super) hold: Hold,
     durable: Durable,
     headers: HeaderMap,
@@ -102,6 +108,22 @@ pub(super) fn known(
         flags
     };
     (usage, flags)
+}
+
+/// How long after its lease's end a hold may run: so that its debit is on the
+/// chain before the lease is closed there.
+fn grace(proxy: &Proxy) -> Duration {
+    let grace = proxy.serving.terms.get().parameters.lease_grace_ms;
+    Duration::from_millis(u64::from(grace / 4) * 3)
+}
+
+/// Why the exchange stops before the engine's answer is whole.
+enum Stop {
+    /// The client is gone.
+    Gone,
+    /// It took too long, or its lease's grace is nearly over.
+    TimeOver,
+    Cut(Refusal),
 }
 
 /// Answers a chat completion request.
@@ -161,10 +183,11 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Re
         };
         Ok((need, Some(likely)))
     });
-    let ask = match ask {
+    let mut ask = match ask {
         Ok(ask) => ask,
         Err(refusal) => return proxy.refuse(refusal),
     };
+    ask.countable = tokenize::counts(&upstream, &chat);
     // An answer that is not streamed leaves with its debit's fsync, which
     // covers the hold's record: that need not be hurried.
     let urgency = if chat.stream {
@@ -172,17 +195,28 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Re
     } else {
         Urgency::Soon
     };
-    let (hold, durable) = match proxy.serving.holds.authorize(&ask, urgency).await {
+    let holds = &proxy.serving.holds;
+    let count = tokenize::count(&upstream, &chat);
+    let (hold, durable) = match holds.authorize_counting(&ask, count, urgency).await {
         Ok(promise) => promise,
         Err(refusal) => return proxy.refuse(refusal),
     };
     let (stream, wants_usage, wants_continuous) =
         (chat.stream, chat.wants_usage, chat.wants_continuous);
     let bound = hold.output / choices;
-    let rewritten = chat.rewrite(&upstream, bound, &hold.receipt());
+    // A lowered hold is raised as it goes where its use is known exactly.
+    let tops_up = chat.stream && upstream.continuous_usage && choices == 1;
+    let wanted = if tops_up { per_choice } else { bound };
+    let payment = Payment::new(hold.output, wanted.saturating_mul(choices).max(hold.output));
+    let likely = hold.exact.unwrap_or(size.likely());
+    let rewritten = chat.rewrite(&upstream, wanted, &hold.receipt());
     let exchange = Exchange {
         proxy: proxy.clone(),
         upstream,
+        early: proxy.serving.lease_time / EARLY_PART,
+        grace: grace(proxy),
+        choices,
+        payment,
         hold,
         durable,
         headers: parts.headers,
@@ -190,7 +224,7 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Re
         stream,
         wants_usage,
         wants_continuous,
-        likely: size.likely(),
+        likely,
         arrived,
         deadline: tokio::time::Instant::now() + proxy.request_time,
     };
@@ -202,23 +236,19 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Re
 }
 
 impl Exchange {
-    async fn run(self, mut replied: oneshot::Sender<Response<Body>>) {
-        let call = self.upstream.post(PATH, &self.headers, self.body.clone());
-        let answer = tokio::select! {
-            answer = tokio::time::timeout_at(self.deadline, call) => answer,
-            () = replied.closed() => return self.abandon(),
-        };
-        let answer = match answer {
+    async fn run(mut self, mut replied: oneshot::Sender<Response<Body>>) {
+        let body = self.body.clone();
+        let call = self.upstream.post(PATH, &self.headers, body);
+        let limits = (self.early, self.grace, self.deadline);
+        let answer = match watched(&mut self.hold, limits, &mut replied, call).await {
             Ok(Ok(answer)) => answer,
+            Err(stop) => return self.stop(stop, replied),
             Ok(Err(error)) => {
                 tracing::warn!(receipt = %self.hold.receipt(), %error, "the engine does not answer");
                 return self.fail(
                     replied,
                     reply::upstream_failed("the engine does not answer"),
                 );
-            }
-            Err(_) => {
-                return self.fail(replied, reply::upstream_failed("the engine took too long"));
             }
         };
         if !answer.status().is_success() {
@@ -243,6 +273,21 @@ impl Exchange {
         self.hold.void();
         // The client may be gone; it is charged nothing.
         let _ = replied.send(response);
+    }
+
+    /// Ends before the answer could be delivered.
+    fn stop(self, stop: Stop, replied: oneshot::Sender<Response<Body>>) {
+        match stop {
+            Stop::Gone => self.abandon(),
+            Stop::TimeOver => {
+                self.fail(replied, reply::upstream_failed("the engine took too long"));
+            }
+            Stop::Cut(refusal) => {
+                // The client may be gone; what was made for it is charged.
+                let _ = replied.send(self.proxy.refuse(refusal));
+                self.abandon();
+            }
+        }
     }
 
     /// The client is gone before the answer began. The engine was cancelled
@@ -276,21 +321,22 @@ impl Exchange {
 
     /// An answer that is not streamed: all of it waits for its debit.
     async fn complete(
-        self,
+        mut self,
         answer: Response<Incoming>,
         mut replied: oneshot::Sender<Response<Body>>,
     ) {
         let (parts, body) = answer.into_parts();
         let limited = Limited::new(body, self.proxy.answer_bytes);
-        let body = tokio::select! {
-            body = tokio::time::timeout_at(self.deadline, limited.collect()) => body,
-            () = replied.closed() => return self.abandon(),
-        };
-        let Ok(Ok(body)) = body else {
-            return self.fail(
-                replied,
-                reply::upstream_failed("the engine's answer broke off"),
-            );
+        let limits = (self.early, self.grace, self.deadline);
+        let body = match watched(&mut self.hold, limits, &mut replied, limited.collect()).await {
+            Ok(Ok(body)) => body,
+            Err(stop) => return self.stop(stop, replied),
+            Ok(Err(_)) => {
+                return self.fail(
+                    replied,
+                    reply::upstream_failed("the engine's answer broke off"),
+                );
+            }
         };
         let body = body.to_bytes();
         let chunk = std::str::from_utf8(&body)
@@ -333,6 +379,10 @@ impl Exchange {
         let Exchange {
             proxy,
             upstream,
+            early,
+            grace,
+            choices,
+            payment,
             hold,
             durable,
             wants_usage,
@@ -364,11 +414,46 @@ impl Exchange {
             likely,
             deadline,
             most: proxy.answer_bytes,
+            early,
+            grace,
+            choices,
+            payment,
             hold,
             feed,
         };
         let ended = pump.run(body).await;
         proxy.serving.metrics.end(ended.map_or("void", ending));
+    }
+}
+
+/// Does `work` while the request may go on; its hold moves to another lease
+/// (`early`, `grace`, `deadline`) if it must. Dropping the work cancels it at
+/// the engine.
+async fn watched<T>(
+    hold: &mut Hold,
+    (early, grace, deadline): (Duration, Duration, tokio::time::Instant),
+    replied: &mut oneshot::Sender<Response<Body>>,
+    work: impl Future<Output = T>,
+) -> Result<T, Stop> {
+    let start = tokio::time::Instant::now() + TICK;
+    let mut tick = tokio::time::interval_at(start, TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            () = replied.closed() => return Err(Stop::Gone),
+            now = tick.tick() => {
+                if let Some(refusal) = hold.cut() {
+                    return Err(Stop::Cut(refusal));
+                }
+                hold.keep(early);
+                let over = hold.ended_at().is_some_and(|at| at.elapsed() >= grace);
+                if over || now >= deadline {
+                    return Err(Stop::TimeOver);
+                }
+            }
+        }
     }
 }
 

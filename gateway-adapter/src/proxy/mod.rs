@@ -12,10 +12,12 @@
 pub mod body;
 pub mod chat;
 pub mod object;
+mod payment;
 pub mod reply;
 pub mod request;
 pub mod sse;
 pub mod stream;
+pub mod tokenize;
 pub mod upstream;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};

@@ -107,6 +107,36 @@ impl<'a> Chat<'a> {
         })
     }
 
+    /// Whether [`Chat::to_tokenize`] covers all that ends up in the prompt.
+    pub fn is_countable(&self) -> bool {
+        let others = ["functions", "documents", "response_format"];
+        self.size.media == 0 && others.iter().all(|name| self.object.get(name).is_none())
+    }
+
+    /// What vLLM's `/tokenize` is asked about this chat; `None` where it
+    /// would not count all that ends up in the prompt.
+    pub fn to_tokenize(&self) -> Option<String> {
+        if !self.is_countable() {
+            return None;
+        }
+        let mut asked = Object::parse(b"{}").ok()?;
+        for name in [
+            "model",
+            "messages",
+            "tools",
+            "chat_template",
+            "chat_template_kwargs",
+            "add_generation_prompt",
+            "continue_final_message",
+            "add_special_tokens",
+        ] {
+            if let Some(json) = self.object.get(name) {
+                asked.set(name, json.to_owned());
+            }
+        }
+        Some(asked.to_json())
+    }
+
     /// The body for the engine: usage forced on, output bounded, the hold's
     /// id set where the engine wants it. `None`: the client's own body will
     /// do.
@@ -241,6 +271,22 @@ mod tests {
             ),
             r#"{"model":"m","messages":[],"stream":true,"stream_options":{"y":2,"include_usage":true},"max_tokens":1}"#
         );
+    }
+
+    #[test]
+    fn only_text_is_counted_by_the_engine_and_only_its_fields_are_sent() {
+        let asked = |body: &str| Chat::parse(body.as_bytes()).unwrap().to_tokenize();
+        assert_eq!(
+            asked(r#"{"model":"m","messages":[1e400],"max_tokens":5,"tools":[]}"#).unwrap(),
+            r#"{"model":"m","messages":[1e400],"tools":[]}"#
+        );
+        for body in [
+            r#"{"model":"m","messages":[{"content":[{"type":"image_url","x":"\"image_url\""}]}]}"#,
+            r#"{"model":"m","messages":[{"content":[{"image_url":"x"}]}]}"#,
+            r#"{"model":"m","messages":[],"response_format":{}}"#,
+        ] {
+            assert_eq!(asked(body), None, "{body}");
+        }
     }
 
     #[test]

@@ -199,6 +199,27 @@ pub fn without_usage(json: &str) -> Option<Vec<u8>> {
     Some(format!("data: {}\n\n", object.to_json()).into_bytes())
 }
 
+/// The events that end a stream for want of balance: like the engine's own
+/// end at a limit, in the form of the stream's other chunks.
+pub fn ended_by_length(chunk: &str, choices: u32, usage: Option<Counts>) -> Vec<u8> {
+    let mut object = Object::parse(chunk.as_bytes())
+        .or_else(|_| Object::parse(b"{}"))
+        .expect("an empty object is one");
+    object.remove("usage");
+    let ends: Vec<_> = (0..choices)
+        .map(|index| serde_json::json!({"index": index, "delta": {}, "finish_reason": "length"}))
+        .collect();
+    object.set("choices", serde_json::Value::from(ends).to_string());
+    let mut out = format!("data: {}\n\n", object.to_json());
+    if let Some(counts) = usage {
+        object.set("choices", "[]".into());
+        object.set("usage", counts.to_json());
+        out += &format!("data: {}\n\n", object.to_json());
+    }
+    out += "data: [DONE]\n\n";
+    out.into_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -248,6 +269,30 @@ mod tests {
             r#"{"choices":[{"message":{"role":"assistant","content":"0123456789abcdef!"}}]}"#,
         );
         assert_eq!(whole.counted.output(), 3);
+    }
+
+    #[test]
+    fn an_end_by_length_looks_like_the_engines() {
+        let counts = Counts {
+            input: 3,
+            output: 4,
+            ..Counts::default()
+        };
+        let end = ended_by_length(
+            r#"{"id":"x","choices":[{"a":1}],"usage":{}}"#,
+            1,
+            Some(counts),
+        );
+        let end = String::from_utf8(end).unwrap();
+        let events: Vec<_> = end.split_terminator("\n\n").collect();
+        let first: serde_json::Value =
+            serde_json::from_str(events[0].strip_prefix("data: ").unwrap()).unwrap();
+        let ends = serde_json::json!([{"index": 0, "delta": {}, "finish_reason": "length"}]);
+        assert_eq!((&first["id"], &first["choices"]), (&"x".into(), &ends));
+        assert_eq!(events[2], "data: [DONE]");
+        let chunk = Chunk::read(events[1].strip_prefix("data: ").unwrap());
+        assert!(chunk.only_usage);
+        assert_eq!(chunk.usage, Some(counts));
     }
 
     #[test]

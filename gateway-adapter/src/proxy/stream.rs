@@ -17,8 +17,9 @@ use tally_ledger::debit::Flags;
 use super::{
     body::Feed,
     chat::known,
+    payment::Payment,
     reply::error_object,
-    sse::{Chunk, Splitter, data, without_usage},
+    sse::{Chunk, Splitter, data, ended_by_length, without_usage},
 };
 use crate::{
     holds::Hold,
@@ -29,7 +30,7 @@ use crate::{
 /// Time between two progress marks while output flows.
 const MARK: Duration = Duration::from_millis(700);
 /// How often a silent stream is looked at.
-const TICK: Duration = Duration::from_millis(200);
+pub(super) const TICK: Duration = Duration::from_millis(200);
 /// How long an engine may take to end its body after `[DONE]`.
 const TAIL: Duration = Duration::from_secs(1);
 
@@ -47,6 +48,14 @@ pub(super) struct Pump {
     pub(super) deadline: tokio::time::Instant,
     /// Most bytes of an event.
     pub(super) most: usize,
+    /// How early the hold looks for another lease.
+    pub(super) early: Duration,
+    /// How long after its lease's end it may still run.
+    pub(super) grace: Duration,
+    /// Answers in the stream.
+    pub(super) choices: u32,
+    /// What the hold pays for.
+    pub(super) payment: Payment,
     /// Pays.
     pub(super) hold: Hold,
     /// To the client.
@@ -62,6 +71,8 @@ enum End {
     /// The engine's connection broke, or it sent an endless event.
     Broken,
     TimeOver,
+    /// No balance for more, or the lease's grace is nearly over.
+    Length,
     Cut(Refusal),
 }
 
@@ -72,9 +83,28 @@ struct Seen {
     reported: Option<(Counts, bool)>,
     counted: Counted,
     error: bool,
+    /// A chunk of the stream, for the form of one of our own.
+    chunk: Option<String>,
+    /// The hold does not pay for more.
+    unpaid: bool,
     done: Option<Vec<u8>>,
     /// Bytes to be sent now.
     out: Vec<u8>,
+}
+
+impl Seen {
+    /// What was used so far, as far as is known.
+    fn counts(&self, likely: u32) -> Counts {
+        self.reported.map_or_else(
+            || Counts {
+                input: likely.into(),
+                cached: 0,
+                output: self.counted.output(),
+                reasoning: self.counted.reasoning.min(self.counted.output()),
+            },
+            |(counts, _)| counts,
+        )
+    }
 }
 
 impl Pump {
@@ -86,8 +116,13 @@ impl Pump {
         let end = self.carry(&mut body, &mut seen, &mut splitter).await;
         let failed = seen.error || matches!(end, End::Broken | End::TimeOver);
         let produced = seen.reported.is_some() || seen.counted.output() > 0;
+        let wants_usage = !self.hide_usage;
         let Pump {
-            hold, feed, likely, ..
+            hold,
+            feed,
+            likely,
+            choices,
+            ..
         } = self;
         if end == End::ClientGone {
             // Cancels the engine's work.
@@ -112,6 +147,11 @@ impl Pump {
             End::Broken => failure("the engine's stream broke off", "upstream_error"),
             End::TimeOver => failure("the request took too long", "timeout"),
             End::Cut(refusal) => failure(&refusal.to_string(), refusal.code()),
+            End::Length => {
+                let counts = seen.counts(likely);
+                let chunk = seen.chunk.as_deref().unwrap_or_default();
+                ended_by_length(chunk, choices, wants_usage.then_some(counts))
+            }
             End::ClientGone => Vec::new(),
         };
         if !last.is_empty() {
@@ -119,7 +159,10 @@ impl Pump {
             let _ = feed.send(Ok(Frame::data(Bytes::from(last)))).await;
         }
         drop(feed);
-        if end == End::Done {
+        if end != End::Done {
+            // Cancels the engine's work.
+            drop(body);
+        } else {
             // Read to the end, so that the connection can be used again.
             let rest = async { while let Some(Ok(_)) = body.frame().await {} };
             let _ = tokio::time::timeout(TAIL, rest).await;
@@ -142,6 +185,7 @@ impl Pump {
                 frame = body.frame() => frame,
                 () = self.feed.closed() => return End::ClientGone,
                 _ = tick.tick() => {
+                    self.hold.keep(self.early);
                     if let Some(end) = self.must_end() {
                         return end;
                     }
@@ -156,7 +200,7 @@ impl Pump {
             let Ok(bytes) = frame.into_data() else {
                 continue;
             };
-            splitter.push(&bytes, |event| self.event(event, seen));
+            self.take_in(&bytes, splitter, seen).await;
             if marked.elapsed() >= MARK && counted != seen.counted {
                 (marked, counted) = (Instant::now(), seen.counted);
                 let usage = known(self.hold.model(), seen.reported, seen.counted, self.likely).0;
@@ -171,10 +215,53 @@ impl Pump {
             if seen.done.is_some() {
                 return End::Done;
             }
+            if seen.unpaid {
+                return End::Length;
+            }
             if splitter.waiting() > self.most {
                 return End::Broken;
             }
         }
+    }
+
+    /// Takes in bytes of the engine. Where the hold was lowered no event is
+    /// delivered that it does not pay for.
+    async fn take_in(&mut self, bytes: &[u8], splitter: &mut Splitter, seen: &mut Seen) {
+        if !self.payment.is_lowered() {
+            splitter.push(bytes, |event| self.event(event, seen));
+        } else {
+            let mut events = Vec::new();
+            splitter.push(bytes, |event| events.push(event.to_vec()));
+            for event in events {
+                seen.unpaid = seen.unpaid || !self.pays(&event, seen).await;
+                if seen.unpaid {
+                    return;
+                }
+                self.event(&event, seen);
+            }
+        }
+        if let Some((counts, false)) = seen.reported {
+            self.payment.fit(&mut self.hold, counts);
+        }
+    }
+
+    /// Whether the hold pays for an event; raises it if that is needed.
+    async fn pays(&mut self, event: &[u8], seen: &Seen) -> bool {
+        let Some(json) = data(event) else {
+            return true;
+        };
+        let chunk = Chunk::read(&json);
+        let used = match chunk.usage {
+            Some(counts) => counts,
+            None if chunk.counted.deltas == 0 => return true,
+            // It should have said: one token more at least.
+            None => {
+                let mut counts = seen.counts(self.likely);
+                counts.output = counts.output.saturating_add(1);
+                counts
+            }
+        };
+        self.payment.pays(&mut self.hold, used, self.deadline).await
     }
 
     /// Reads one event; it leaves as it came unless its usage is hidden.
@@ -191,6 +278,9 @@ impl Pump {
             return;
         }
         let chunk = Chunk::read(&json);
+        if seen.chunk.is_none() {
+            seen.chunk = Some(json.clone());
+        }
         seen.error |= chunk.error;
         seen.counted.deltas += chunk.counted.deltas;
         seen.counted.bytes += chunk.counted.bytes;
@@ -233,6 +323,10 @@ impl Pump {
     }
 
     fn must_end(&self) -> Option<End> {
+        let ended = self.hold.ended_at();
+        if ended.is_some_and(|at| at.elapsed() >= self.grace) {
+            return Some(End::Length);
+        }
         if tokio::time::Instant::now() >= self.deadline {
             return Some(End::TimeOver);
         }

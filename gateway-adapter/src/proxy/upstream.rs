@@ -54,6 +54,8 @@ pub struct Upstream {
     pub request_id: bool,
     /// Ask for usage on every chunk.
     pub continuous_usage: bool,
+    /// How it is asked to count a prompt.
+    pub tokenize: config::Tokenize,
 }
 
 impl Upstream {
@@ -104,6 +106,7 @@ impl Upstream {
             max_output: config.max_output,
             request_id: config.request_id,
             continuous_usage: config.continuous_usage,
+            tokenize: config.tokenize,
         })
     }
 
@@ -151,6 +154,7 @@ impl Upstream {
             max_output,
             request_id: false,
             continuous_usage: false,
+            tokenize: config::Tokenize::None,
         };
         Upstream::new(&config, None).unwrap()
     }

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -136,16 +136,14 @@ fn genesis() -> Genesis {
             issuer_day_account_limit: Amount(u64::MAX),
             ..Parameters::default()
         },
-        gateways: list(vec![
-            GenesisGateway {
-                key: gateway_key().public(),
-                caps: unlimited,
-            },
-            GenesisGateway {
-                key: key_of(GatewayNumber(1).into()).public(),
-                caps: unlimited,
-            },
-        ]),
+        gateways: list(
+            (0..3)
+                .map(|number| GenesisGateway {
+                    key: key_of(GatewayNumber(number).into()).public(),
+                    caps: unlimited,
+                })
+                .collect(),
+        ),
     }
 }
 
@@ -171,6 +169,13 @@ pub struct Chain {
     pub down: AtomicBool,
     /// The nodes lose the answers to Submit.
     pub mute: AtomicBool,
+    /// ms that a Submit takes.
+    pub slow: AtomicU64,
+    /// Submits under way, and the most at once.
+    pub submitting: AtomicUsize,
+    pub most_submitting: AtomicUsize,
+    /// The nodes refuse all debits for this.
+    pub refuse_debits: Mutex<Option<Reason>>,
 }
 
 impl Chain {
@@ -198,6 +203,10 @@ impl Chain {
             nodes: listeners.iter().map(|l| l.local_addr().unwrap()).collect(),
             down: AtomicBool::new(false),
             mute: AtomicBool::new(false),
+            slow: AtomicU64::new(0),
+            submitting: AtomicUsize::new(0),
+            most_submitting: AtomicUsize::new(0),
+            refuse_debits: Mutex::new(None),
         });
         chain.block(None).unwrap();
         chain.open_account();
@@ -410,7 +419,11 @@ impl Chain {
         let mut holds: Vec<_> = self
             .debits()
             .iter()
-            .map(|debit| (debit.detail.hold_journal, debit.detail.hold))
+            .zip(self.receipts())
+            .map(|(debit, receipt)| {
+                let gateway = receipt.position.gateway;
+                (gateway, debit.detail.hold_journal, debit.detail.hold)
+            })
             .collect();
         let count = holds.len();
         holds.sort_unstable();

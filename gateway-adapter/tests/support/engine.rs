@@ -12,12 +12,13 @@
 //! | `break` | breaks the connection off after this many tokens |
 //! | `sse_error` | sends an error event after this many tokens |
 //! | `silent` | never answers |
+//! | `asked` | the client's limit, to tell whether the gateway lowered it |
 
 use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -39,6 +40,13 @@ pub struct Engine {
     pub seen: Mutex<Vec<(axum::http::HeaderMap, Value)>>,
     /// Requests that arrived.
     pub requests: AtomicUsize,
+    /// Requests that were lowered, and those of them that were not alone.
+    pub lowered: AtomicUsize,
+    pub lowered_beside_others: AtomicUsize,
+    /// `/tokenize` answers with an error.
+    pub cannot_count: AtomicBool,
+    /// Prompts that were counted.
+    pub tokenized: AtomicUsize,
     /// Streams whose client went away before their end.
     pub cancelled: AtomicUsize,
     /// Requests being answered, and the most at once.
@@ -53,12 +61,17 @@ impl Engine {
             address: listener.local_addr().unwrap(),
             seen: Mutex::new(Vec::new()),
             requests: AtomicUsize::new(0),
+            lowered: AtomicUsize::new(0),
+            lowered_beside_others: AtomicUsize::new(0),
+            cannot_count: AtomicBool::new(false),
+            tokenized: AtomicUsize::new(0),
             cancelled: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             released: Semaphore::new(0),
         });
         let router = Router::new()
             .route("/v1/chat/completions", post(answer))
+            .route("/tokenize", post(tokenize))
             .with_state(engine.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         engine
@@ -78,7 +91,7 @@ struct Cancelled(Arc<Engine>, bool);
 
 impl Drop for Cancelled {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::Relaxed);
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
         if !self.1 {
             self.0.cancelled.fetch_add(1, Ordering::Relaxed);
         }
@@ -89,6 +102,23 @@ fn number(test: &Value, name: &str) -> Option<u64> {
     test[name].as_u64()
 }
 
+/// Tokens of a prompt: ten per message.
+fn prompt(request: &Value) -> usize {
+    10 * request["messages"].as_array().unwrap().len()
+}
+
+/// As vLLM answers.
+async fn tokenize(State(engine): State<Arc<Engine>>, body: Bytes) -> Response {
+    if engine.cannot_count.load(Ordering::Relaxed) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let request: Value = serde_json::from_slice(&body).unwrap();
+    engine.tokenized.fetch_add(1, Ordering::Relaxed);
+    let tokens: Vec<usize> = (0..prompt(&request)).collect();
+    let counted = json!({"count": tokens.len(), "max_model_len": 4096, "tokens": tokens});
+    ([("content-type", "application/json")], counted.to_string()).into_response()
+}
+
 async fn answer(
     State(engine): State<Arc<Engine>>,
     headers: axum::http::HeaderMap,
@@ -97,7 +127,7 @@ async fn answer(
     let request: Value = serde_json::from_slice(&body).unwrap();
     engine.seen.lock().unwrap().push((headers, request.clone()));
     engine.requests.fetch_add(1, Ordering::Relaxed);
-    engine.running.fetch_add(1, Ordering::Relaxed);
+    let beside = engine.running.fetch_add(1, Ordering::SeqCst);
     let mut alive = Cancelled(engine.clone(), false);
     let test = request["test"].clone();
     if test["silent"] == true {
@@ -116,10 +146,17 @@ async fn answer(
         .as_u64()
         .or(request["max_completion_tokens"].as_u64())
         .unwrap();
+    if number(&test, "asked").is_some_and(|asked| may < asked) {
+        engine.lowered.fetch_add(1, Ordering::Relaxed);
+        let others = usize::from(beside > 0);
+        engine
+            .lowered_beside_others
+            .fetch_add(others, Ordering::Relaxed);
+    }
     let tokens = number(&test, "tokens").unwrap_or(may).min(may);
     let choices = request["n"].as_u64().unwrap_or(1);
     let usage = json!({
-        "prompt_tokens": 10 * request["messages"].as_array().unwrap().len(),
+        "prompt_tokens": prompt(&request),
         "completion_tokens": tokens * choices + number(&test, "more").unwrap_or(0),
         "total_tokens": 0,
         "prompt_tokens_details": {"cached_tokens": number(&test, "cached").unwrap_or(0)},
@@ -147,6 +184,7 @@ async fn answer(
         engine.released.acquire().await.unwrap().forget();
     }
     alive.1 = true;
+    drop(alive);
     let words = vec!["word"; tokens as usize].join(" ");
     let choices: Vec<Value> = (0..choices)
         .map(|i| json!({"index": i, "message": {"role": "assistant", "content": words}, "finish_reason": finish}))
@@ -219,5 +257,7 @@ async fn stream(
             .await;
     }
     alive.1 = true;
+    // It has ended before anybody is told so.
+    drop(alive);
     let _ = events.send(Ok("data: [DONE]\n\n".into())).await;
 }

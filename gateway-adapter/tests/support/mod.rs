@@ -98,6 +98,7 @@ impl Setup {
             max_output: 100,
             request_id: false,
             continuous_usage: false,
+            tokenize: config::Tokenize::None,
         }];
         config.limits.wait_ms = 10_000;
         config.limits.drain_seconds = 5;
@@ -111,7 +112,30 @@ impl Setup {
 
     /// Starts the gateway.
     pub async fn gateway(&self) -> Running {
-        let gateway = tokio::time::timeout(DEADLINE, Gateway::start(self.config.clone()))
+        Self::start(self.config.clone()).await
+    }
+
+    /// Starts gateways 0 to `count` - 1, with the same configuration but for
+    /// their homes.
+    pub async fn gateways(&self, count: u32) -> Vec<Running> {
+        let mut running = Vec::new();
+        for number in 0..count {
+            let mut config = self.config.clone();
+            if number > 0 {
+                config.home = self.home.path().join(number.to_string());
+                std::fs::create_dir(&config.home).unwrap();
+                let genesis = config.home.join("genesis.json");
+                std::fs::copy(self.home.path().join("genesis.json"), genesis).unwrap();
+                let key = chain::key_of(tally_ledger::ids::GatewayNumber(number).into());
+                write_key(&config.home.join("gateway.key"), &key, number);
+            }
+            running.push(Self::start(config).await);
+        }
+        running
+    }
+
+    async fn start(config: GatewayConfig) -> Running {
+        let gateway = tokio::time::timeout(DEADLINE, Gateway::start(config))
             .await
             .unwrap()
             .unwrap();

@@ -5,7 +5,13 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use tally_ledger::{crypto::PublicKey, entry::Entry, transaction::Transaction, tree::Table};
+use tally_ledger::{
+    action::Action,
+    crypto::PublicKey,
+    entry::Entry,
+    transaction::{Body, Transaction},
+    tree::Table,
+};
 use tally_proto::v1::{
     self,
     audit_service_server::{AuditService, AuditServiceServer},
@@ -50,6 +56,16 @@ impl LedgerService for Node {
         let chain = self.up()?;
         let transaction = request.into_inner().transaction.unwrap();
         let transaction = Transaction::try_from(transaction)?;
+        let body = Body::decode(&transaction.body).unwrap();
+        let refuses = *chain.refuse_debits.lock().unwrap();
+        if let (Action::Debits(_), Some(reason)) = (body.action, refuses) {
+            return Err(tally_proto::error::refusal(reason));
+        }
+        let now = chain.submitting.fetch_add(1, Ordering::SeqCst) + 1;
+        chain.most_submitting.fetch_max(now, Ordering::SeqCst);
+        let slow = chain.slow.load(Ordering::Relaxed);
+        tokio::time::sleep(std::time::Duration::from_millis(slow)).await;
+        chain.submitting.fetch_sub(1, Ordering::SeqCst);
         let finality = chain
             .block(Some(&transaction))
             .map_err(tally_proto::error::refusal)?;

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, bail};
 use tally_gateway_adapter::{
     GatewayConfig,
-    config::{FILE, Upstream},
+    config::{FILE, Tokenize, Upstream},
 };
 use tally_ledger::{
     action::{Action, BindApiKey, Issue, NewGrant, OpenAccount},
@@ -302,6 +302,7 @@ impl World {
             max_output: engine.max_output,
             request_id: false,
             continuous_usage: false,
+            tokenize: Tokenize::Vllm,
         }];
         config.validate()?;
         fs::write(home.join(FILE), config.to_toml())?;

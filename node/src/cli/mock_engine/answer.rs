@@ -136,6 +136,19 @@ impl ChatRequest {
     }
 }
 
+/// The part of a tokenize request that is counted.
+#[derive(Debug, Clone, serde::Deserialize)]
+pub(crate) struct Prompt {
+    messages: Vec<Value>,
+}
+
+impl Prompt {
+    /// As many as the answer to this chat will report.
+    pub(crate) fn tokens(&self) -> u32 {
+        prompt_tokens(&self.messages)
+    }
+}
+
 /// One token per four bytes of text, and four per message for its frame.
 fn prompt_tokens(messages: &[Value]) -> u32 {
     let bytes: usize = messages

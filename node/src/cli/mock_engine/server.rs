@@ -1,5 +1,5 @@
 //! The mock engine's HTTP side: `/v1/chat/completions`, streamed and not,
-//! and `/v1/models`, as vLLM serves them.
+//! `/v1/models`, and `/tokenize`, as vLLM serves them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use axum::{
 use futures::stream::{self, Stream};
 use serde_json::{Value, json};
 
-use super::answer::{Answer, ChatRequest};
+use super::answer::{Answer, ChatRequest, Prompt};
 
 /// How the engine behaves.
 #[derive(Debug, Clone)]
@@ -36,6 +36,7 @@ pub(crate) fn router(engine: Engine) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat))
         .route("/v1/models", get(models))
+        .route("/tokenize", post(tokenize))
         .route("/health", get(|| async { "ok" }))
         .with_state(Arc::new(engine))
 }
@@ -45,6 +46,12 @@ async fn models(State(engine): State<Arc<Engine>>) -> Json<Value> {
         |id: &String| json!({"id": id, "object": "model", "created": 0, "owned_by": "mock"});
     let data: Vec<Value> = engine.models.iter().map(model).collect();
     Json(json!({"object": "list", "data": data}))
+}
+
+/// A prompt's tokens, as vLLM counts them when asked.
+async fn tokenize(Json(prompt): Json<Prompt>) -> Json<Value> {
+    let tokens: Vec<u32> = (0..prompt.tokens()).collect();
+    Json(json!({"count": tokens.len(), "max_model_len": 131_072, "tokens": tokens}))
 }
 
 async fn chat(

@@ -1,0 +1,92 @@
+//! Listening: HTTP for clients, gRPC for `MeteringService`. Both stop taking
+//! connections when told, and end when those that run have.
+
+use std::{sync::Arc, time::Duration};
+
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tally_proto::v1::metering_service_server::MeteringServiceServer;
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{metering::Metering, proxy::Proxy};
+
+/// Serves HTTP/1 and HTTP/2 until `stop`.
+pub(super) async fn http(
+    listener: TcpListener,
+    proxy: Arc<Proxy>,
+    connections: Arc<Semaphore>,
+    stop: CancellationToken,
+) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_secs(30))
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1_000);
+    let mut running = JoinSet::new();
+    loop {
+        let Ok(permit) = connections.clone().acquire_owned().await else {
+            return;
+        };
+        let stream = tokio::select! {
+            stream = listener.accept() => stream,
+            () = stop.cancelled() => break,
+            Some(_) = running.join_next() => continue,
+        };
+        let Ok((stream, _)) = stream else {
+            // Out of files: let some connections end.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        let _ = stream.set_nodelay(true);
+        let (builder, proxy, stop) = (builder.clone(), proxy.clone(), stop.clone());
+        running.spawn(async move {
+            let service = hyper::service::service_fn(move |request| proxy.clone().answer(request));
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            tokio::pin!(connection);
+            tokio::select! {
+                // A connection that breaks is its client's affair.
+                _ = connection.as_mut() => {}
+                () = stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = connection.await;
+                }
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    while running.join_next().await.is_some() {}
+}
+
+/// Serves `MeteringService` until `stop`.
+pub(super) async fn grpc(listener: TcpListener, metering: Arc<Metering>, stop: CancellationToken) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter
+        .set_serving::<MeteringServiceServer<Metering>>()
+        .await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(tally_proto::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    let mut server = tonic::transport::Server::builder();
+    let mut router = server
+        .add_service(MeteringServiceServer::from_arc(metering))
+        .add_service(health);
+    if let Ok(reflection) = reflection {
+        router = router.add_service(reflection);
+    }
+    if let Err(error) = router
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await
+    {
+        tracing::error!(%error, "MeteringService ended");
+    }
+}
