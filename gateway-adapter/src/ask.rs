@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use tally_ledger::{
     class::ClassRules,
     hash::Hash,
-    ids::{Amount, ClassNumber},
+    ids::{Amount, ClassNumber, Time},
     price::{MAX_FEE, Model, PriceTable, Usage, UsageError},
 };
 
-use crate::{key::Key, refusal::Refusal, usage};
+use crate::{journal::Name, key::Key, refusal::Refusal, usage};
 
 /// The most that a request can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub struct Ask {
     pub purpose: u32,
     /// Keyed hash of the request.
     pub request: Hash,
+    /// Its Idempotency-Key and the ledger's time, if it has one.
+    pub named: Option<(Name, Time)>,
     /// How long leases are taken for.
     pub lease_time: Duration,
 }

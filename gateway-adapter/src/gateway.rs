@@ -293,6 +293,7 @@ impl Gateway {
         ));
         tasks.spawn(upkeep::run(serving.clone(), metering.clone()));
         let proxy = Arc::new(Proxy {
+            repeats: Arc::default(),
             serving,
             upstreams,
             body_bytes: config.limits.body_bytes as usize,
@@ -345,6 +346,7 @@ impl Gateway {
         if let Some(admin) = self.admin {
             let few = Arc::new(Semaphore::new(64));
             let page = Arc::new(Proxy {
+                repeats: Arc::default(),
                 serving: self.proxy.serving.clone(),
                 upstreams: Upstreams::new(Vec::new()),
                 body_bytes: 1_024,

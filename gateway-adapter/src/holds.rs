@@ -327,7 +327,7 @@ impl Holds {
             purpose: ask.purpose,
             request: ask.request,
         };
-        let durable = self.journal.hold(&mut record, urgency);
+        let durable = self.journal.hold_named(&mut record, ask.named, urgency);
         self.running.fetch_add(1, Ordering::Relaxed);
         let hold = Hold {
             holds: self.clone(),

@@ -95,6 +95,13 @@ impl Key {
         Hash(blake3::keyed_hash(&self.request_key, body).into())
     }
 
+    /// Keyed hash of an Idempotency-Key. No request's body begins like this.
+    pub fn hash_name(&self, name: &[u8]) -> Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.request_key);
+        hasher.update(b"idempotency-key\0").update(name);
+        Hash(hasher.finalize().into())
+    }
+
     /// The key for [`Key::hash_request`]: its holder can derive it too.
     pub fn request_key(seed: &[u8; 32]) -> [u8; 32] {
         blake3::derive_key("tally v1 request", seed)

@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod pool;
 pub mod proxy;
 pub mod refusal;
+pub mod repeats;
 pub mod serving;
 pub mod usage;
 pub mod view;

@@ -91,6 +91,7 @@ impl Serving {
             cost: Amount::ZERO,
             mark,
             countable: false,
+            named: None,
             exact: None,
             arrival: unix_ms(),
             project: wish.project,

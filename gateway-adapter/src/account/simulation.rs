@@ -266,6 +266,7 @@ impl World {
             cost: Amount::ZERO,
             mark: None,
             countable: true,
+            named: None,
             exact: None,
             arrival: 0,
             project: 0,

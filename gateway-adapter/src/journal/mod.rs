@@ -13,6 +13,7 @@
 //!
 //! What a start does with what it finds is decided in [`start`].
 
+pub mod names;
 pub mod record;
 pub mod recovery;
 pub mod start;
@@ -31,10 +32,11 @@ use std::{
 use tally_ledger::{
     debit::Debit,
     hash::Hash,
-    ids::{DebitNumber, JournalNumber},
+    ids::{DebitNumber, JournalNumber, Time},
 };
 use tokio::sync::{Notify, oneshot, watch};
 
+pub use names::{Name, Standing};
 pub use record::{DebitBytes, Head, HoldId, HoldRecord, LeaseSent, Record};
 pub use recovery::{Contents, Recovered};
 pub use state::{Carried, State, Unproven};
@@ -215,15 +217,52 @@ impl Journal {
         self.push(&mut inner, record, urgency)
     }
 
+    /// What is known of an Idempotency-Key at a ledger time.
+    pub fn standing(&self, name: &Name, now: Time) -> Standing {
+        let mut inner = self.shared.inner();
+        inner.state.names.expire(now);
+        let state = &inner.state;
+        match state.names.get(name) {
+            Some(hold) => Standing::Used {
+                hold,
+                running: state.holds.contains_key(&hold),
+            },
+            None if state.names.has_room(name.api_key) => Standing::Free,
+            None => Standing::Full,
+        }
+    }
+
     /// Makes a hold: gives `hold` the next number in this journal. The
     /// record's id is overwritten.
     pub fn hold(&self, hold: &mut HoldRecord, urgency: Urgency) -> Durable {
+        self.hold_named(hold, None, urgency)
+    }
+
+    /// The same, for a request with an Idempotency-Key; `named` is the key
+    /// and the ledger's time. One fsync makes both durable.
+    pub fn hold_named(
+        &self,
+        hold: &mut HoldRecord,
+        named: Option<(Name, Time)>,
+        urgency: Urgency,
+    ) -> Durable {
         let mut inner = self.shared.inner();
         hold.id = HoldId {
             journal: inner.state.head().journal,
             number: inner.state.base.last_hold + 1,
         };
         let record = Record::HoldMade(Box::new(*hold));
+        let applied = inner.state.apply(&record);
+        debug_assert!(applied.is_ok(), "{applied:?}");
+        let made = self.push(&mut inner, &record, urgency);
+        let Some((name, at)) = named else {
+            return made;
+        };
+        let record = Record::HoldNamed {
+            hold: hold.id,
+            name,
+            at,
+        };
         let applied = inner.state.apply(&record);
         debug_assert!(applied.is_ok(), "{applied:?}");
         self.push(&mut inner, &record, urgency)

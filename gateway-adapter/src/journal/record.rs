@@ -17,10 +17,12 @@ use tally_ledger::{
     hash::Hash,
     ids::{
         AccountNumber, Amount, ApiKeyNumber, ClassNumber, DebitNumber, GatewayNumber,
-        JournalNumber, LeaseNumber, ModelNumber, TableVersion,
+        JournalNumber, LeaseNumber, ModelNumber, TableVersion, Time,
     },
     price::Usage,
 };
+
+use super::names::Name;
 
 /// Most bytes of a record.
 pub const MAX_RECORD_BYTES: usize = 4096;
@@ -223,6 +225,15 @@ pub enum Record {
         limit: Amount,
         /// The usage that `limit` pays for.
         worst: Usage,
+    },
+    /// Tag 13. The Idempotency-Key of the request that a hold was made for.
+    HoldNamed {
+        /// The hold.
+        hold: HoldId,
+        /// The key.
+        name: Name,
+        /// When, by the ledger's time.
+        at: Time,
     },
 }
 

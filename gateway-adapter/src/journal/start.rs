@@ -158,6 +158,7 @@ fn carry(old: &Contents, leaf: Head, state: &mut State) {
     let known = if same { leaf.last } else { DebitNumber(0) };
     state.leases.clone_from(&old.state.leases);
     state.carried.clone_from(&old.state.carried);
+    state.names.clone_from(&old.state.names);
     for debit in old.unproven.iter().filter(|debit| debit.number > known) {
         let carried = Carried {
             journal,

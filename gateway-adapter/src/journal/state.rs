@@ -11,6 +11,7 @@ use tally_ledger::{
     merkle::leaf_hash,
 };
 
+use super::names::Names;
 use super::record::{DebitBytes, Head, HoldId, HoldRecord, LeaseSent, Record, SegmentHead};
 
 /// A record that contradicts those before it.
@@ -77,6 +78,8 @@ pub struct State {
     pub holds: HashMap<HoldId, HoldRecord>,
     /// Debits of earlier journals that are not resolved, by their hold.
     pub carried: BTreeMap<HoldId, Carried>,
+    /// Idempotency keys in use.
+    pub names: Names,
 }
 
 impl State {
@@ -91,6 +94,7 @@ impl State {
             leases: BTreeMap::new(),
             holds: HashMap::new(),
             carried: BTreeMap::new(),
+            names: Names::default(),
         }
     }
 
@@ -135,6 +139,11 @@ impl State {
             Record::Void(hold) => {
                 let resolved = self.holds.remove(hold);
                 resolved.ok_or(Misfit("an unknown hold was voided"))?;
+                self.names.voided(hold);
+            }
+            Record::HoldNamed { hold, name, at } => {
+                let open = self.holds.contains_key(hold);
+                self.names.insert(*name, *hold, *at, open);
             }
             Record::Carried {
                 journal,
@@ -177,6 +186,7 @@ impl State {
         if self.holds.remove(&hold).is_none() && self.carried.remove(&hold).is_none() {
             return Err(Misfit("a debit settles an unknown hold"));
         }
+        self.names.settled(&hold);
         head.hash = running_hash(&head.hash, self.base.gateway, head.journal, number, debit);
         head.last = number;
         Ok(Unproven {
@@ -204,6 +214,9 @@ impl State {
                 debit: carried.debit,
             }
             .frame(&mut out);
+        }
+        for (name, hold, at) in self.names.iter() {
+            Record::HoldNamed { hold, name, at }.frame(&mut out);
         }
         Record::SnapshotEnd.frame(&mut out);
         out

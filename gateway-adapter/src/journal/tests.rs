@@ -169,12 +169,20 @@ fn contents(fake: &Fake) -> Contents {
     }
 }
 
+fn name(i: u32) -> Name {
+    Name {
+        api_key: ApiKeyNumber(i % 3),
+        hash: Hash([i as u8; 32]),
+    }
+}
+
 /// A few of every kind of record; each is waited for, or not.
 fn work(journal: &Journal, rounds: u32, waiting: bool) -> u64 {
     let mut debits = 0;
     for i in 0..rounds {
         let mut record = hold();
-        let made = journal.hold(&mut record, Urgency::Now);
+        let named = (i % 2 == 0).then_some((name(i), Time(i.into())));
+        let made = journal.hold_named(&mut record, named, Urgency::Now);
         if waiting {
             wait(made).unwrap();
         }

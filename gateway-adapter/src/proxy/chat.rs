@@ -15,7 +15,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tally_ledger::{
     debit::Flags,
-    ids::Amount,
+    ids::{Amount, Time},
     price::{Model, Usage},
 };
 use tokio::sync::oneshot;
@@ -34,12 +34,17 @@ use super::{
 use crate::{
     ask::Need,
     holds::{EARLY_PART, Hold},
-    journal::{Durable, Urgency},
+    clock::unix_ms,
+    journal::{Durable, Name, Urgency},
+    key::Key,
     refusal::Refusal,
+    repeats::Claim,
     serving::Wish,
     usage::{Counted, Counts},
 };
 
+/// Longest Idempotency-Key.
+const MAX_IDEMPOTENCY: usize = 255;
 /// Where chat completions are, here and at the engine.
 const PATH: &str = "/v1/chat/completions";
 /// Most bytes of an engine's error that are passed on.
@@ -126,6 +131,36 @@ enum Stop {
     Cut(Refusal),
 }
 
+/// Claims the request's Idempotency-Key, if it has one, at a ledger time.
+fn claim(
+    proxy: &Proxy,
+    headers: &HeaderMap,
+    key: &Key,
+) -> Result<Option<(Claim, Time)>, Box<Response<Body>>> {
+    let Some(text) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    if text.is_empty() || text.len() > MAX_IDEMPOTENCY {
+        let why = "Idempotency-Key must have 1 to 255 bytes";
+        return Err(Box::new(reply::bad_request(why, None)));
+    }
+    let name = Name {
+        api_key: key.number,
+        hash: key.hash_name(text.as_bytes()),
+    };
+    let serving = &proxy.serving;
+    let last = serving.light.last().map(|header| header.time);
+    let now = last.unwrap_or_else(|| Time(unix_ms()));
+    match proxy.repeats.claim(&serving.holds.journal, name, now) {
+        Ok(claim) => Ok(Some((claim, now))),
+        Err(repeated) => {
+            serving.metrics.refuse(repeated.code());
+            let gateway = serving.holds.gateway;
+            Err(Box::new(reply::repeated(gateway, repeated)))
+        }
+    }
+}
+
 /// Answers a chat completion request.
 pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Response<Body> {
     let arrived = Instant::now();
@@ -188,6 +223,14 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Re
         Err(refusal) => return proxy.refuse(refusal),
     };
     ask.countable = tokenize::counts(&upstream, &chat);
+    // Until the hold is made, and named in the journal.
+    let _claim = match claim(proxy, &parts.headers, &ask.key) {
+        Ok(claim) => {
+            ask.named = claim.as_ref().map(|(claim, now)| (claim.name(), *now));
+            claim
+        }
+        Err(refused) => return *refused,
+    };
     // An answer that is not streamed leaves with its debit's fsync, which
     // covers the hold's record: that need not be hurried.
     let urgency = if chat.stream {

@@ -25,7 +25,9 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use http::{HeaderMap, Method, Request, Response, header::AUTHORIZATION};
 use hyper::body::Incoming;
 
-use crate::{key::Key, refusal::Refusal, serving::Serving};
+use crate::{
+    key::Key, refusal::Refusal, repeats::Repeats, serving::Serving,
+};
 use body::Body;
 use upstream::Upstreams;
 
@@ -34,6 +36,8 @@ use upstream::Upstreams;
 pub struct Proxy {
     /// Keys, terms, holds.
     pub serving: Arc<Serving>,
+    /// Idempotency keys of requests that have no hold yet.
+    pub repeats: Arc<Repeats>,
     /// The engines.
     pub upstreams: Upstreams,
     /// Most bytes of a request's body.

@@ -2,9 +2,10 @@
 
 use http::{HeaderValue, Method, Response, StatusCode, header::CONTENT_TYPE};
 use serde_json::{Value, json};
+use tally_ledger::ids::GatewayNumber;
 
 use super::body::{Body, whole};
-use crate::refusal::Refusal;
+use crate::{holds::receipt_id, refusal::Refusal, repeats::Repeated};
 
 /// A JSON answer.
 pub fn json(status: StatusCode, value: &Value) -> Response<Body> {
@@ -40,6 +41,40 @@ pub fn refusal(refusal: Refusal) -> Response<Body> {
     headers.insert("x-should-retry", HeaderValue::from_static(retry));
     if refusal.retry() {
         headers.insert("retry-after", HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// A request whose Idempotency-Key was used before: it is not served again.
+/// Clients' libraries retry 409 by themselves; that helps only while the
+/// first one runs.
+pub fn repeated(gateway: GatewayNumber, repeated: Repeated) -> Response<Body> {
+    let (status, message, retry) = match repeated {
+        Repeated::Running => (
+            StatusCode::CONFLICT,
+            "a request with this Idempotency-Key is still running",
+            true,
+        ),
+        Repeated::Served(_) => (
+            StatusCode::CONFLICT,
+            "a request with this Idempotency-Key was served before; its receipt is in x-tally-receipt",
+            false,
+        ),
+        Repeated::Full => (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many Idempotency-Keys were used within a day",
+            false,
+        ),
+    };
+    let kind = "invalid_request_error";
+    let mut response = json(status, &error_object(message, kind, None, repeated.code()));
+    let headers = response.headers_mut();
+    let retry = if retry { "true" } else { "false" };
+    headers.insert("x-should-retry", HeaderValue::from_static(retry));
+    if let Repeated::Served(hold) = repeated
+        && let Ok(receipt) = HeaderValue::from_str(&receipt_id(gateway, hold))
+    {
+        headers.insert("x-tally-receipt", receipt);
     }
     response
 }
