@@ -53,20 +53,32 @@ async fn the_second_is_told_that_the_first_runs_and_then_its_receipt() {
         let first = first.await.unwrap();
         assert_eq!(first.status, 200, "{}", first.body);
         let third = send_named(to, &body, 0, &name).await;
-        assert_eq!((third.status.as_u16(), code(&third)), (409, "idempotency_key_used".into()));
+        assert_eq!(
+            (third.status.as_u16(), code(&third)),
+            (409, "idempotency_key_used".into())
+        );
         assert_eq!(header(&third, "x-should-retry"), "false");
-        assert_eq!(header(&third, "x-tally-receipt"), header(&first, "x-tally-receipt"));
+        assert_eq!(
+            header(&third, "x-tally-receipt"),
+            header(&first, "x-tally-receipt")
+        );
         // Nobody else's names are in the way, nor other names.
         let open = chat(5, json!({}));
         assert_eq!(send_named(to, &open, 1, &name).await.status, 200);
-        assert_eq!(send_named(to, &open, 0, &format!("{name}!")).await.status, 200);
+        assert_eq!(
+            send_named(to, &open, 0, &format!("{name}!")).await.status,
+            200
+        );
     }
     gateway.stop().await.unwrap();
     assert_eq!(setup.chain.receipts().len(), 6);
     // The journal remembers over a restart.
     let gateway = setup.gateway().await;
     let again = send_named(gateway.http, &chat(5, json!({})), 0, "order true").await;
-    assert_eq!((again.status.as_u16(), code(&again)), (409, "idempotency_key_used".into()));
+    assert_eq!(
+        (again.status.as_u16(), code(&again)),
+        (409, "idempotency_key_used".into())
+    );
     gateway.stop().await.unwrap();
     assert_eq!(setup.chain.receipts().len(), 6);
     setup.chain.check();
@@ -82,10 +94,19 @@ async fn what_was_not_served_leaves_the_key_free() {
     let mut unknown = chat(5, json!({}));
     unknown["model"] = "nobody".into();
     assert_eq!(send_named(to, &unknown, 0, "a").await.status, 404);
-    assert_eq!(send_named(to, &chat(5, json!({})), 0, "a").await.status, 200);
-    assert_eq!(send_named(to, &chat(5, json!({})), 0, "a").await.status, 409);
+    assert_eq!(
+        send_named(to, &chat(5, json!({})), 0, "a").await.status,
+        200
+    );
+    assert_eq!(
+        send_named(to, &chat(5, json!({})), 0, "a").await.status,
+        409
+    );
     for bad in [String::new(), "x".repeat(256)] {
-        assert_eq!(send_named(to, &chat(5, json!({})), 0, &bad).await.status, 400);
+        assert_eq!(
+            send_named(to, &chat(5, json!({})), 0, &bad).await.status,
+            400
+        );
     }
     gateway.stop().await.unwrap();
     assert_eq!(setup.chain.receipts().len(), 1);

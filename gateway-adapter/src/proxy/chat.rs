@@ -33,8 +33,8 @@ use super::{
 };
 use crate::{
     ask::Need,
-    holds::{EARLY_PART, Hold},
     clock::unix_ms,
+    holds::{EARLY_PART, Hold},
     journal::{Durable, Name, Urgency},
     key::Key,
     refusal::Refusal,

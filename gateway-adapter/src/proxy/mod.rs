@@ -25,9 +25,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use http::{HeaderMap, Method, Request, Response, header::AUTHORIZATION};
 use hyper::body::Incoming;
 
-use crate::{
-    key::Key, refusal::Refusal, repeats::Repeats, serving::Serving,
-};
+use crate::{key::Key, refusal::Refusal, repeats::Repeats, serving::Serving};
 use body::Body;
 use upstream::Upstreams;
 

@@ -17,6 +17,8 @@ use tally_proto::v1::{
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
+use crate::Options;
+
 /// Builds the binary whose figures are taken.
 pub(crate) fn build_release() -> PathBuf {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
@@ -82,9 +84,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Makes a trial net, with `settings` in front of every validator's
-    /// configuration, and waits for its first block.
-    pub(crate) async fn start(binary: &Path, settings: &[String]) -> Self {
+    /// Makes a trial net and waits for its first block.
+    pub(crate) async fn start(binary: &Path, options: &Options) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("genesis.toml");
         fs::write(&config, CONFIG).unwrap();
@@ -113,9 +114,13 @@ impl Cluster {
             .collect();
         let nodes = (0..rows.len()).map(|i| {
             let home = net.join(format!("v{i}"));
-            configure(&home.join("config.toml"), settings);
+            configure(&home.join("config.toml"), &options.settings);
             let log = folder.path().join(format!("v{i}.log"));
-            spawn(binary, &["node", "--home", home.to_str().unwrap()], &log)
+            let lower = options.nice.to_string();
+            let binary = binary.to_str().unwrap();
+            let node = ["node", "--home", home.to_str().unwrap()];
+            let args = [&["-n", &lower, binary], &node[..]].concat();
+            spawn(Path::new("nice"), &args, &log)
         });
         let nodes = nodes.collect();
         let text = fs::read_to_string(net.join("genesis.json")).unwrap();

@@ -7,7 +7,8 @@
 //! cargo bench -p tally-tests --bench figures -- --set 'spread = "gossipsub"' latency
 //! ```
 //!
-//! `--set` puts a line into every validator's `config.toml`; `--binary` names
+//! `--nice 10` runs the validators below the gateway and the load, which share
+//! the two cores here and would not elsewhere. `--set` puts a line into every validator's `config.toml`; `--binary` names
 //! a program built earlier, to compare two.
 //!
 //! Prints one JSON line per figure: median and range over the runs, the load,
@@ -35,8 +36,10 @@ pub(crate) struct Options {
     figures: Vec<String>,
     /// Lines for every validator's `config.toml`.
     settings: Vec<String>,
-    /// Submissions per second of `latency`.
+    /// Debits per second of `latency`.
     rate: u64,
+    /// How much lower the validators' priority is than the gateway's.
+    nice: u64,
     /// The program to measure; without, a release build of this checkout.
     binary: Option<PathBuf>,
 }
@@ -49,6 +52,7 @@ impl Options {
             figures: Vec::new(),
             settings: Vec::new(),
             rate: 1_000,
+            nice: 0,
             binary: None,
         };
         let mut args = args.filter(|arg| arg != "--bench");
@@ -64,6 +68,7 @@ impl Options {
                 "--seconds" => options.seconds = Duration::from_secs(number()?.max(1)),
                 "--binary" => options.binary = Some(value()?.into()),
                 "--rate" => options.rate = number()?.max(1),
+                "--nice" => options.nice = number()?.min(19),
                 "--set" => options.settings.push(value()?),
                 name if FIGURES.contains(&name) => options.figures.push(name.to_owned()),
                 other => return Err(format!("unknown argument {other}; figures: {FIGURES:?}")),
@@ -106,7 +111,7 @@ async fn measure(options: Options) {
         .iter()
         .any(|name| options.wants(name))
     {
-        let cluster = cluster::Cluster::start(&binary, &options.settings).await;
+        let cluster = cluster::Cluster::start(&binary, &options).await;
         let mut driver = driver::Driver::prepare(&cluster).await;
         if options.wants("latency") {
             debits::latency(&cluster, &mut driver, &options).await;
@@ -119,7 +124,7 @@ async fn measure(options: Options) {
         }
     }
     if options.wants("metering") || options.wants("proxy") {
-        let cluster = cluster::Cluster::start(&binary, &options.settings).await;
+        let cluster = cluster::Cluster::start(&binary, &options).await;
         let driver = driver::Driver::prepare_accounts(&cluster).await;
         let gateway = cluster.gateway(&binary);
         if options.wants("metering") {

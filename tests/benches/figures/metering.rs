@@ -55,7 +55,7 @@ pub(crate) async fn metering(gateway: &Gateway, driver: &Driver, options: &Optio
             p99.push(percentile_of(&mut times, 0.99));
         }
     }
-    let load = json!({"pairs per second": RATE, "accounts": seeds.len(), "failed": failed, "seconds": options.seconds.as_secs(), "connections": 1});
+    let load = json!({"pairs per second": RATE, "accounts": seeds.len(), "failed": failed, "seconds": options.seconds.as_secs(), "connections": 1, "validators' nice": options.nice});
     print(
         "authorize_settle_p50",
         "ms",
