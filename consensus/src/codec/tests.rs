@@ -8,6 +8,7 @@ use tally_ledger::{
 };
 
 use super::*;
+use crate::context::Init;
 
 const WIRE: Wire = Wire {
     max_response: 1 << 20,

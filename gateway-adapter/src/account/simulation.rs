@@ -49,7 +49,7 @@ impl Random {
 
 /// What happens at a time, to a gateway.
 enum Event {
-    Arrive(Request),
+    Arrive(Box<Request>),
     /// The request ends, having used this much.
     Settle(Running),
     /// The next debit is on the chain.
@@ -285,7 +285,7 @@ impl World {
             natural,
             since: 0,
         };
-        self.after(time, gateway, Event::Arrive(request));
+        self.after(time, gateway, Event::Arrive(Box::new(request)));
     }
 
     fn view(&self, gateway: usize) -> View {
@@ -484,7 +484,7 @@ impl World {
         match event {
             Event::Arrive(mut request) => {
                 request.since = self.now;
-                self.gateways[i].lane.push_back(request);
+                self.gateways[i].lane.push_back(*request);
             }
             Event::Settle(running) => self.settle(i, &running),
             Event::Charge => self.charge(i),

@@ -71,6 +71,7 @@ impl Metered {
             max_output: 64,
             request_id: false,
             continuous_usage: false,
+            tokenize: Default::default(),
         }];
         fs::write(home.join(FILE), config.to_toml()).unwrap();
     }
