@@ -92,7 +92,7 @@ impl Durable {
 /// Sizes and delays.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// A segment ends when it has more bytes than this.
+    /// A segment ends when it has grown by more bytes than this.
     pub segment_bytes: u64,
     /// How long a record that is not urgent may wait.
     pub linger: std::time::Duration,
@@ -182,6 +182,7 @@ impl Journal {
             limits,
             segments: contents.segments,
             length: contents.length,
+            start: 0,
         };
         let writer = std::thread::Builder::new()
             .name("journal".into())
@@ -215,6 +216,13 @@ impl Journal {
         let applied = inner.state.apply(record);
         debug_assert!(applied.is_ok(), "{applied:?}: {record:?}");
         self.push(&mut inner, record, urgency)
+    }
+
+    /// Resolves when all that was recorded so far is durable.
+    pub fn barrier(&self) -> Durable {
+        // Says again what is known since the journal was opened.
+        let journal = self.number();
+        self.append(&Record::Opened { journal }, Urgency::Now)
     }
 
     /// What is known of an Idempotency-Key at a ledger time.

@@ -583,3 +583,32 @@ fn a_new_journal_takes_over_and_the_old_files_are_set_aside() {
     assert!(after.state.carried.is_empty());
     assert_eq!(after.unproven[0].debit, rest[0].debit);
 }
+
+#[test]
+fn a_state_larger_than_a_segment_does_not_begin_one_with_each_write() {
+    let fake = Fake::default();
+    let limits = Limits {
+        segment_bytes: 4_096,
+        ..Limits::default()
+    };
+    let journal = started(&fake, limits);
+    for i in 0..200u32 {
+        let mut record = hold();
+        let mut hash = Hash::ZERO;
+        hash.0[..4].copy_from_slice(&i.to_le_bytes());
+        let name = Name {
+            api_key: ApiKeyNumber(1),
+            hash,
+        };
+        drop(journal.hold_named(&mut record, Some((name, Time(1))), Urgency::Now));
+    }
+    wait(journal.barrier()).unwrap();
+    let before = *fake.disk().segments.last_key_value().unwrap().0;
+    for _ in 0..20 {
+        wait(journal.barrier()).unwrap();
+    }
+    let after = *fake.disk().segments.last_key_value().unwrap().0;
+    assert!(after <= before + 1, "{before} {after}");
+    journal.close();
+    assert_eq!(contents(&fake).state.names.iter().count(), 200);
+}

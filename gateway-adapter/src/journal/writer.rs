@@ -16,6 +16,8 @@ pub(super) struct Writer {
     pub(super) segments: Vec<(u64, DebitNumber)>,
     /// Length of the last one.
     pub(super) length: u64,
+    /// What it started from: a large state must not end a segment at once.
+    pub(super) start: u64,
 }
 
 struct Batch {
@@ -71,7 +73,8 @@ impl Writer {
             return None;
         }
         inner.urgent = false;
-        let full = self.length + inner.buffer.len() as u64 > self.limits.segment_bytes;
+        let grown = self.length - self.start + inner.buffer.len() as u64;
+        let full = grown > self.limits.segment_bytes;
         Some(Batch {
             bytes: std::mem::take(&mut inner.buffer),
             waiters: std::mem::take(&mut inner.waiters),
@@ -114,6 +117,7 @@ impl Writer {
         self.store.sync()?;
         self.segments.push((number, last));
         self.length = snapshot.len() as u64;
+        self.start = self.length;
         Ok(())
     }
 

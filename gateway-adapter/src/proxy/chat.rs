@@ -38,7 +38,7 @@ use crate::{
     journal::{Durable, Name, Urgency},
     key::Key,
     refusal::Refusal,
-    repeats::Claim,
+    repeats::{Claim, Repeated},
     serving::Wish,
     usage::{Counted, Counts},
 };
@@ -132,7 +132,7 @@ enum Stop {
 }
 
 /// Claims the request's Idempotency-Key, if it has one, at a ledger time.
-fn claim(
+async fn claim(
     proxy: &Proxy,
     headers: &HeaderMap,
     key: &Key,
@@ -154,6 +154,12 @@ fn claim(
     match proxy.repeats.claim(&serving.holds.journal, name, now) {
         Ok(claim) => Ok(Some((claim, now))),
         Err(repeated) => {
+            // The receipt that is named must outlive a crash.
+            if let Repeated::Served(_) = repeated
+                && serving.holds.journal.barrier().wait().await.is_err()
+            {
+                return Err(Box::new(proxy.refuse(Refusal::NotServing)));
+            }
             serving.metrics.refuse(repeated.code());
             let gateway = serving.holds.gateway;
             Err(Box::new(reply::repeated(gateway, repeated)))
@@ -224,7 +230,7 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Re
     };
     ask.countable = tokenize::counts(&upstream, &chat);
     // Until the hold is made, and named in the journal.
-    let _claim = match claim(proxy, &parts.headers, &ask.key) {
+    let _claim = match claim(proxy, &parts.headers, &ask.key).await {
         Ok(claim) => {
             ask.named = claim.as_ref().map(|(claim, now)| (claim.name(), *now));
             claim
