@@ -13,7 +13,7 @@ use http::HeaderMap;
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 
-use super::{request::Chat, upstream::Upstream};
+use super::{request::Call, upstream::Upstream};
 use crate::config::Tokenize;
 
 /// Where vLLM and its kin count.
@@ -31,13 +31,13 @@ struct Counted {
 }
 
 /// Whether this engine can count this prompt.
-pub fn counts(upstream: &Upstream, chat: &Chat<'_>) -> bool {
-    upstream.tokenize == Tokenize::Vllm && chat.is_countable()
+pub fn counts(upstream: &Upstream, call: &Call<'_>) -> bool {
+    upstream.tokenize == Tokenize::Vllm && call.is_countable()
 }
 
 /// The prompt's tokens, as the engine counts them; `None` if it does not say.
-pub async fn count(upstream: &Upstream, chat: &Chat<'_>) -> Option<u32> {
-    let asked = chat.to_tokenize()?;
+pub async fn count(upstream: &Upstream, call: &Call<'_>) -> Option<u32> {
+    let asked = call.to_tokenize()?;
     match tokio::time::timeout(TIME, ask(upstream, asked)).await {
         Ok(Some(count)) => Some(count),
         Ok(None) | Err(_) => {
