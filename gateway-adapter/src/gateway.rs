@@ -48,11 +48,8 @@ use crate::{
     metering::Metering,
     metrics::Metrics,
     pool::Pool,
-    proxy::{
-        Proxy,
-        free::ASKING,
-        upstream::{Upstream, Upstreams},
-    },
+    proxy::{Proxy, free::ASKING, upstream::Upstream},
+    routing::{Upstreams, checks},
     serving::Serving,
 };
 
@@ -195,7 +192,7 @@ impl Gateway {
             gateway,
             key,
         };
-        let upstreams = upstreams(&config)?;
+        let engines = upstreams(&config)?;
         let tls = tls::server(&config)?;
         if tls.is_none() && !config.listen.http.ip().is_loopback() {
             tracing::warn!(
@@ -217,6 +214,8 @@ impl Gateway {
         let (start, terms) = first_terms(&light).await?;
         let journal = Arc::new(opened.journal);
         let metrics = Metrics::shared();
+        let upstreams = Arc::new(Upstreams::new(engines, config.priority.unit, &metrics));
+        let checked = upstreams.clone();
         let terms = Arc::new(Current::new(terms));
         let pool = Arc::new(Pool::new(light.clone(), gateway));
         let (jobs, todo) = Jobs::queue();
@@ -234,6 +233,7 @@ impl Gateway {
         let (proven_tx, proven) = watch::channel(journal.proven_last());
         let (fatal_tx, fatal) = mpsc::channel(4);
         let mut tasks = JoinSet::new();
+        tasks.spawn(async move { checks::run(&checked).await });
         let sender = Sender {
             light: light.clone(),
             signer: signer.clone(),
@@ -306,6 +306,7 @@ impl Gateway {
             repeats: Arc::default(),
             serving,
             upstreams,
+            priority: config.priority,
             body_bytes: config.limits.body_bytes as usize,
             answer_bytes: config.limits.answer_bytes as usize,
             request_time: Duration::from_secs(config.limits.request_seconds.into()),
@@ -362,7 +363,8 @@ impl Gateway {
             let page = Arc::new(Proxy {
                 repeats: Arc::default(),
                 serving: self.proxy.serving.clone(),
-                upstreams: Upstreams::new(Vec::new()),
+                upstreams: Arc::default(),
+                priority: self.proxy.priority,
                 body_bytes: 1_024,
                 answer_bytes: 1_024,
                 request_time: Duration::from_secs(10),
@@ -451,7 +453,7 @@ async fn first_terms(light: &Light) -> Result<(Start, Terms), GatewayError> {
     }
 }
 
-fn upstreams(config: &GatewayConfig) -> Result<Upstreams, GatewayError> {
+fn upstreams(config: &GatewayConfig) -> Result<Vec<Upstream>, GatewayError> {
     let mut upstreams = Vec::new();
     for upstream in &config.upstreams {
         let bearer = match &upstream.bearer {
@@ -464,7 +466,7 @@ fn upstreams(config: &GatewayConfig) -> Result<Upstreams, GatewayError> {
         })?;
         upstreams.push(built);
     }
-    Ok(Upstreams::new(upstreams))
+    Ok(upstreams)
 }
 
 async fn optional(address: Option<SocketAddr>) -> Result<Option<TcpListener>, GatewayError> {

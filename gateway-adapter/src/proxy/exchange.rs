@@ -20,13 +20,14 @@ use super::{
     Proxy,
     body::{Body, fed, whole},
     decoded::{Decoded, decoded},
+    dispatch::{Plan, Undone},
     endpoint::{Endpoint, StreamUsage},
     payment::Payment,
     pricing::{self, Priced},
     reply,
     stream::{Pump, TICK},
     tokenize,
-    upstream::{Upstream, passed},
+    upstream::passed,
 };
 use crate::{
     clock::unix_ms,
@@ -35,6 +36,7 @@ use crate::{
     key::Key,
     refusal::Refusal,
     repeats::{Claim, Repeated},
+    routing::{Route, station::Place},
     usage::known,
 };
 
@@ -46,23 +48,23 @@ const ERROR_BYTES: usize = 1024 * 1024;
 /// A paid request on its way to the engine and back.
 pub(super) struct Exchange {
     pub(super) proxy: Arc<Proxy>,
-    endpoint: &'static Endpoint,
-    pub(super) upstream: Upstream,
+    pub(super) endpoint: &'static Endpoint,
+    pub(super) route: Route,
+    pub(super) plan: Plan,
+    /// At the engine that answers.
+    pub(super) place: Option<Place>,
     early: Duration,
     grace: Duration,
     choices: u32,
     payment: Payment,
     pub(super) hold: Hold,
     durable: Durable,
-    headers: HeaderMap,
-    body: Bytes,
+    pub(super) headers: HeaderMap,
+    /// As the client sent it.
+    pub(super) body: Bytes,
     stream: bool,
-    /// The client did not ask for the usage chunk.
-    hide_usage: bool,
-    /// Usage on other chunks was our wish, not the client's.
-    hide_continuous: bool,
-    /// Usage on a chunk is usage so far.
-    continuous: bool,
+    wants_usage: bool,
+    wants_continuous: bool,
     /// About as many tokens as the prompt has.
     pub(super) likely: u32,
     arrived: Instant,
@@ -86,7 +88,7 @@ fn grace(proxy: &Proxy) -> Duration {
 }
 
 /// Why the exchange stops before the engine's answer is whole.
-enum Stop {
+pub(super) enum Stop {
     /// The client is gone.
     Gone,
     /// It took too long, or its lease's grace is nearly over.
@@ -157,10 +159,14 @@ async fn metered(
     let body = pricing::whole_body(proxy, body).await?;
     let Priced {
         call,
-        upstream,
+        route,
+        errand,
         per_choice,
         mut ask,
     } = pricing::price(proxy, endpoint, key, &headers, &body)?;
+    // A queue that is full refuses before anything is reserved.
+    let station = route.choose(errand, &[]).cloned();
+    let station = station.map_err(|refusal| Box::new(proxy.refuse(refusal)))?;
     // Until the hold is made, and named in the journal.
     let claim = claim(proxy, &headers, &ask.key).await?;
     ask.named = claim.as_ref().map(|(claim, now)| (claim.name(), *now));
@@ -172,7 +178,7 @@ async fn metered(
         Urgency::Soon
     };
     let holds = &proxy.serving.holds;
-    let count = tokenize::count(&upstream, &call);
+    let count = tokenize::count(&route, &call);
     let promise = holds.authorize_counting(&ask, count, urgency).await;
     let (hold, durable) = promise.map_err(|refusal| Box::new(proxy.refuse(refusal)))?;
     drop(claim);
@@ -180,18 +186,26 @@ async fn metered(
         (call.stream, call.wants_usage, call.wants_continuous);
     let (size, choices) = (call.size, call.choices);
     let asks = endpoint.stream_usage == StreamUsage::Asked;
-    let continuous = asks && upstream.continuous_usage;
     let bound = hold.output / choices;
     // A lowered hold is raised as it goes where its use is known exactly.
-    let tops_up = stream && continuous && choices == 1;
+    let tops_up = stream && asks && route.continuous_usage() && choices == 1;
     let wanted = if tops_up { per_choice } else { bound };
     let payment = Payment::new(hold.output, wanted.saturating_mul(choices).max(hold.output));
     let likely = hold.exact.unwrap_or(size.likely());
-    let rewritten = call.rewrite(&upstream, wanted, &hold.receipt());
+    let mut plan = Plan {
+        errand,
+        wanted,
+        prepared: None,
+    };
+    let rewritten = plan.rewrite(call, &station, &hold.receipt());
+    let prepared = rewritten.unwrap_or_else(|| body.clone());
+    plan.prepared = Some((station.index, prepared));
     let exchange = Exchange {
         proxy: proxy.clone(),
         endpoint,
-        upstream,
+        route,
+        plan,
+        place: None,
         early: proxy.serving.lease_time / EARLY_PART,
         grace: grace(proxy),
         choices,
@@ -199,11 +213,10 @@ async fn metered(
         hold,
         durable,
         headers,
-        body: rewritten.map_or(body, Bytes::from),
+        body,
         stream,
-        hide_usage: asks && !wants_usage,
-        hide_continuous: continuous && !wants_continuous,
-        continuous: continuous || wants_continuous,
+        wants_usage,
+        wants_continuous,
         likely,
         arrived,
         deadline: tokio::time::Instant::now() + proxy.request_time,
@@ -216,14 +229,11 @@ async fn metered(
 
 impl Exchange {
     async fn run(mut self, mut replied: oneshot::Sender<Response<Body>>) {
-        let body = self.body.clone();
-        let call = self.upstream.post(self.endpoint.path, &self.headers, body);
-        let limits = (self.early, self.grace, self.deadline);
-        let answer = match watched(&mut self.hold, limits, &mut replied, call).await {
-            Ok(Ok(answer)) => answer,
-            Err(stop) => return self.stop(stop, replied),
-            Ok(Err(error)) => {
-                tracing::warn!(receipt = %self.hold.receipt(), %error, "the engine does not answer");
+        let answer = match self.dispatch(&mut replied).await {
+            Ok(answer) => answer,
+            Err(Undone::Working(stop)) => return self.stop(stop, replied),
+            Err(Undone::Waiting(stop)) => return self.leave(stop, replied),
+            Err(Undone::Engine) => {
                 return self.fail(
                     replied,
                     reply::upstream_failed("the engine does not answer"),
@@ -256,6 +266,23 @@ impl Exchange {
         self.hold.void();
         // The client may be gone; it is charged nothing.
         let _ = replied.send(response);
+    }
+
+    /// Ends while it waits for an engine: nothing was used.
+    fn leave(self, stop: Stop, replied: oneshot::Sender<Response<Body>>) {
+        let response = match stop {
+            // Nobody reads it.
+            Stop::Gone => reply::upstream_failed("the client is gone"),
+            Stop::TimeOver => reply::upstream_failed("the request waited too long for an engine"),
+            Stop::Cut(refusal) => self.proxy.refuse(refusal),
+        };
+        self.fail(replied, response);
+    }
+
+    /// How early the hold moves, how long after its lease's end it may run,
+    /// and until when.
+    pub(super) fn limits(&self) -> (Duration, Duration, tokio::time::Instant) {
+        (self.early, self.grace, self.deadline)
     }
 
     /// Ends before the answer could be delivered.
@@ -306,7 +333,7 @@ impl Exchange {
     ) {
         let (parts, body) = answer.into_parts();
         let limited = Limited::new(body, self.proxy.answer_bytes);
-        let limits = (self.early, self.grace, self.deadline);
+        let limits = self.limits();
         let body = match watched(&mut self.hold, limits, &mut replied, limited.collect()).await {
             Ok(Ok(body)) => body,
             Err(stop) => return self.stop(stop, replied),
@@ -317,6 +344,8 @@ impl Exchange {
                 );
             }
         };
+        // The engine is free for the next one.
+        drop(self.place.take());
         let body = body.to_bytes();
         let chunk = std::str::from_utf8(&body)
             .map(self.endpoint.read)
@@ -358,15 +387,15 @@ impl Exchange {
         let Exchange {
             proxy,
             endpoint,
+            place,
             early,
             grace,
             choices,
             payment,
             hold,
             durable,
-            hide_usage,
-            hide_continuous,
-            continuous,
+            wants_usage,
+            wants_continuous,
             likely,
             arrived,
             deadline,
@@ -387,11 +416,16 @@ impl Exchange {
             .observe(arrived.elapsed().as_secs_f64());
         // A client that is gone shows as a closed feed.
         let _ = replied.send(response);
+        let asks = endpoint.stream_usage == StreamUsage::Asked;
+        let says = asks
+            && place
+                .as_ref()
+                .is_some_and(|place| place.station().upstream.continuous_usage);
         let pump = Pump {
             endpoint,
-            hide_usage,
-            hide_continuous,
-            continuous,
+            hide_usage: asks && !wants_usage,
+            hide_continuous: says && !wants_continuous,
+            continuous: says || wants_continuous,
             likely,
             deadline,
             most: proxy.answer_bytes,
@@ -403,6 +437,7 @@ impl Exchange {
             feed,
         };
         let ended = pump.run(body).await;
+        drop(place);
         proxy.serving.metrics.end(ended.map_or("void", ending));
     }
 }
@@ -410,7 +445,7 @@ impl Exchange {
 /// Does `work` while the request may go on; its hold moves to another lease
 /// (`early`, `grace`, `deadline`) if it must. Dropping the work cancels it at
 /// the engine.
-async fn watched<T>(
+pub(super) async fn watched<T>(
     hold: &mut Hold,
     (early, grace, deadline): (Duration, Duration, tokio::time::Instant),
     replied: &mut oneshot::Sender<Response<Body>>,

@@ -11,6 +11,7 @@
 
 pub mod body;
 mod decoded;
+mod dispatch;
 pub mod endpoint;
 pub mod exchange;
 pub mod free;
@@ -33,10 +34,16 @@ use hyper::body::Incoming;
 use rand::RngCore;
 use tokio::sync::Semaphore;
 
-use crate::{config::FreeRoute, key::Key, refusal::Refusal, repeats::Repeats, serving::Serving};
+use crate::{
+    config::{FreeRoute, Priority},
+    key::Key,
+    refusal::Refusal,
+    repeats::Repeats,
+    routing::Upstreams,
+    serving::Serving,
+};
 use body::Body;
 use endpoint::Endpoint;
-use upstream::Upstreams;
 
 /// The proxy.
 #[derive(Debug)]
@@ -46,7 +53,9 @@ pub struct Proxy {
     /// Idempotency keys of requests that have no hold yet.
     pub repeats: Arc<Repeats>,
     /// The engines.
-    pub upstreams: Upstreams,
+    pub upstreams: Arc<Upstreams>,
+    /// What a place in a queue costs.
+    pub priority: Priority,
     /// Most bytes of a request's body.
     pub body_bytes: usize,
     /// Most bytes of an answer that is not streamed, and of one event.

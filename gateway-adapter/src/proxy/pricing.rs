@@ -7,15 +7,13 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use tally_ledger::ids::Amount;
 
-use super::{
-    Proxy, body::Body, endpoint::Endpoint, reply, request::Call, tokenize, upstream::Upstream,
-};
+use super::{Proxy, body::Body, endpoint::Endpoint, reply, request::Call, tokenize};
 use crate::{
     ask::{Ask, Need},
     key::Key,
     refusal::Refusal,
+    routing::{Errand, Route, fee},
     serving::Wish,
     usage::{Counted, known},
 };
@@ -24,8 +22,10 @@ use crate::{
 pub(super) struct Priced<'a> {
     /// The request.
     pub(super) call: Call<'a>,
-    /// Its engine.
-    pub(super) upstream: Upstream,
+    /// Its engines.
+    pub(super) route: Route,
+    /// What it asks of them.
+    pub(super) errand: Errand,
     /// Largest output of one answer.
     pub(super) per_choice: u32,
     /// What to reserve.
@@ -60,8 +60,11 @@ pub(super) fn price<'a>(
     let refuse = |refusal| Box::new(proxy.refuse(refusal));
     let call = Call::parse(endpoint, body)
         .map_err(|bad| Box::new(reply::bad_request(&bad.message, bad.param)))?;
-    let upstream = proxy.upstreams.of(&call.model).cloned();
-    let upstream = upstream.ok_or_else(|| refuse(Refusal::ModelNotFound))?;
+    let route = proxy.upstreams.of(&call.model).cloned();
+    let route = route.ok_or_else(|| refuse(Refusal::ModelNotFound))?;
+    let (tier, sells) = (call.tier.as_deref(), route.sells_priority());
+    let fee = fee::offered(&proxy.priority, headers, tier, sells).map_err(refuse)?;
+    let errand = route.errand(fee);
     let text = |name: &str| headers.get(name).map(|value| value.to_str());
     let number = |name| match text(name) {
         None => Some(0),
@@ -77,14 +80,14 @@ pub(super) fn price<'a>(
     let wish = Wish {
         model: &call.model,
         class: class.unwrap_or_default(),
-        fee: Amount::ZERO,
+        fee,
         project,
         purpose,
         request: key.hash_request(body),
         choices: call.choices,
     };
     let (size, choices) = (call.size, call.choices);
-    let per_choice = call.output(upstream.max_output);
+    let per_choice = call.output(route.max_output());
     let ask = proxy.serving.ask(key, &wish, |model| {
         let likely = known(model, None, Counted::default(), size.likely()).0;
         let need = Need::Tokens {
@@ -95,10 +98,11 @@ pub(super) fn price<'a>(
         Ok((need, Some(likely)))
     });
     let mut ask = ask.map_err(refuse)?;
-    ask.countable = tokenize::counts(&upstream, &call);
+    ask.countable = tokenize::counts(&route, &call);
     Ok(Priced {
         call,
-        upstream,
+        route,
+        errand,
         per_choice,
         ask,
     })

@@ -40,6 +40,8 @@ pub struct Call<'a> {
     given_output: Option<u32>,
     /// Answers to generate, over all prompts.
     pub choices: u32,
+    /// `service_tier`, if it is a text.
+    pub tier: Option<String>,
     /// How large the prompt is.
     pub size: PromptSize,
     is_text: bool,
@@ -119,6 +121,7 @@ impl<'a> Call<'a> {
             wants_continuous: options.continuous_usage_stats.unwrap_or(false),
             given_output,
             choices: choices.saturating_mul(prompt.prompts),
+            tier: object.read("service_tier").ok().flatten(),
             size: prompt.size,
             is_text: prompt.is_text,
             object,
@@ -144,7 +147,7 @@ impl<'a> Call<'a> {
 
     /// What vLLM's `/tokenize` is asked about this request; `None` where it
     /// would not count all that ends up in the prompt.
-    pub fn to_tokenize(&self) -> Option<String> {
+    pub fn to_tokenize(&self, upstream: &Upstream) -> Option<String> {
         if !self.is_countable() {
             return None;
         }
@@ -154,14 +157,31 @@ impl<'a> Call<'a> {
                 asked.set(name, json.to_owned());
             }
         }
+        if let Some(name) = upstream.name_of(&self.model) {
+            asked.set("model", json_string(name));
+        }
         Some(asked.to_json())
     }
 
-    /// The body for the engine: usage forced on, output bounded, the hold's
-    /// id set where the engine wants it. `None`: the client's own body will
-    /// do.
-    pub fn rewrite(mut self, upstream: &Upstream, bound: u32, receipt: &str) -> Option<String> {
+    /// The body for the engine: its own name of the model, usage forced on,
+    /// output bounded, the hold's id and the priority set where the engine
+    /// wants them. `None`: the client's own body will do.
+    pub fn rewrite(
+        mut self,
+        upstream: &Upstream,
+        bound: u32,
+        receipt: &str,
+        priority: Option<i64>,
+    ) -> Option<String> {
         let mut changed = false;
+        if let Some(name) = upstream.name_of(&self.model) {
+            changed = true;
+            self.object.set("model", json_string(name));
+        }
+        if let Some(priority) = priority {
+            changed = true;
+            self.object.set("priority", priority.to_string());
+        }
         let asked = self.stream && self.endpoint.stream_usage == StreamUsage::Asked;
         if asked && (!self.wants_usage || upstream.continuous_usage) {
             changed = true;
@@ -197,6 +217,10 @@ impl<'a> Call<'a> {
     }
 }
 
+fn json_string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
 /// A limit of output; one beyond 32 bits is as good as none.
 fn limit(object: &Object<'_>, name: &'static str) -> Result<Option<u32>, BadRequest> {
     let limit: Option<u64> = object.read(name).map_err(|_| {
@@ -223,7 +247,7 @@ mod tests {
 
     fn rewritten_at(endpoint: &'static Endpoint, body: &str, bound: u32) -> String {
         let call = Call::parse(endpoint, body.as_bytes()).unwrap();
-        call.rewrite(&upstream(), bound, "0-1-2")
+        call.rewrite(&upstream(), bound, "0-1-2", None)
             .unwrap_or_else(|| body.to_owned())
     }
 
@@ -235,7 +259,7 @@ mod tests {
             (chat.output(4096), chat.choices, chat.stream),
             (5, 1, false)
         );
-        assert_eq!(chat.rewrite(&upstream(), 5, "0-1-2"), None);
+        assert_eq!(chat.rewrite(&upstream(), 5, "0-1-2", None), None);
     }
 
     #[test]
@@ -328,7 +352,11 @@ mod tests {
 
     #[test]
     fn only_text_is_counted_by_the_engine_and_only_its_fields_are_sent() {
-        let asked = |body: &str| Call::parse(&CHAT, body.as_bytes()).unwrap().to_tokenize();
+        let asked = |body: &str| {
+            Call::parse(&CHAT, body.as_bytes())
+                .unwrap()
+                .to_tokenize(&upstream())
+        };
         assert_eq!(
             asked(r#"{"model":"m","messages":[1e400],"max_tokens":5,"tools":[]}"#).unwrap(),
             r#"{"model":"m","messages":[1e400],"tools":[]}"#

@@ -82,7 +82,7 @@ async fn look_again(proxy: &Proxy, ask: &Ask) {
 async fn count(priced: &mut Priced<'_>) -> Result<(), crate::refusal::Refusal> {
     let ask = &mut priced.ask;
     if ask.countable && ask.key.account.must_count(ask, Instant::now()) {
-        let counted = tokenize::count(&priced.upstream, &priced.call).await;
+        let counted = tokenize::count(&priced.route, &priced.call).await;
         ask.counted(counted)?;
     }
     Ok(())
@@ -90,6 +90,7 @@ async fn count(priced: &mut Priced<'_>) -> Result<(), crate::refusal::Refusal> {
 
 fn page(priced: &Priced<'_>, prospect: &Prospect) -> Value {
     let ask = &priced.ask;
+    let full = priced.route.choose(priced.errand, &[]).err();
     let (input, output) = match ask.need {
         Need::Tokens { input, output, .. } => (input, output),
         Need::Exact(_) => (0, 0),
@@ -108,7 +109,12 @@ fn page(priced: &Priced<'_>, prospect: &Prospect) -> Value {
             };
             (true, Some(when), Some(*class), *output, None)
         }
-        Prospect::Refused { why, class } => (false, None, *class, 0, Some(why)),
+        Prospect::Refused { why, class } => (false, None, *class, 0, Some(*why)),
+    };
+    // No engine takes it now: whatever the balance says.
+    let (admitted, when, refusal) = match full {
+        Some(full) => (false, None, Some(full)),
+        None => (admitted, when, refusal),
     };
     let likely = ask.exact.unwrap_or(priced.call.size.likely());
     json!({
@@ -118,6 +124,7 @@ fn page(priced: &Priced<'_>, prospect: &Prospect) -> Value {
         "class": class.and_then(name),
         "worst_case": amount(ask.cost),
         "likely_input": amount(input_cost(ask)),
+        "fee": amount(ask.fee),
         "input_tokens": {"bound": input, "likely": likely},
         "output_tokens": {"bound": output, "payable": payable},
         "choices": ask.choices,
