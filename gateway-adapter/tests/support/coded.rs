@@ -6,7 +6,7 @@ use async_compression::tokio::write::{BrotliEncoder, GzipEncoder, ZlibEncoder, Z
 use axum::body::Body;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio_stream::{Stream, StreamExt};
-use tokio_util::io::ReaderStream;
+use tokio_util::{io::ReaderStream, sync::CancellationToken};
 
 /// `pieces`, compressed as `encoding` says. If they break off so does the
 /// body: without the end of its compression.
@@ -22,8 +22,14 @@ pub fn coded(
         "zstd" => Box::new(ZstdEncoder::new(into)),
         _ => return Body::from_stream(pieces),
     };
-    tokio::spawn(code(coder, pieces));
-    Body::from_stream(ReaderStream::new(from))
+    let gone = CancellationToken::new();
+    let read = gone.clone().drop_guard();
+    tokio::spawn(async move { gone.run_until_cancelled(code(coder, pieces)).await });
+    Body::from_stream(ReaderStream::new(from).map(move |piece| {
+        // Who goes away stops what makes the pieces.
+        let _alive = &read;
+        piece
+    }))
 }
 
 async fn code(
