@@ -189,6 +189,15 @@ impl Metrics {
         self.endings.get_or_create(&Ending { ending }).inc();
     }
 
+    /// Counts a request that was charged, by how its usage is known.
+    pub fn settled(&self, flags: Flags) {
+        self.end(match flags {
+            flags if flags.has(Flags::ESTIMATED) => "estimated",
+            flags if flags.has(Flags::COUNTED) => "counted",
+            _ => "reported",
+        });
+    }
+
     /// A shared one.
     pub fn shared() -> Arc<Self> {
         Arc::new(Self::default())
