@@ -5,6 +5,7 @@
 
 pub mod chain;
 pub mod engine;
+pub mod metering;
 pub mod nodes;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
