@@ -47,7 +47,7 @@ use crate::{codec, handle::Stop};
 
 const TRANSACTIONS: StreamProtocol = StreamProtocol::new("/tally/transactions/2");
 /// Least time between two writes to a peer: a burst shares them.
-const GAP: Duration = Duration::from_millis(4);
+const GAP: Duration = Duration::from_millis(2);
 
 /// What the gossip network needs.
 #[derive(Debug, Clone)]

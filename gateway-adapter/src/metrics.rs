@@ -12,6 +12,7 @@ use prometheus_client::{
     },
     registry::Registry,
 };
+use tally_ledger::debit::Flags;
 
 /// A refusal's code.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
