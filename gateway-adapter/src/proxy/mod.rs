@@ -11,6 +11,7 @@
 
 pub mod body;
 pub mod chat;
+mod dispatch;
 pub mod object;
 mod payment;
 pub mod reply;
@@ -25,9 +26,11 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use http::{HeaderMap, Method, Request, Response, header::AUTHORIZATION};
 use hyper::body::Incoming;
 
-use crate::{key::Key, refusal::Refusal, repeats::Repeats, serving::Serving};
+use crate::{
+    config::Priority, key::Key, refusal::Refusal, repeats::Repeats, routing::Upstreams,
+    serving::Serving,
+};
 use body::Body;
-use upstream::Upstreams;
 
 /// The proxy.
 #[derive(Debug)]
@@ -37,7 +40,9 @@ pub struct Proxy {
     /// Idempotency keys of requests that have no hold yet.
     pub repeats: Arc<Repeats>,
     /// The engines.
-    pub upstreams: Upstreams,
+    pub upstreams: Arc<Upstreams>,
+    /// What a place in a queue costs.
+    pub priority: Priority,
     /// Most bytes of a request's body.
     pub body_bytes: usize,
     /// Most bytes of an answer that is not streamed, and of one event.
