@@ -150,6 +150,6 @@ async fn client(gateway: &Gateway) -> MeteringServiceClient<Channel> {
 }
 
 fn seeds(driver: &Driver) -> Vec<Bytes> {
-    let seed = |a: &Account| Bytes::copy_from_slice(a.secret.seed());
+    let seed = |a: &Account| Bytes::copy_from_slice(&a.secret.seed());
     driver.accounts.iter().map(seed).collect()
 }
