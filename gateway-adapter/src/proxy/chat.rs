@@ -269,7 +269,11 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Re
     let count = tokenize::count(&route, &chat);
     let (hold, durable) = match holds.authorize_counting(&ask, count, urgency).await {
         Ok(promise) => promise,
-        Err(refusal) => return proxy.refuse(refusal),
+        Err(refusal) => {
+            let mut refused = proxy.refuse(refusal);
+            holds.rates.tell(&ask.key, refused.headers_mut());
+            return refused;
+        }
     };
     let (stream, wants_usage, wants_continuous) =
         (chat.stream, chat.wants_usage, chat.wants_continuous);
@@ -558,6 +562,7 @@ pub(super) async fn watched<T>(
 
 /// What the client is told of its hold.
 fn mark(hold: &Hold, headers: &mut HeaderMap) {
+    hold.tell_rates(headers);
     let texts = [
         ("x-tally-receipt", hold.receipt()),
         ("x-tally-remaining", hold.remaining().to_string()),
