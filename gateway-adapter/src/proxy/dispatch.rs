@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 
 use super::{
     body::Body,
-    chat::{Exchange, PATH, Stop, watched},
-    request::Chat,
+    exchange::{Exchange, Stop, watched},
+    request::Call,
 };
 use crate::{
     refusal::Refusal,
@@ -56,7 +56,7 @@ impl Plan {
     /// will do.
     pub(super) fn rewrite(
         &self,
-        chat: Chat<'_>,
+        call: Call<'_>,
         station: &Station,
         receipt: &str,
     ) -> Option<Bytes> {
@@ -64,7 +64,7 @@ impl Plan {
         let priority = upstream
             .priority
             .then(|| station.priority(self.errand.offer));
-        let rewritten = chat.rewrite(upstream, self.wanted, receipt, priority);
+        let rewritten = call.rewrite(upstream, self.wanted, receipt, priority);
         rewritten.map(Bytes::from)
     }
 }
@@ -91,7 +91,9 @@ impl Exchange {
             let mut place = self.queue(&tried, replied).await.map_err(Undone::Waiting)?;
             let station = place.station().clone();
             let body = self.body_for(&station);
-            let call = station.upstream.post(PATH, &self.headers, body);
+            let call = station
+                .upstream
+                .post(self.endpoint.path, &self.headers, body);
             let limits = self.limits();
             let answer = watched(&mut self.hold, limits, replied, call).await;
             let answer = answer.map_err(Undone::Working)?;
@@ -161,9 +163,9 @@ impl Exchange {
             Some((index, body)) if *index == station.index => body.clone(),
             _ => {
                 // It was read before; another engine wants it otherwise.
-                let chat = Chat::parse(&self.body).ok();
+                let read = Call::parse(self.endpoint, &self.body).ok();
                 let receipt = self.hold.receipt();
-                chat.and_then(|chat| self.plan.rewrite(chat, station, &receipt))
+                read.and_then(|call| self.plan.rewrite(call, station, &receipt))
                     .unwrap_or_else(|| self.body.clone())
             }
         }
