@@ -17,7 +17,10 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::sync::CancellationToken;
 
-use crate::{metering::Metering, proxy::Proxy};
+use crate::{
+    metering::{Metering, MeteringRpc},
+    proxy::Proxy,
+};
 
 /// Longest that a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -101,7 +104,7 @@ async fn serve(
 pub(super) async fn grpc(listener: TcpListener, metering: Arc<Metering>, stop: CancellationToken) {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter
-        .set_serving::<MeteringServiceServer<Metering>>()
+        .set_serving::<MeteringServiceServer<MeteringRpc>>()
         .await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(tally_proto::FILE_DESCRIPTOR_SET)
@@ -109,7 +112,7 @@ pub(super) async fn grpc(listener: TcpListener, metering: Arc<Metering>, stop: C
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
     let mut server = tonic::transport::Server::builder();
     let mut router = server
-        .add_service(MeteringServiceServer::from_arc(metering))
+        .add_service(MeteringServiceServer::new(MeteringRpc(metering)))
         .add_service(health);
     if let Ok(reflection) = reflection {
         router = router.add_service(reflection);

@@ -6,6 +6,7 @@
 pub mod chain;
 pub mod coded;
 pub mod engine;
+pub mod metering;
 pub mod nodes;
 pub mod shape;
 
