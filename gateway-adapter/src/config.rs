@@ -9,8 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+mod rates;
 mod upstream;
 
+pub use rates::{Rate, Rates};
 pub use upstream::{Priority, Tokenize, Upstream};
 
 /// Name of the file in the home.
@@ -52,6 +54,9 @@ pub struct GatewayConfig {
     /// What a place in the queue costs.
     #[serde(default)]
     pub priority: Priority,
+    /// How much per minute is let in.
+    #[serde(default)]
+    pub rates: Rates,
     /// How leases are taken.
     #[serde(default)]
     pub lease: Lease,
@@ -269,6 +274,7 @@ impl GatewayConfig {
             routes: Routes::default(),
             upstreams: Vec::new(),
             priority: Priority::default(),
+            rates: Rates::default(),
             lease: Lease::default(),
             submit: Submit::default(),
             limits: Limits::default(),
@@ -334,6 +340,7 @@ impl GatewayConfig {
             upstream.validate()?;
         }
         self.priority.validate()?;
+        self.rates.validate()?;
         let ranges = [
             ("lease.seconds", self.lease.seconds, 1, 86_400),
             ("submit.linger_ms", self.submit.linger_ms, 0, 1_000),
@@ -423,6 +430,11 @@ mod tests {
                 "[listen]",
                 "[priority]\nunit = \"0\"\n[listen]",
                 "priority.unit",
+            ),
+            (
+                "[listen]",
+                "[rates.class.main]\ntokens = 0\n[listen]",
+                "rates",
             ),
             ("[listen]", "[submit]\nbatch = 0\n[listen]", "submit.batch"),
             (

@@ -49,6 +49,7 @@ use crate::{
     metrics::Metrics,
     pool::Pool,
     proxy::{Proxy, free::ASKING, upstream::Upstream},
+    rates::Rates,
     routing::{Upstreams, checks},
     serving::Serving,
 };
@@ -216,6 +217,11 @@ impl Gateway {
         let metrics = Metrics::shared();
         let upstreams = Arc::new(Upstreams::new(engines, config.priority.unit, &metrics));
         let checked = upstreams.clone();
+        for name in config.rates.class.keys() {
+            if terms.class_named(name).is_none() {
+                tracing::warn!(name, "`rates` limits a class that the chain does not have");
+            }
+        }
         let terms = Arc::new(Current::new(terms));
         let pool = Arc::new(Pool::new(light.clone(), gateway));
         let (jobs, todo) = Jobs::queue();
@@ -223,6 +229,7 @@ impl Gateway {
             journal: journal.clone(),
             gateway,
             metrics: metrics.clone(),
+            rates: Rates::new(config.rates.clone()),
             jobs: jobs.clone(),
             wait: Duration::from_millis(config.limits.wait_ms.into()),
             max_unproven: config.limits.unproven as usize,

@@ -29,6 +29,7 @@ use crate::{
     journal::{Durable, HoldId, HoldRecord, Journal, JournalFailed, Urgency},
     key::Key,
     metrics::Metrics,
+    rates::{Pass, Rates},
     refusal::Refusal,
 };
 
@@ -49,6 +50,8 @@ pub struct Holds {
     pub gateway: GatewayNumber,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// How much per minute is let in.
+    pub rates: Arc<Rates>,
     /// Work for the chain's side.
     pub jobs: Jobs,
     /// How long a request may wait near the end of a balance.
@@ -76,6 +79,8 @@ pub struct Hold {
     pub output: u32,
     /// The prompt's tokens, if the engine counted them.
     pub exact: Option<u32>,
+    /// What it counts for in the limits per minute.
+    pass: Pass,
     started: Instant,
     resolved: bool,
 }
@@ -202,16 +207,19 @@ impl Holds {
             return Err(Refusal::Unreachable);
         }
         let account = &ask.key.account;
+        let pass = self.rates.admit(ask)?;
         if account.waiting.load(Ordering::Relaxed) == 0 {
             match self.step(ask) {
-                Step::Reserved(reservation) => return Ok(self.promise(ask, reservation, urgency)),
+                Step::Reserved(reservation) => {
+                    return self.reserved(ask, reservation, pass, urgency);
+                }
                 Step::Refuse(refusal) => return Err(refusal),
                 Step::Wait | Step::Count => {}
             }
         }
         let mut ask = ask.clone();
         match self.queue(&mut ask, count).await {
-            Ok(reservation) => Ok(self.promise(&ask, reservation, urgency)),
+            Ok(reservation) => self.reserved(&ask, reservation, pass, urgency),
             Err(refusal) => {
                 // It may have been the last to want a lease that others want.
                 self.give_back(account);
@@ -300,10 +308,30 @@ impl Holds {
         ask.counted(count.await)
     }
 
+    /// Makes the hold, if its class may be used so much.
+    fn reserved(
+        self: &Arc<Self>,
+        ask: &Ask,
+        reservation: Reservation,
+        mut pass: Pass,
+        urgency: Urgency,
+    ) -> Result<(Hold, Durable), Refusal> {
+        let class = reservation.class;
+        let name = ask.rules(class).map_or("", |rules| &rules.name);
+        if let Err(refusal) = pass.with_class(class, name) {
+            let (account, limit) = (&ask.key.account, reservation.limit);
+            account.released(reservation.lease, limit, 0, None);
+            self.give_back(account);
+            return Err(refusal);
+        }
+        Ok(self.promise(ask, reservation, pass, urgency))
+    }
+
     fn promise(
         self: &Arc<Self>,
         ask: &Ask,
         reservation: Reservation,
+        pass: Pass,
         urgency: Urgency,
     ) -> (Hold, Durable) {
         let mut record = HoldRecord {
@@ -338,6 +366,7 @@ impl Holds {
             record,
             output: reservation.output,
             exact: ask.exact,
+            pass,
             started: Instant::now(),
             resolved: false,
         };
@@ -364,6 +393,11 @@ impl Hold {
     /// What the account can still spend of the hold's class.
     pub fn remaining(&self) -> Amount {
         self.account.remaining(self.record.class)
+    }
+
+    /// Writes what is left of the limits per minute.
+    pub fn tell_rates(&self, headers: &mut http::HeaderMap) {
+        self.holds.rates.tell(&self.key, headers);
     }
 
     /// Why the request must be cut short, if it must: its account was frozen
@@ -404,6 +438,7 @@ impl Hold {
             tracing::warn!(receipt = %self.receipt(), "usage above the hold: charged the hold");
         }
         let charged = cost.min(self.record.limit);
+        self.pass.settle(&self.prices.models[self.model], &usage);
         let millis = u32::try_from(self.started.elapsed().as_millis()).unwrap_or(u32::MAX);
         let debit = debit_of(&self.record, usage, flags, millis);
         let (number, durable) = self

@@ -20,6 +20,7 @@ pub mod metering;
 pub mod metrics;
 pub mod pool;
 pub mod proxy;
+pub mod rates;
 pub mod refusal;
 pub mod repeats;
 pub mod routing;

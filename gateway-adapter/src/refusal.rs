@@ -40,6 +40,14 @@ pub enum Refusal {
         /// When to come again, in ms.
         retry_ms: u32,
     },
+    /// A limit per minute is used up.
+    #[error("too many {} per minute", if *tokens { "tokens" } else { "requests" })]
+    RateLimited {
+        /// When to come again, in ms.
+        retry_ms: u32,
+        /// Which limit: of tokens, or of requests.
+        tokens: bool,
+    },
     /// No engine of the model can be reached.
     #[error("no engine of this model can be reached")]
     UpstreamDown {
@@ -87,9 +95,10 @@ impl Refusal {
             | Refusal::FeeForm
             | Refusal::FeeTooHigh(_)
             | Refusal::FeeUseless => StatusCode::BAD_REQUEST,
-            Refusal::Insufficient | Refusal::Busy | Refusal::QueueFull { .. } => {
-                StatusCode::TOO_MANY_REQUESTS
-            }
+            Refusal::Insufficient
+            | Refusal::Busy
+            | Refusal::RateLimited { .. }
+            | Refusal::QueueFull { .. } => StatusCode::TOO_MANY_REQUESTS,
             Refusal::UpstreamDown { .. }
             | Refusal::Suspended
             | Refusal::GatewayCap
@@ -105,6 +114,8 @@ impl Refusal {
             Refusal::Insufficient => "insufficient_quota",
             Refusal::Busy => "rate_limit_error",
             Refusal::QueueFull { .. } => "rate_limit_exceeded",
+            Refusal::RateLimited { tokens: true, .. } => "tokens",
+            Refusal::RateLimited { tokens: false, .. } => "requests",
             Refusal::KeyModel | Refusal::ClassRule | Refusal::Frozen => "permission_error",
             other if other.status().is_server_error() => "server_error",
             _ => "invalid_request_error",
@@ -125,7 +136,7 @@ impl Refusal {
             Refusal::UpstreamDown { .. } => "upstream_down",
             Refusal::Frozen => "account_frozen",
             Refusal::Insufficient => "insufficient_quota",
-            Refusal::Busy => "rate_limit_exceeded",
+            Refusal::Busy | Refusal::RateLimited { .. } => "rate_limit_exceeded",
             Refusal::Suspended => "gateway_suspended",
             Refusal::GatewayCap => "gateway_cap",
             Refusal::Unreachable | Refusal::Unanswered => "ledger_unreachable",
@@ -138,7 +149,9 @@ impl Refusal {
     /// `None` if it will not soon.
     pub fn retry_ms(self) -> Option<u32> {
         match self {
-            Refusal::QueueFull { retry_ms } | Refusal::UpstreamDown { retry_ms } => Some(retry_ms),
+            Refusal::QueueFull { retry_ms }
+            | Refusal::RateLimited { retry_ms, .. }
+            | Refusal::UpstreamDown { retry_ms } => Some(retry_ms),
             Refusal::Busy
             | Refusal::GatewayCap
             | Refusal::Unreachable

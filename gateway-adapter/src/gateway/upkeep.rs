@@ -23,6 +23,7 @@ pub(super) async fn run(serving: Arc<Serving>, metering: Arc<Metering>) {
         if forgotten.elapsed() >= FORGET {
             forgotten = Instant::now();
             serving.pool.forget_idle();
+            serving.holds.rates.sweep();
         }
         let sums = serving
             .pool

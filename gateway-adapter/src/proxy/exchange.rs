@@ -180,7 +180,11 @@ async fn metered(
     let holds = &proxy.serving.holds;
     let count = tokenize::count(&route, &call);
     let promise = holds.authorize_counting(&ask, count, urgency).await;
-    let (hold, durable) = promise.map_err(|refusal| Box::new(proxy.refuse(refusal)))?;
+    let (hold, durable) = promise.map_err(|refusal| {
+        let mut refused = proxy.refuse(refusal);
+        holds.rates.tell(&ask.key, refused.headers_mut());
+        Box::new(refused)
+    })?;
     drop(claim);
     let (stream, wants_usage, wants_continuous) =
         (call.stream, call.wants_usage, call.wants_continuous);
@@ -475,6 +479,7 @@ pub(super) async fn watched<T>(
 
 /// What the client is told of its hold.
 fn mark(hold: &Hold, headers: &mut HeaderMap) {
+    hold.tell_rates(headers);
     let texts = [
         ("x-tally-receipt", hold.receipt()),
         ("x-tally-remaining", hold.remaining().to_string()),

@@ -1,0 +1,329 @@
+//! Requests and LLM tokens per minute, for each API key, each account and
+//! each class.
+//!
+//! A request takes one request and its likely tokens (the prompt's, and the
+//! output that its hold may have) before its hold is made; when it is settled
+//! the tokens that it used count instead, so an estimate never costs anybody
+//! more than a moment. What is used beyond the estimate is owed. Whatever is
+//! refused takes nothing. Numbers are this gateway's own.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tally_ledger::{
+    ids::{AccountNumber, ApiKeyNumber, ClassNumber},
+    price::{Model, Usage},
+};
+
+use crate::{
+    ask::{Ask, Need},
+    clock::steady_ms,
+    config::{Rate, Rates as Policy},
+    key::Key,
+    refusal::Refusal,
+    usage::{INPUT, OUTPUT},
+};
+
+pub mod bucket;
+
+use bucket::Bucket;
+
+/// Maps of buckets, each with its own lock.
+const SHARDS: usize = 64;
+
+/// What a limit is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Scope {
+    Key(ApiKeyNumber),
+    Account(AccountNumber),
+    /// All accounts together.
+    Class(ClassNumber),
+}
+
+impl Scope {
+    fn shard(self) -> usize {
+        let number = match self {
+            Scope::Key(key) => key.0,
+            Scope::Account(account) => account.0,
+            Scope::Class(class) => class.0.into(),
+        };
+        number as usize % SHARDS
+    }
+}
+
+#[derive(Debug)]
+struct Buckets {
+    requests: Option<Bucket>,
+    tokens: Option<Bucket>,
+}
+
+impl Buckets {
+    fn new(rate: Rate, now: u64) -> Self {
+        let full = |most: Option<u32>| most.map(|most| Bucket::new(most, now));
+        Buckets {
+            requests: full(rate.requests),
+            tokens: full(rate.tokens),
+        }
+    }
+
+    fn refill(&mut self, now: u64) {
+        let both = [&mut self.requests, &mut self.tokens];
+        both.into_iter()
+            .flatten()
+            .for_each(|bucket| bucket.refill(now));
+    }
+
+    fn is_full(&self) -> bool {
+        let both = [&self.requests, &self.tokens];
+        both.into_iter()
+            .flatten()
+            .all(|bucket| bucket.reset_ms() == 0)
+    }
+
+    /// Takes a request and its tokens, or nothing.
+    fn take(&mut self, tokens: u64) -> Result<(), Refusal> {
+        let wait = |bucket: &Option<Bucket>, amount| bucket.map_or(0, |bucket| bucket.wait(amount));
+        let waits = (wait(&self.requests, 1), wait(&self.tokens, tokens));
+        if waits != (0, 0) {
+            return Err(Refusal::RateLimited {
+                retry_ms: u32::try_from(waits.0.max(waits.1)).unwrap_or(u32::MAX),
+                tokens: waits.1 > waits.0,
+            });
+        }
+        if let Some(requests) = &mut self.requests {
+            requests.take(1);
+        }
+        if let Some(bucket) = &mut self.tokens {
+            bucket.take(tokens);
+        }
+        Ok(())
+    }
+}
+
+/// All limits, and what is left of them.
+#[derive(Debug)]
+pub struct Rates {
+    policy: Policy,
+    shards: Vec<Mutex<HashMap<Scope, Buckets>>>,
+}
+
+/// What a request has taken; dropped, its tokens are given back.
+#[derive(Debug)]
+pub struct Pass {
+    rates: Arc<Rates>,
+    scopes: Vec<Scope>,
+    tokens: u64,
+}
+
+/// LLM tokens of a usage.
+fn tokens(model: &Model, usage: &Usage) -> u64 {
+    let of = |name| model.meter(name).map_or(0, |meter| usage.0[meter].into());
+    of(INPUT) + of(OUTPUT)
+}
+
+/// The tokens that a request is likely to use: its prompt's, as far as they
+/// are known, and all of its output.
+fn likely(ask: &Ask) -> u64 {
+    match ask.need {
+        Need::Exact(usage) => tokens(ask.model(), &usage),
+        Need::Tokens { input, output, .. } => {
+            let prompt = ask.mark.map(|mark| tokens(ask.model(), &mark));
+            prompt.unwrap_or(input.into()) + u64::from(output)
+        }
+    }
+}
+
+impl Rates {
+    /// These limits.
+    pub fn new(policy: Policy) -> Arc<Self> {
+        Arc::new(Rates {
+            policy,
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+        })
+    }
+
+    fn shard(&self, scope: Scope) -> MutexGuard<'_, HashMap<Scope, Buckets>> {
+        let shard = &self.shards[scope.shard()];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Limits of a key and its account.
+    fn of(&self, key: &Key) -> [(Scope, Rate); 2] {
+        [
+            (Scope::Key(key.number), self.policy.key),
+            (Scope::Account(key.account.number), self.policy.account),
+        ]
+    }
+
+    /// Lets a request in by its key and account.
+    pub fn admit(self: &Arc<Self>, ask: &Ask) -> Result<Pass, Refusal> {
+        let mut pass = Pass {
+            rates: self.clone(),
+            scopes: Vec::new(),
+            tokens: likely(ask),
+        };
+        for (scope, rate) in self.of(&ask.key) {
+            pass.take(scope, rate)?;
+        }
+        Ok(pass)
+    }
+
+    /// Writes what is left to a key: of its own limits and its account's the
+    /// ones with less.
+    pub fn tell(&self, key: &Key, headers: &mut HeaderMap) {
+        let now = steady_ms();
+        let (mut requests, mut tokens): (Vec<Bucket>, Vec<Bucket>) = Default::default();
+        for (scope, rate) in self.of(key) {
+            if rate.is_none() {
+                continue;
+            }
+            let mut shard = self.shard(scope);
+            let fresh = || Buckets::new(rate, now);
+            let mut of = shard.remove(&scope).unwrap_or_else(fresh);
+            of.refill(now);
+            requests.extend(of.requests);
+            tokens.extend(of.tokens);
+            shard.insert(scope, of);
+        }
+        for (what, buckets) in [("requests", requests), ("tokens", tokens)] {
+            let least = buckets.iter().min_by_key(|bucket| bucket.remaining());
+            if let Some(bucket) = least {
+                write(what, bucket, headers);
+            }
+        }
+    }
+
+    /// Forgets whoever has used nothing for a minute.
+    pub fn sweep(&self) {
+        let now = steady_ms();
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.retain(|_, buckets| {
+                buckets.refill(now);
+                !buckets.is_full()
+            });
+        }
+    }
+}
+
+impl Pass {
+    fn take(&mut self, scope: Scope, rate: Rate) -> Result<(), Refusal> {
+        if rate.is_none() {
+            return Ok(());
+        }
+        let now = steady_ms();
+        let taken = {
+            let mut shard = self.rates.shard(scope);
+            let buckets = shard
+                .entry(scope)
+                .or_insert_with(|| Buckets::new(rate, now));
+            buckets.refill(now);
+            buckets.take(self.tokens)
+        };
+        match taken {
+            Ok(()) => self.scopes.push(scope),
+            Err(refusal) => {
+                // Nothing was served: not even the request counts.
+                self.give(1, self.tokens);
+                self.scopes.clear();
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    /// The request is paid with a class of this name.
+    pub fn with_class(&mut self, class: ClassNumber, name: &str) -> Result<(), Refusal> {
+        let rate = self.rates.policy.class.get(name).copied();
+        self.take(Scope::Class(class), rate.unwrap_or_default())
+    }
+
+    fn give(&self, requests: u64, tokens: u64) {
+        for scope in &self.scopes {
+            if let Some(buckets) = self.rates.shard(*scope).get_mut(scope) {
+                let (of_requests, of_tokens) = (&mut buckets.requests, &mut buckets.tokens);
+                of_requests
+                    .iter_mut()
+                    .for_each(|bucket| bucket.give(requests));
+                of_tokens.iter_mut().for_each(|bucket| bucket.give(tokens));
+            }
+        }
+    }
+
+    /// The request has used this: it counts instead of what was likely.
+    pub fn settle(&mut self, model: &Model, usage: &Usage) {
+        let used = tokens(model, usage);
+        self.give(0, self.tokens.saturating_sub(used));
+        let more = used.saturating_sub(self.tokens);
+        for scope in std::mem::take(&mut self.scopes) {
+            if let Some(buckets) = self.rates.shard(scope).get_mut(&scope) {
+                buckets
+                    .tokens
+                    .iter_mut()
+                    .for_each(|bucket| bucket.take(more));
+            }
+        }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.give(0, self.tokens);
+    }
+}
+
+fn write(what: &str, bucket: &Bucket, headers: &mut HeaderMap) {
+    let values = [
+        ("limit", bucket.most().to_string()),
+        ("remaining", bucket.remaining().to_string()),
+        ("reset", duration(bucket.reset_ms())),
+    ];
+    for (name, value) in values {
+        let name = HeaderName::try_from(format!("x-ratelimit-{name}-{what}"));
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// A time as Go writes it: `6m0s`, `1.5s`, `120ms`.
+fn duration(ms: u64) -> String {
+    if ms > 0 && ms < 1_000 {
+        return format!("{ms}ms");
+    }
+    let (hours, minutes) = (ms / 3_600_000, ms / 60_000 % 60);
+    let fraction = match ms % 1_000 {
+        0 => String::new(),
+        rest => format!(".{rest:03}").trim_end_matches('0').to_owned(),
+    };
+    let seconds = format!("{}{fraction}s", ms / 1_000 % 60);
+    match (hours, minutes) {
+        (0, 0) => seconds,
+        (0, minutes) => format!("{minutes}m{seconds}"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_go_does() {
+        for (ms, text) in [
+            (0, "0s"),
+            (120, "120ms"),
+            (1_000, "1s"),
+            (1_500, "1.5s"),
+            (12_034, "12.034s"),
+            (360_000, "6m0s"),
+            (3_600_000, "1h0m0s"),
+            (3_725_100, "1h2m5.1s"),
+        ] {
+            assert_eq!(duration(ms), text);
+        }
+    }
+}
