@@ -32,6 +32,7 @@ mod running;
 mod shortage;
 #[cfg(test)]
 mod simulation;
+mod solvent;
 
 use inner::{Inner, Pair};
 pub use running::{More, Topping};

@@ -12,7 +12,6 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use tally_ledger::{
     debit::Flags,
     ids::{Amount, Time},
@@ -22,7 +21,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Proxy,
-    body::{Body, fed, whole},
+    body::{Arriving, Body, fed, whole},
     payment::Payment,
     reply,
     request::Chat,
@@ -34,6 +33,7 @@ use super::{
 use crate::{
     ask::Need,
     clock::unix_ms,
+    envoy::leg::Leg,
     holds::{EARLY_PART, Hold},
     journal::{Durable, Name, Urgency},
     key::Key,
@@ -168,7 +168,7 @@ async fn claim(
 }
 
 /// Answers a chat completion request.
-pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Response<Body> {
+pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Arriving>) -> Response<Body> {
     let arrived = Instant::now();
     let (parts, body) = request.into_parts();
     let key = match proxy.key(&parts.headers).await {
@@ -259,6 +259,10 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Incoming>) -> Re
     let payment = Payment::new(hold.output, wanted.saturating_mul(choices).max(hold.output));
     let likely = hold.exact.unwrap_or(size.likely());
     let rewritten = chat.rewrite(&upstream, wanted, &hold.receipt());
+    let upstream = match parts.extensions.get::<Leg>() {
+        Some(leg) => upstream.through(leg.clone()),
+        None => upstream,
+    };
     let exchange = Exchange {
         proxy: proxy.clone(),
         upstream,
@@ -350,7 +354,7 @@ impl Exchange {
     /// The engine refused: its words, no charge.
     async fn pass_error(
         self,
-        answer: Response<Incoming>,
+        answer: Response<Arriving>,
         replied: oneshot::Sender<Response<Body>>,
     ) {
         let (parts, body) = answer.into_parts();
@@ -371,7 +375,7 @@ impl Exchange {
     /// An answer that is not streamed: all of it waits for its debit.
     async fn complete(
         mut self,
-        answer: Response<Incoming>,
+        answer: Response<Arriving>,
         mut replied: oneshot::Sender<Response<Body>>,
     ) {
         let (parts, body) = answer.into_parts();
@@ -423,7 +427,7 @@ impl Exchange {
 
     /// A stream: its first byte waits for the hold's record, its last for the
     /// debit.
-    async fn stream(self, answer: Response<Incoming>, replied: oneshot::Sender<Response<Body>>) {
+    async fn stream(self, answer: Response<Arriving>, replied: oneshot::Sender<Response<Body>>) {
         let (parts, body) = answer.into_parts();
         let Exchange {
             proxy,

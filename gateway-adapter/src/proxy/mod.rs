@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `POST /v1/chat/completions` | metered, streamed or not ([`chat`]) |
 //! | `GET /v1/models` | free; what the key may buy and an engine serves |
+//! | `GET /v1/tally/admit` | free; whether the key may spend anything ([`admit`]) |
 //! | `GET /healthz` | 200 while the gateway serves |
 //! | anything else | 404: nothing is passed on unmetered |
 //!
 //! Neither prompts, answers nor keys are ever logged.
 
+mod admit;
 pub mod body;
 pub mod chat;
 pub mod object;
@@ -23,10 +25,9 @@ pub mod upstream;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, Request, Response, header::AUTHORIZATION};
-use hyper::body::Incoming;
 
 use crate::{key::Key, refusal::Refusal, repeats::Repeats, serving::Serving};
-use body::Body;
+use body::{Arriving, Body};
 use upstream::Upstreams;
 
 /// The proxy.
@@ -52,16 +53,19 @@ impl Proxy {
     /// Answers one request.
     pub async fn answer(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<Arriving>,
     ) -> Result<Response<Body>, Infallible> {
         let id = request.headers().get("x-request-id").cloned();
         let (method, path) = (request.method().clone(), request.uri().path());
         let mut response = match (&method, path) {
             (&Method::POST, "/v1/chat/completions") => chat::answer(&self, request).await,
             (&Method::GET, "/v1/models") => self.models(request.headers()).await,
+            (&Method::GET, "/v1/tally/admit") => self.admitted(request.headers()).await,
             (&Method::GET, "/healthz") => self.health(),
             (&Method::GET, "/metrics") if self.metrics => reply::text(self.serving.metrics.text()),
-            (_, "/v1/chat/completions" | "/v1/models") => reply::wrong_method(&method, path),
+            (_, "/v1/chat/completions" | "/v1/models" | "/v1/tally/admit") => {
+                reply::wrong_method(&method, path)
+            }
             _ => reply::no_route(&method, path),
         };
         let headers = response.headers_mut();

@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tally_ledger::debit::Flags;
 
 use super::{
-    body::Feed,
+    body::{Arriving, Feed},
     chat::known,
     payment::Payment,
     reply::error_object,
@@ -110,7 +109,7 @@ impl Seen {
 impl Pump {
     /// Carries the stream to its end and settles it; the debit's flags, or
     /// `None` if it is void.
-    pub(super) async fn run(mut self, mut body: Incoming) -> Option<Flags> {
+    pub(super) async fn run(mut self, mut body: Arriving) -> Option<Flags> {
         let mut seen = Seen::default();
         let mut splitter = Splitter::default();
         let end = self.carry(&mut body, &mut seen, &mut splitter).await;
@@ -172,7 +171,7 @@ impl Pump {
 
     async fn carry(
         &mut self,
-        body: &mut Incoming,
+        body: &mut Arriving,
         seen: &mut Seen,
         splitter: &mut Splitter,
     ) -> End {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, Error, connect::HttpConnector},
@@ -13,7 +12,8 @@ use hyper_util::{
 };
 use zeroize::Zeroizing;
 
-use crate::config;
+use super::body::Arriving;
+use crate::{config, envoy::leg::Leg};
 
 /// Idle connections kept to one engine.
 const IDLE: usize = 1024;
@@ -39,6 +39,8 @@ const NOT_PASSED: [HeaderName; 12] = [
 enum Http {
     Plain(Client<HttpConnector, Full<Bytes>>),
     Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+    /// Envoy has the connection.
+    Leg(Leg),
 }
 
 /// An engine.
@@ -117,11 +119,11 @@ impl Upstream {
         path: &str,
         client_headers: &HeaderMap,
         body: Bytes,
-    ) -> Result<Response<Incoming>, Error> {
+    ) -> Result<Response<Arriving>, Error> {
         let uri: Uri = format!("{}{path}", self.url)
             .parse()
             .expect("the url was validated and the path is ours");
-        let mut request = Request::new(Full::new(body));
+        let mut request = Request::new(body);
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
@@ -139,9 +141,19 @@ impl Upstream {
                 .clone()
                 .map(|bearer| (header::AUTHORIZATION, bearer)),
         );
-        match &self.http {
-            Http::Plain(client) => client.request(request).await,
-            Http::Tls(client) => client.request(request).await,
+        let answer = match &self.http {
+            Http::Plain(client) => client.request(request.map(Full::new)).await?,
+            Http::Tls(client) => client.request(request.map(Full::new)).await?,
+            Http::Leg(leg) => return Ok(leg.call(request, &self.url).await),
+        };
+        Ok(answer.map(Arriving::Http))
+    }
+
+    /// The same engine, reached through Envoy.
+    pub fn through(self, leg: Leg) -> Self {
+        Upstream {
+            http: Http::Leg(leg),
+            ..self
         }
     }
 

@@ -5,6 +5,7 @@
 
 pub mod chain;
 pub mod engine;
+pub mod envoy;
 pub mod nodes;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -38,6 +39,7 @@ pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
 pub struct Running {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    pub envoy: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<Result<(), GatewayError>>,
 }
@@ -91,6 +93,7 @@ impl Setup {
         let nodes = chain.nodes.iter().map(ToString::to_string).collect();
         let mut config = GatewayConfig::new(home.path(), nodes, "127.0.0.1:0".parse().unwrap());
         config.listen.grpc = Some("127.0.0.1:0".parse().unwrap());
+        config.listen.envoy = Some("127.0.0.1:0".parse().unwrap());
         config.upstreams = vec![config::Upstream {
             url: format!("http://{}", engine.address),
             models: vec!["m".into()],
@@ -140,6 +143,7 @@ impl Setup {
             .unwrap()
             .unwrap();
         let (http, grpc) = (gateway.http().unwrap(), gateway.grpc().unwrap());
+        let envoy = gateway.envoy().unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(gateway.run(async {
             if stopped.await.is_err() {
@@ -149,6 +153,7 @@ impl Setup {
         Running {
             http,
             grpc,
+            envoy,
             stop: Some(stop),
             task,
         }
