@@ -9,6 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+mod upstream;
+
+pub use upstream::{Priority, Tokenize, Upstream};
+
 /// Name of the file in the home.
 pub const FILE: &str = "gateway.toml";
 
@@ -42,6 +46,9 @@ pub struct GatewayConfig {
     /// The inference engines.
     #[serde(default, rename = "upstream")]
     pub upstreams: Vec<Upstream>,
+    /// What a place in the queue costs.
+    #[serde(default)]
+    pub priority: Priority,
     /// How leases are taken.
     #[serde(default)]
     pub lease: Lease,
@@ -70,46 +77,6 @@ pub struct Listen {
     /// gateway, as a sidecar does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub envoy: Option<SocketAddr>,
-}
-
-/// An inference engine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Upstream {
-    /// Up to the `/v1`, such as `http://127.0.0.1:8000`.
-    pub url: String,
-    /// Models that it serves, as the price table names them.
-    pub models: Vec<String>,
-    /// File with the bearer to send; else none is sent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bearer: Option<PathBuf>,
-    /// Largest output of one answer: used where a request names none, and
-    /// never exceeded.
-    #[serde(default = "default_max_output")]
-    pub max_output: u32,
-    /// Set `request_id` to the hold's id (vLLM honours it).
-    #[serde(default)]
-    pub request_id: bool,
-    /// Ask for usage on every chunk (vLLM's `continuous_usage_stats`), so
-    /// that a stream that breaks off is charged exactly.
-    #[serde(default)]
-    pub continuous_usage: bool,
-    /// Whether the engine counts a prompt when asked; only done near the end
-    /// of a balance.
-    #[serde(default)]
-    pub tokenize: Tokenize,
-}
-
-/// How an engine is asked how many tokens a prompt has.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Tokenize {
-    /// Not at all: the bound from the prompt's bytes is what there is.
-    #[default]
-    None,
-    /// `POST /tokenize` beside the `/v1`, with the chat's own fields; the
-    /// answer has a `count`.
-    Vllm,
 }
 
 /// How leases are taken.
@@ -207,10 +174,6 @@ fn default_journal() -> PathBuf {
     "journal".into()
 }
 
-fn default_max_output() -> u32 {
-    4_096
-}
-
 /// What is wrong with a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -258,6 +221,7 @@ impl GatewayConfig {
                 envoy: None,
             },
             upstreams: Vec::new(),
+            priority: Priority::default(),
             lease: Lease::default(),
             submit: Submit::default(),
             limits: Limits::default(),
@@ -321,17 +285,9 @@ impl GatewayConfig {
             }
         }
         for upstream in &self.upstreams {
-            let host = upstream.url.parse::<http::Uri>().ok();
-            let good = host.is_some_and(|uri| {
-                uri.host().is_some() && matches!(uri.scheme_str(), Some("http" | "https"))
-            });
-            if !good {
-                return wrong("upstream.url", "must be http://host:port or https://host");
-            }
-            if upstream.models.is_empty() || upstream.max_output == 0 {
-                return wrong("upstream", "needs models and a max_output above 0");
-            }
+            upstream.validate()?;
         }
+        self.priority.validate()?;
         let ranges = [
             ("lease.seconds", self.lease.seconds, 1, 86_400),
             ("submit.linger_ms", self.submit.linger_ms, 0, 1_000),
@@ -422,6 +378,11 @@ mod tests {
             ),
             ("http://127.0.0.1:8000", "127.0.0.1", "upstream.url"),
             (r#"["tally-base"]"#, "[]", "upstream"),
+            (
+                "[listen]",
+                "[priority]\nunit = \"0\"\n[listen]",
+                "priority.unit",
+            ),
             ("[listen]", "[submit]\nbatch = 0\n[listen]", "submit.batch"),
             (
                 "[listen]",

@@ -47,10 +47,8 @@ use crate::{
     metering::Metering,
     metrics::Metrics,
     pool::Pool,
-    proxy::{
-        Proxy,
-        upstream::{Upstream, Upstreams},
-    },
+    proxy::{Proxy, upstream::Upstream},
+    routing::{Upstreams, checks},
     serving::Serving,
 };
 
@@ -192,7 +190,7 @@ impl Gateway {
             gateway,
             key,
         };
-        let upstreams = upstreams(&config)?;
+        let engines = upstreams(&config)?;
         let (http, grpc, admin, envoy) = (
             listen(config.listen.http).await?,
             optional(config.listen.grpc).await?,
@@ -209,6 +207,8 @@ impl Gateway {
         let (start, terms) = first_terms(&light).await?;
         let journal = Arc::new(opened.journal);
         let metrics = Metrics::shared();
+        let upstreams = Arc::new(Upstreams::new(engines, config.priority.unit, &metrics));
+        let checked = upstreams.clone();
         let terms = Arc::new(Current::new(terms));
         let pool = Arc::new(Pool::new(light.clone(), gateway));
         let (jobs, todo) = Jobs::queue();
@@ -226,6 +226,7 @@ impl Gateway {
         let (proven_tx, proven) = watch::channel(journal.proven_last());
         let (fatal_tx, fatal) = mpsc::channel(4);
         let mut tasks = JoinSet::new();
+        tasks.spawn(async move { checks::run(&checked).await });
         let sender = Sender {
             light: light.clone(),
             signer: signer.clone(),
@@ -298,6 +299,7 @@ impl Gateway {
             repeats: Arc::default(),
             serving,
             upstreams,
+            priority: config.priority,
             body_bytes: config.limits.body_bytes as usize,
             answer_bytes: config.limits.answer_bytes as usize,
             request_time: Duration::from_secs(config.limits.request_seconds.into()),
@@ -356,7 +358,8 @@ impl Gateway {
             let page = Arc::new(Proxy {
                 repeats: Arc::default(),
                 serving: self.proxy.serving.clone(),
-                upstreams: Upstreams::new(Vec::new()),
+                upstreams: Arc::default(),
+                priority: self.proxy.priority,
                 body_bytes: 1_024,
                 answer_bytes: 1_024,
                 request_time: Duration::from_secs(10),
@@ -446,7 +449,7 @@ async fn first_terms(light: &Light) -> Result<(Start, Terms), GatewayError> {
     }
 }
 
-fn upstreams(config: &GatewayConfig) -> Result<Upstreams, GatewayError> {
+fn upstreams(config: &GatewayConfig) -> Result<Vec<Upstream>, GatewayError> {
     let mut upstreams = Vec::new();
     for upstream in &config.upstreams {
         let bearer = match &upstream.bearer {
@@ -459,7 +462,7 @@ fn upstreams(config: &GatewayConfig) -> Result<Upstreams, GatewayError> {
         })?;
         upstreams.push(built);
     }
-    Ok(Upstreams::new(upstreams))
+    Ok(upstreams)
 }
 
 async fn optional(address: Option<SocketAddr>) -> Result<Option<TcpListener>, GatewayError> {

@@ -23,6 +23,7 @@ pub mod pool;
 pub mod proxy;
 pub mod refusal;
 pub mod repeats;
+pub mod routing;
 pub mod serving;
 pub mod usage;
 pub mod view;

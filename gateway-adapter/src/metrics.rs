@@ -27,6 +27,13 @@ pub struct Ending {
     pub ending: &'static str,
 }
 
+/// One of the configured engines.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Engine {
+    /// Host and port of its URL.
+    pub upstream: String,
+}
+
 /// All metrics of a gateway.
 #[derive(Debug)]
 pub struct Metrics {
@@ -69,6 +76,14 @@ pub struct Metrics {
     pub batches: Counter,
     /// Seconds from a request's arrival to the first byte of its answer.
     pub first_byte: Histogram,
+    /// Requests that wait before an engine.
+    pub queued: Family<Engine, Gauge>,
+    /// 1 while an engine is used, 0 while it is down.
+    pub upstream_up: Family<Engine, Gauge>,
+    /// Seconds that a request waited for a place at an engine.
+    pub queue_wait: Histogram,
+    /// Requests sent to another engine after one had failed.
+    pub retries: Counter,
 }
 
 impl Default for Metrics {
@@ -94,6 +109,10 @@ impl Default for Metrics {
             leases: Counter::default(),
             batches: Counter::default(),
             first_byte: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
+            queued: Family::default(),
+            upstream_up: Family::default(),
+            queue_wait: Histogram::new(exponential_buckets(0.001, 2.0, 18)),
+            retries: Counter::default(),
             registry: Registry::default(),
         };
         registry.register("refused", "Requests refused", metrics.refused.clone());
@@ -162,6 +181,26 @@ impl Default for Metrics {
             "first_byte_seconds",
             "Arrival to first byte",
             metrics.first_byte.clone(),
+        );
+        registry.register(
+            "queued_requests",
+            "Requests that wait before an engine",
+            metrics.queued.clone(),
+        );
+        registry.register(
+            "upstream_up",
+            "Whether an engine is used",
+            metrics.upstream_up.clone(),
+        );
+        registry.register(
+            "queue_wait_seconds",
+            "Wait for a place at an engine",
+            metrics.queue_wait.clone(),
+        );
+        registry.register(
+            "upstream_retries",
+            "Requests sent to another engine after one had failed",
+            metrics.retries.clone(),
         );
         Metrics {
             registry,

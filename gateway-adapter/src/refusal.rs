@@ -2,6 +2,7 @@
 //! `MeteringService`, with what a client should do about each.
 
 use http::StatusCode;
+use tally_ledger::ids::Amount;
 
 /// A refusal. Nothing was charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
@@ -22,8 +23,29 @@ pub enum Refusal {
     #[error("the account has no such class of compute token")]
     ClassUnknown,
     /// No class of the account may buy it.
-    #[error("none of the account's classes may buy this model at this fee")]
+    #[error("none of the account's classes may buy this model")]
     ClassRule,
+    /// The priority fee cannot be read.
+    #[error("x-tally-priority-fee must be an amount of CT such as 0.5, with at most six decimals")]
+    FeeForm,
+    /// A class of the account may buy it, but pays no such fee.
+    #[error("the account's classes for this model pay a priority fee of {0} CT at most")]
+    FeeTooHigh(Amount),
+    /// No engine of the model has a queue or a priority.
+    #[error("a priority fee buys nothing for this model: none of its engines has a queue")]
+    FeeUseless,
+    /// Too many requests wait for the model's engines.
+    #[error("too many requests wait for this model")]
+    QueueFull {
+        /// When to come again, in ms.
+        retry_ms: u32,
+    },
+    /// No engine of the model can be reached.
+    #[error("no engine of this model can be reached")]
+    UpstreamDown {
+        /// When to come again, in ms.
+        retry_ms: u32,
+    },
     /// By an issuer.
     #[error("the account is frozen")]
     Frozen,
@@ -57,9 +79,16 @@ impl Refusal {
             Refusal::MissingKey | Refusal::InvalidKey => StatusCode::UNAUTHORIZED,
             Refusal::KeyModel | Refusal::ClassRule | Refusal::Frozen => StatusCode::FORBIDDEN,
             Refusal::ModelNotFound => StatusCode::NOT_FOUND,
-            Refusal::ClassUnknown | Refusal::OutOfRange => StatusCode::BAD_REQUEST,
-            Refusal::Insufficient | Refusal::Busy => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::Suspended
+            Refusal::ClassUnknown
+            | Refusal::OutOfRange
+            | Refusal::FeeForm
+            | Refusal::FeeTooHigh(_)
+            | Refusal::FeeUseless => StatusCode::BAD_REQUEST,
+            Refusal::Insufficient | Refusal::Busy | Refusal::QueueFull { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Refusal::UpstreamDown { .. }
+            | Refusal::Suspended
             | Refusal::GatewayCap
             | Refusal::Unreachable
             | Refusal::NotServing => StatusCode::SERVICE_UNAVAILABLE,
@@ -71,6 +100,7 @@ impl Refusal {
         match self {
             Refusal::Insufficient => "insufficient_quota",
             Refusal::Busy => "rate_limit_error",
+            Refusal::QueueFull { .. } => "rate_limit_exceeded",
             Refusal::KeyModel | Refusal::ClassRule | Refusal::Frozen => "permission_error",
             other if other.status().is_server_error() => "server_error",
             _ => "invalid_request_error",
@@ -85,6 +115,10 @@ impl Refusal {
             Refusal::ModelNotFound => "model_not_found",
             Refusal::ClassUnknown => "class_not_found",
             Refusal::ClassRule => "class_not_allowed",
+            Refusal::FeeTooHigh(_) => "priority_fee_too_high",
+            Refusal::FeeUseless => "priority_not_available",
+            Refusal::QueueFull { .. } => "queue_full",
+            Refusal::UpstreamDown { .. } => "upstream_down",
             Refusal::Frozen => "account_frozen",
             Refusal::Insufficient => "insufficient_quota",
             Refusal::Busy => "rate_limit_exceeded",
@@ -92,15 +126,24 @@ impl Refusal {
             Refusal::GatewayCap => "gateway_cap",
             Refusal::Unreachable => "ledger_unreachable",
             Refusal::NotServing => "gateway_not_serving",
-            Refusal::OutOfRange => "invalid_value",
+            Refusal::FeeForm | Refusal::OutOfRange => "invalid_value",
+        }
+    }
+
+    /// In how many ms the same request may succeed without anybody's doing;
+    /// `None` if it will not soon.
+    pub fn retry_ms(self) -> Option<u32> {
+        match self {
+            Refusal::QueueFull { retry_ms } | Refusal::UpstreamDown { retry_ms } => Some(retry_ms),
+            Refusal::Busy | Refusal::GatewayCap | Refusal::Unreachable | Refusal::NotServing => {
+                Some(1_000)
+            }
+            _ => None,
         }
     }
 
     /// Whether the same request may succeed soon without anybody's doing.
     pub fn retry(self) -> bool {
-        matches!(
-            self,
-            Refusal::Busy | Refusal::GatewayCap | Refusal::Unreachable | Refusal::NotServing
-        )
+        self.retry_ms().is_some()
     }
 }

@@ -95,10 +95,11 @@ impl Inner {
 
     /// Classes that may pay, in order.
     pub(super) fn candidates(&self, ask: &Ask) -> Result<Vec<ClassNumber>, Refusal> {
-        let buys = |class: &ClassNumber| {
-            ask.rules(*class).is_some_and(|rules: &ClassRules| {
-                rules.buys(ask.model().number) && ask.fee <= rules.max_fee
-            })
+        // The largest fee that a class pays for the model, if it may buy it.
+        let most_fee = |class: &ClassNumber| {
+            ask.rules(*class)
+                .filter(|rules: &&ClassRules| rules.buys(ask.model().number))
+                .map(|rules| rules.max_fee)
         };
         let wanted: Vec<ClassNumber> = match ask.class {
             Some(class) if !self.view.classes.contains(&class) => {
@@ -107,9 +108,11 @@ impl Inner {
             Some(class) => vec![class],
             None => self.view.classes.clone(),
         };
-        let may: Vec<ClassNumber> = wanted.into_iter().filter(buys).collect();
+        let pays = |class: &&ClassNumber| most_fee(class).is_some_and(|most| ask.fee <= most);
+        let may: Vec<ClassNumber> = wanted.iter().filter(pays).copied().collect();
         if may.is_empty() {
-            return Err(Refusal::ClassRule);
+            let most = wanted.iter().filter_map(most_fee).max();
+            return Err(most.map_or(Refusal::ClassRule, Refusal::FeeTooHigh));
         }
         Ok(may)
     }

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tally_ledger::{
     debit::Flags,
-    ids::{Amount, Time},
+    ids::Time,
     price::{Model, Usage},
 };
 use tokio::sync::oneshot;
@@ -22,13 +22,14 @@ use tokio::sync::oneshot;
 use super::{
     Proxy,
     body::{Arriving, Body, fed, whole},
+    dispatch::{Plan, Undone},
     payment::Payment,
     reply,
     request::Chat,
     sse::Chunk,
     stream::{Pump, TICK},
     tokenize,
-    upstream::{Upstream, passed},
+    upstream::passed,
 };
 use crate::{
     ask::Need,
@@ -39,6 +40,7 @@ use crate::{
     key::Key,
     refusal::Refusal,
     repeats::{Claim, Repeated},
+    routing::{Route, fee, station::Place},
     serving::Wish,
     usage::{Counted, Counts},
 };
@@ -46,22 +48,28 @@ use crate::{
 /// Longest Idempotency-Key.
 const MAX_IDEMPOTENCY: usize = 255;
 /// Where chat completions are, here and at the engine.
-const PATH: &str = "/v1/chat/completions";
+pub(super) const PATH: &str = "/v1/chat/completions";
 /// Most bytes of an engine's error that are passed on.
 const ERROR_BYTES: usize = 1024 * 1024;
 
 /// A paid request on its way to the engine and back.
 pub(super) struct Exchange {
     pub(super) proxy: Arc<Proxy>,
-    pub(super) upstream: Upstream,
+    pub(super) route: Route,
+    pub(super) plan: Plan,
+    /// At the engine that answers.
+    pub(super) place: Option<Place>,
     early: Duration,
     grace: Duration,
     choices: u32,
     payment: Payment,
     pub(super) hold: Hold,
     durable: Durable,
-    headers: HeaderMap,
-    body: Bytes,
+    /// The way to the engine, where Envoy has the connection.
+    pub(super) leg: Option<Leg>,
+    pub(super) headers: HeaderMap,
+    /// As the client sent it.
+    pub(super) body: Bytes,
     stream: bool,
     pub(super) wants_usage: bool,
     pub(super) wants_continuous: bool,
@@ -123,7 +131,7 @@ fn grace(proxy: &Proxy) -> Duration {
 }
 
 /// Why the exchange stops before the engine's answer is whole.
-enum Stop {
+pub(super) enum Stop {
     /// The client is gone.
     Gone,
     /// It took too long, or its lease's grace is nearly over.
@@ -184,8 +192,23 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Arriving>) -> Re
         Ok(chat) => chat,
         Err(bad) => return reply::bad_request(&bad.message, bad.param),
     };
-    let Some(upstream) = proxy.upstreams.of(&chat.model).cloned() else {
+    let Some(route) = proxy.upstreams.of(&chat.model).cloned() else {
         return proxy.refuse(Refusal::ModelNotFound);
+    };
+    let offered = fee::offered(
+        &proxy.priority,
+        &parts.headers,
+        chat.tier.as_deref(),
+        route.sells_priority(),
+    );
+    let errand = match offered {
+        Ok(fee) => route.errand(fee),
+        Err(refusal) => return proxy.refuse(refusal),
+    };
+    // A queue that is full refuses before anything is reserved.
+    let station = match route.choose(errand, &[]) {
+        Ok(station) => station.clone(),
+        Err(refusal) => return proxy.refuse(refusal),
     };
     let number = |name: &str| {
         let value = parts
@@ -207,14 +230,14 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Arriving>) -> Re
     let wish = Wish {
         model: &chat.model,
         class: class.unwrap_or_default(),
-        fee: Amount::ZERO,
+        fee: errand.offer.fee,
         project,
         purpose,
         request: key.hash_request(&body),
         choices: chat.choices,
     };
     let (size, choices) = (chat.size, chat.choices);
-    let per_choice = chat.max_output.unwrap_or(u32::MAX).min(upstream.max_output);
+    let per_choice = chat.max_output.unwrap_or(u32::MAX).min(route.max_output());
     let ask = proxy.serving.ask(key, &wish, |model| {
         let likely = known(model, None, Counted::default(), size.likely()).0;
         let need = Need::Tokens {
@@ -228,7 +251,7 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Arriving>) -> Re
         Ok(ask) => ask,
         Err(refusal) => return proxy.refuse(refusal),
     };
-    ask.countable = tokenize::counts(&upstream, &chat);
+    ask.countable = tokenize::counts(&route, &chat);
     // Until the hold is made, and named in the journal.
     let _claim = match claim(proxy, &parts.headers, &ask.key).await {
         Ok(claim) => {
@@ -245,7 +268,7 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Arriving>) -> Re
         Urgency::Soon
     };
     let holds = &proxy.serving.holds;
-    let count = tokenize::count(&upstream, &chat);
+    let count = tokenize::count(&route, &chat);
     let (hold, durable) = match holds.authorize_counting(&ask, count, urgency).await {
         Ok(promise) => promise,
         Err(refusal) => return proxy.refuse(refusal),
@@ -254,26 +277,32 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Arriving>) -> Re
         (chat.stream, chat.wants_usage, chat.wants_continuous);
     let bound = hold.output / choices;
     // A lowered hold is raised as it goes where its use is known exactly.
-    let tops_up = chat.stream && upstream.continuous_usage && choices == 1;
+    let tops_up = chat.stream && route.continuous_usage() && choices == 1;
     let wanted = if tops_up { per_choice } else { bound };
     let payment = Payment::new(hold.output, wanted.saturating_mul(choices).max(hold.output));
     let likely = hold.exact.unwrap_or(size.likely());
-    let rewritten = chat.rewrite(&upstream, wanted, &hold.receipt());
-    let upstream = match parts.extensions.get::<Leg>() {
-        Some(leg) => upstream.through(leg.clone()),
-        None => upstream,
+    let mut plan = Plan {
+        errand,
+        wanted,
+        prepared: None,
     };
+    let rewritten = plan.rewrite(chat, &station, &hold.receipt());
+    let prepared = rewritten.unwrap_or_else(|| body.clone());
+    plan.prepared = Some((station.index, prepared));
     let exchange = Exchange {
         proxy: proxy.clone(),
-        upstream,
+        route,
+        plan,
+        place: None,
         early: proxy.serving.lease_time / EARLY_PART,
         grace: grace(proxy),
         choices,
         payment,
         hold,
         durable,
+        leg: parts.extensions.get::<Leg>().cloned(),
         headers: parts.headers,
-        body: rewritten.map_or(body, Bytes::from),
+        body,
         stream,
         wants_usage,
         wants_continuous,
@@ -290,14 +319,11 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Arriving>) -> Re
 
 impl Exchange {
     async fn run(mut self, mut replied: oneshot::Sender<Response<Body>>) {
-        let body = self.body.clone();
-        let call = self.upstream.post(PATH, &self.headers, body);
-        let limits = (self.early, self.grace, self.deadline);
-        let answer = match watched(&mut self.hold, limits, &mut replied, call).await {
-            Ok(Ok(answer)) => answer,
-            Err(stop) => return self.stop(stop, replied),
-            Ok(Err(error)) => {
-                tracing::warn!(receipt = %self.hold.receipt(), %error, "the engine does not answer");
+        let answer = match self.dispatch(&mut replied).await {
+            Ok(answer) => answer,
+            Err(Undone::Working(stop)) => return self.stop(stop, replied),
+            Err(Undone::Waiting(stop)) => return self.leave(stop, replied),
+            Err(Undone::Engine) => {
                 return self.fail(
                     replied,
                     reply::upstream_failed("the engine does not answer"),
@@ -326,6 +352,23 @@ impl Exchange {
         self.hold.void();
         // The client may be gone; it is charged nothing.
         let _ = replied.send(response);
+    }
+
+    /// Ends while it waits for an engine: nothing was used.
+    fn leave(self, stop: Stop, replied: oneshot::Sender<Response<Body>>) {
+        let response = match stop {
+            // Nobody reads it.
+            Stop::Gone => reply::upstream_failed("the client is gone"),
+            Stop::TimeOver => reply::upstream_failed("the request waited too long for an engine"),
+            Stop::Cut(refusal) => self.proxy.refuse(refusal),
+        };
+        self.fail(replied, response);
+    }
+
+    /// How early the hold moves, how long after its lease's end it may run,
+    /// and until when.
+    pub(super) fn limits(&self) -> (Duration, Duration, tokio::time::Instant) {
+        (self.early, self.grace, self.deadline)
     }
 
     /// Ends before the answer could be delivered.
@@ -380,7 +423,7 @@ impl Exchange {
     ) {
         let (parts, body) = answer.into_parts();
         let limited = Limited::new(body, self.proxy.answer_bytes);
-        let limits = (self.early, self.grace, self.deadline);
+        let limits = self.limits();
         let body = match watched(&mut self.hold, limits, &mut replied, limited.collect()).await {
             Ok(Ok(body)) => body,
             Err(stop) => return self.stop(stop, replied),
@@ -391,6 +434,8 @@ impl Exchange {
                 );
             }
         };
+        // The engine is free for the next one.
+        drop(self.place.take());
         let body = body.to_bytes();
         let chunk = std::str::from_utf8(&body)
             .map(Chunk::read)
@@ -431,7 +476,7 @@ impl Exchange {
         let (parts, body) = answer.into_parts();
         let Exchange {
             proxy,
-            upstream,
+            place,
             early,
             grace,
             choices,
@@ -460,10 +505,13 @@ impl Exchange {
             .observe(arrived.elapsed().as_secs_f64());
         // A client that is gone shows as a closed feed.
         let _ = replied.send(response);
+        let says = place
+            .as_ref()
+            .is_some_and(|place| place.station().upstream.continuous_usage);
         let pump = Pump {
             hide_usage: !wants_usage,
-            hide_continuous: upstream.continuous_usage && !wants_continuous,
-            continuous: upstream.continuous_usage || wants_continuous,
+            hide_continuous: says && !wants_continuous,
+            continuous: says || wants_continuous,
             likely,
             deadline,
             most: proxy.answer_bytes,
@@ -475,6 +523,7 @@ impl Exchange {
             feed,
         };
         let ended = pump.run(body).await;
+        drop(place);
         proxy.serving.metrics.end(ended.map_or("void", ending));
     }
 }
@@ -482,7 +531,7 @@ impl Exchange {
 /// Does `work` while the request may go on; its hold moves to another lease
 /// (`early`, `grace`, `deadline`) if it must. Dropping the work cancels it at
 /// the engine.
-async fn watched<T>(
+pub(super) async fn watched<T>(
     hold: &mut Hold,
     (early, grace, deadline): (Duration, Duration, tokio::time::Instant),
     replied: &mut oneshot::Sender<Response<Body>>,

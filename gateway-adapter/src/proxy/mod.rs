@@ -13,6 +13,7 @@
 mod admit;
 pub mod body;
 pub mod chat;
+mod dispatch;
 pub mod object;
 mod payment;
 pub mod reply;
@@ -26,9 +27,11 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, Request, Response, header::AUTHORIZATION};
 
-use crate::{key::Key, refusal::Refusal, repeats::Repeats, serving::Serving};
+use crate::{
+    config::Priority, key::Key, refusal::Refusal, repeats::Repeats, routing::Upstreams,
+    serving::Serving,
+};
 use body::{Arriving, Body};
-use upstream::Upstreams;
 
 /// The proxy.
 #[derive(Debug)]
@@ -38,7 +41,9 @@ pub struct Proxy {
     /// Idempotency keys of requests that have no hold yet.
     pub repeats: Arc<Repeats>,
     /// The engines.
-    pub upstreams: Upstreams,
+    pub upstreams: Arc<Upstreams>,
+    /// What a place in a queue costs.
+    pub priority: Priority,
     /// Most bytes of a request's body.
     pub body_bytes: usize,
     /// Most bytes of an answer that is not streamed, and of one event.

@@ -39,8 +39,9 @@ pub fn refusal(refusal: Refusal) -> Response<Body> {
     let headers = response.headers_mut();
     let retry = if refusal.retry() { "true" } else { "false" };
     headers.insert("x-should-retry", HeaderValue::from_static(retry));
-    if refusal.retry() {
-        headers.insert("retry-after", HeaderValue::from_static("1"));
+    if let Some(ms) = refusal.retry_ms() {
+        headers.insert("retry-after", HeaderValue::from(ms.div_ceil(1_000)));
+        headers.insert("retry-after-ms", HeaderValue::from(ms));
     }
     response
 }

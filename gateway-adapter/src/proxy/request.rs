@@ -34,6 +34,8 @@ pub struct Chat<'a> {
     pub max_output: Option<u32>,
     /// Answers to generate.
     pub choices: u32,
+    /// `service_tier`, if it is a text.
+    pub tier: Option<String>,
     /// How large the prompt is.
     pub size: PromptSize,
 }
@@ -102,6 +104,7 @@ impl<'a> Chat<'a> {
             // Engines differ in which of the two wins: the larger is safe.
             max_output: newer.max(older),
             choices,
+            tier: object.read("service_tier").ok().flatten(),
             size,
             object,
         })
@@ -115,7 +118,7 @@ impl<'a> Chat<'a> {
 
     /// What vLLM's `/tokenize` is asked about this chat; `None` where it
     /// would not count all that ends up in the prompt.
-    pub fn to_tokenize(&self) -> Option<String> {
+    pub fn to_tokenize(&self, upstream: &Upstream) -> Option<String> {
         if !self.is_countable() {
             return None;
         }
@@ -134,14 +137,31 @@ impl<'a> Chat<'a> {
                 asked.set(name, json.to_owned());
             }
         }
+        if let Some(name) = upstream.name_of(&self.model) {
+            asked.set("model", json_string(name));
+        }
         Some(asked.to_json())
     }
 
-    /// The body for the engine: usage forced on, output bounded, the hold's
-    /// id set where the engine wants it. `None`: the client's own body will
-    /// do.
-    pub fn rewrite(mut self, upstream: &Upstream, bound: u32, receipt: &str) -> Option<String> {
+    /// The body for the engine: its own name of the model, usage forced on,
+    /// output bounded, the hold's id and the priority set where the engine
+    /// wants them. `None`: the client's own body will do.
+    pub fn rewrite(
+        mut self,
+        upstream: &Upstream,
+        bound: u32,
+        receipt: &str,
+        priority: Option<i64>,
+    ) -> Option<String> {
         let mut changed = false;
+        if let Some(name) = upstream.name_of(&self.model) {
+            changed = true;
+            self.object.set("model", json_string(name));
+        }
+        if let Some(priority) = priority {
+            changed = true;
+            self.object.set("priority", priority.to_string());
+        }
         if self.stream && (!self.wants_usage || upstream.continuous_usage) {
             changed = true;
             let old = self.object.get("stream_options").unwrap_or("{}").to_owned();
@@ -173,6 +193,10 @@ impl<'a> Chat<'a> {
         }
         changed.then(|| self.object.to_json())
     }
+}
+
+fn json_string(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 /// A limit of output; one beyond 32 bits is as good as none.
@@ -225,7 +249,7 @@ mod tests {
 
     fn rewritten(body: &str, bound: u32) -> String {
         let chat = Chat::parse(body.as_bytes()).unwrap();
-        chat.rewrite(&upstream(), bound, "0-1-2")
+        chat.rewrite(&upstream(), bound, "0-1-2", None)
             .unwrap_or_else(|| body.to_owned())
     }
 
@@ -237,7 +261,7 @@ mod tests {
             (chat.max_output, chat.choices, chat.stream),
             (Some(5), 1, false)
         );
-        assert_eq!(chat.rewrite(&upstream(), 5, "0-1-2"), None);
+        assert_eq!(chat.rewrite(&upstream(), 5, "0-1-2", None), None);
     }
 
     #[test]
@@ -275,7 +299,11 @@ mod tests {
 
     #[test]
     fn only_text_is_counted_by_the_engine_and_only_its_fields_are_sent() {
-        let asked = |body: &str| Chat::parse(body.as_bytes()).unwrap().to_tokenize();
+        let asked = |body: &str| {
+            Chat::parse(body.as_bytes())
+                .unwrap()
+                .to_tokenize(&upstream())
+        };
         assert_eq!(
             asked(r#"{"model":"m","messages":[1e400],"max_tokens":5,"tools":[]}"#).unwrap(),
             r#"{"model":"m","messages":[1e400],"tools":[]}"#

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 
 use super::{request::Chat, upstream::Upstream};
-use crate::config::Tokenize;
+use crate::routing::Route;
 
 /// Where vLLM and its kin count.
 const PATH: &str = "/tokenize";
@@ -30,14 +30,15 @@ struct Counted {
     count: u32,
 }
 
-/// Whether this engine can count this prompt.
-pub fn counts(upstream: &Upstream, chat: &Chat<'_>) -> bool {
-    upstream.tokenize == Tokenize::Vllm && chat.is_countable()
+/// Whether one of the engines can count this prompt.
+pub fn counts(route: &Route, chat: &Chat<'_>) -> bool {
+    route.counting().is_some() && chat.is_countable()
 }
 
 /// The prompt's tokens, as the engine counts them; `None` if it does not say.
-pub async fn count(upstream: &Upstream, chat: &Chat<'_>) -> Option<u32> {
-    let asked = chat.to_tokenize()?;
+pub async fn count(route: &Route, chat: &Chat<'_>) -> Option<u32> {
+    let upstream = route.counting()?;
+    let asked = chat.to_tokenize(upstream)?;
     match tokio::time::timeout(TIME, ask(upstream, asked)).await {
         Ok(Some(count)) => Some(count),
         Ok(None) | Err(_) => {

@@ -1,9 +1,9 @@
-//! The inference engines, and pooled connections to them.
+//! An inference engine, and pooled connections to it.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -39,19 +39,28 @@ const NOT_PASSED: [HeaderName; 12] = [
 enum Http {
     Plain(Client<HttpConnector, Full<Bytes>>),
     Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
-    /// Envoy has the connection.
-    Leg(Leg),
 }
 
 /// An engine.
 #[derive(Debug, Clone)]
 pub struct Upstream {
     url: String,
-    models: Vec<String>,
+    host: String,
+    /// Models that it serves.
+    pub models: Vec<String>,
+    names: BTreeMap<String, String>,
     bearer: Option<HeaderValue>,
     http: Http,
     /// Largest output of one answer.
     pub max_output: u32,
+    /// Requests that it works at.
+    pub concurrency: Option<usize>,
+    /// Most requests that wait before it.
+    pub queue: usize,
+    /// Set `priority` to the order of the queue.
+    pub priority: bool,
+    /// Path that answers while it is well.
+    pub health: Option<String>,
     /// Set `request_id` to the hold's id.
     pub request_id: bool,
     /// Ask for usage on every chunk.
@@ -96,7 +105,21 @@ impl Upstream {
                 Some(value)
             }
         };
+        let host = config.url.parse::<Uri>().ok();
+        let host = host.as_ref().and_then(|uri| {
+            let host = uri.host()?;
+            Some(
+                uri.port()
+                    .map_or(host.to_owned(), |port| format!("{host}:{port}")),
+            )
+        });
         Ok(Upstream {
+            host: host.unwrap_or_default(),
+            names: config.model_names.clone(),
+            concurrency: config.concurrency.map(|most| most as usize),
+            queue: config.queue as usize,
+            priority: config.priority,
+            health: config.health.clone(),
             url: config
                 .url
                 .trim_end_matches('/')
@@ -112,6 +135,47 @@ impl Upstream {
         })
     }
 
+    /// Host and port, for logs and metrics.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Its own name of a model, where that differs.
+    pub fn name_of(&self, model: &str) -> Option<&str> {
+        self.names.get(model).map(String::as_str)
+    }
+
+    fn uri(&self, path: &str) -> Uri {
+        format!("{}{path}", self.url)
+            .parse()
+            .expect("the url and the path were validated")
+    }
+
+    /// Adds the engine's own bearer.
+    fn sign(&self, request: &mut Request<Bytes>) {
+        let bearer = self.bearer.clone();
+        request
+            .headers_mut()
+            .extend(bearer.map(|bearer| (header::AUTHORIZATION, bearer)));
+    }
+
+    async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Arriving>, Error> {
+        self.sign(&mut request);
+        let request = request.map(Full::new);
+        let answer = match &self.http {
+            Http::Plain(client) => client.request(request).await?,
+            Http::Tls(client) => client.request(request).await?,
+        };
+        Ok(answer.map(Arriving::Http))
+    }
+
+    /// What `GET path` is answered.
+    pub async fn get(&self, path: &str) -> Result<StatusCode, Error> {
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = self.uri(path);
+        Ok(self.send(request).await?.status())
+    }
+
     /// Sends a request to `path`. Dropping the future or the answer cancels
     /// it at the engine.
     pub async fn post(
@@ -120,12 +184,27 @@ impl Upstream {
         client_headers: &HeaderMap,
         body: Bytes,
     ) -> Result<Response<Arriving>, Error> {
-        let uri: Uri = format!("{}{path}", self.url)
-            .parse()
-            .expect("the url was validated and the path is ours");
+        self.send(self.request(path, client_headers, body)).await
+    }
+
+    /// The same, through Envoy: its stream may be over before there is an
+    /// answer, but it gives no error.
+    pub async fn post_through(
+        &self,
+        leg: &Leg,
+        path: &str,
+        client_headers: &HeaderMap,
+        body: Bytes,
+    ) -> Response<Arriving> {
+        let mut request = self.request(path, client_headers, body);
+        self.sign(&mut request);
+        leg.call(request, &self.url).await
+    }
+
+    fn request(&self, path: &str, client_headers: &HeaderMap, body: Bytes) -> Request<Bytes> {
         let mut request = Request::new(body);
         *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = uri;
+        *request.uri_mut() = self.uri(path);
         let headers = request.headers_mut();
         headers.extend(passed(client_headers).map(|(name, value)| (name.clone(), value.clone())));
         headers.insert(
@@ -136,37 +215,14 @@ impl Upstream {
             header::ACCEPT_ENCODING,
             HeaderValue::from_static("identity"),
         );
-        headers.extend(
-            self.bearer
-                .clone()
-                .map(|bearer| (header::AUTHORIZATION, bearer)),
-        );
-        let answer = match &self.http {
-            Http::Plain(client) => client.request(request.map(Full::new)).await?,
-            Http::Tls(client) => client.request(request.map(Full::new)).await?,
-            Http::Leg(leg) => return Ok(leg.call(request, &self.url).await),
-        };
-        Ok(answer.map(Arriving::Http))
-    }
-
-    /// The same engine, reached through Envoy.
-    pub fn through(self, leg: Leg) -> Self {
-        Upstream {
-            http: Http::Leg(leg),
-            ..self
-        }
+        request
     }
 
     #[cfg(test)]
     pub(crate) fn for_tests(max_output: u32) -> Self {
         let config = config::Upstream {
-            url: "http://127.0.0.1:1".into(),
-            models: vec!["m".into()],
-            bearer: None,
             max_output,
-            request_id: false,
-            continuous_usage: false,
-            tokenize: config::Tokenize::None,
+            ..config::Upstream::new("http://127.0.0.1:1", vec!["m".into()])
         };
         Upstream::new(&config, None).unwrap()
     }
@@ -178,27 +234,4 @@ pub fn passed(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &Header
         let ours = name.as_str().starts_with("x-tally-") || name.as_str() == "keep-alive";
         !ours && !NOT_PASSED.contains(name)
     })
-}
-
-/// All engines.
-#[derive(Debug)]
-pub struct Upstreams(Vec<Upstream>);
-
-impl Upstreams {
-    /// These.
-    pub fn new(upstreams: Vec<Upstream>) -> Self {
-        Upstreams(upstreams)
-    }
-
-    /// The engine for a model.
-    pub fn of(&self, model: &str) -> Option<&Upstream> {
-        self.0
-            .iter()
-            .find(|upstream| upstream.models.iter().any(|name| name == model))
-    }
-
-    /// Whether any engine serves it.
-    pub fn serves(&self, model: &str) -> bool {
-        self.of(model).is_some()
-    }
 }

@@ -40,6 +40,8 @@ use super::nodes;
 
 pub const MAIN: ClassNumber = ClassNumber(0);
 pub const SPARE: ClassNumber = ClassNumber(1);
+/// The largest priority fee of the spare class; the main class pays none.
+pub const MAX_FEE: Amount = Amount(5_000);
 /// Price per token of input and of output, in micro-CT.
 pub const INPUT: u64 = 1;
 pub const OUTPUT: u64 = 4;
@@ -113,7 +115,13 @@ fn genesis() -> Genesis {
             network_key: SecretKey::from_seed(&[79; 32]).public(),
             owner: Person(4),
         }])),
-        classes: list(vec![rules("main"), rules("spare")]),
+        classes: list(vec![
+            rules("main"),
+            ClassRules {
+                max_fee: MAX_FEE,
+                ..rules("spare")
+            },
+        ]),
         prices: PriceTable {
             version: TableVersion(1),
             models: list(vec![Model {

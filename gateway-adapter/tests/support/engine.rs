@@ -12,13 +12,14 @@
 //! | `break` | breaks the connection off after this many tokens |
 //! | `sse_error` | sends an error event after this many tokens |
 //! | `silent` | never answers |
+//! | `ms` | takes so long before it answers |
 //! | `asked` | the client's limit, to tell whether the gateway lowered it |
 
 use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering},
     },
 };
 
@@ -28,7 +29,7 @@ use axum::{
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::post,
+    routing::{get, post},
 };
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
@@ -51,12 +52,21 @@ pub struct Engine {
     pub cancelled: AtomicUsize,
     /// Requests being answered, and the most at once.
     pub running: AtomicUsize,
+    pub most_running: AtomicUsize,
+    /// Answers everything with this status, if it is not 0.
+    pub status: AtomicU16,
+    /// `/health` says that it is not well.
+    pub sick: AtomicBool,
     released: Semaphore,
 }
 
 impl Engine {
     pub async fn start() -> Arc<Engine> {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap()).await
+    }
+
+    pub async fn start_at(address: SocketAddr) -> Arc<Engine> {
+        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let engine = Arc::new(Engine {
             address: listener.local_addr().unwrap(),
             seen: Mutex::new(Vec::new()),
@@ -67,11 +77,15 @@ impl Engine {
             tokenized: AtomicUsize::new(0),
             cancelled: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
+            most_running: AtomicUsize::new(0),
+            status: AtomicU16::new(0),
+            sick: AtomicBool::new(false),
             released: Semaphore::new(0),
         });
         let router = Router::new()
             .route("/v1/chat/completions", post(answer))
             .route("/tokenize", post(tokenize))
+            .route("/health", get(health))
             .with_state(engine.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         engine
@@ -80,6 +94,11 @@ impl Engine {
     /// Lets that many waiting answers go on.
     pub fn release(&self, answers: usize) {
         self.released.add_permits(answers);
+    }
+
+    /// How many requests came.
+    pub fn asked(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
     }
 
     pub fn last(&self) -> (axum::http::HeaderMap, Value) {
@@ -107,6 +126,13 @@ fn prompt(request: &Value) -> usize {
     10 * request["messages"].as_array().unwrap().len()
 }
 
+async fn health(State(engine): State<Arc<Engine>>) -> StatusCode {
+    match engine.sick.load(Ordering::Relaxed) {
+        true => StatusCode::SERVICE_UNAVAILABLE,
+        false => StatusCode::OK,
+    }
+}
+
 /// As vLLM answers.
 async fn tokenize(State(engine): State<Arc<Engine>>, body: Bytes) -> Response {
     if engine.cannot_count.load(Ordering::Relaxed) {
@@ -128,12 +154,17 @@ async fn answer(
     engine.seen.lock().unwrap().push((headers, request.clone()));
     engine.requests.fetch_add(1, Ordering::Relaxed);
     let beside = engine.running.fetch_add(1, Ordering::SeqCst);
+    engine.most_running.fetch_max(beside + 1, Ordering::SeqCst);
     let mut alive = Cancelled(engine.clone(), false);
     let test = request["test"].clone();
     if test["silent"] == true {
         std::future::pending::<()>().await;
     }
-    if let Some(status) = number(&test, "status") {
+    if let Some(ms) = number(&test, "ms") {
+        tokio::time::sleep(std::time::Duration::from_millis(ms)).await;
+    }
+    let all = Some(u64::from(engine.status.load(Ordering::Relaxed))).filter(|status| *status > 0);
+    if let Some(status) = number(&test, "status").or(all) {
         alive.1 = true;
         let error = json!({"error": {"message": "no", "type": "x", "param": null, "code": "engine_says_no"}});
         return (

@@ -95,13 +95,8 @@ impl Setup {
         config.listen.grpc = Some("127.0.0.1:0".parse().unwrap());
         config.listen.envoy = Some("127.0.0.1:0".parse().unwrap());
         config.upstreams = vec![config::Upstream {
-            url: format!("http://{}", engine.address),
-            models: vec!["m".into()],
-            bearer: None,
             max_output: 100,
-            request_id: false,
-            continuous_usage: false,
-            tokenize: config::Tokenize::None,
+            ..config::Upstream::new(format!("http://{}", engine.address), vec!["m".into()])
         }];
         config.limits.wait_ms = 10_000;
         config.limits.drain_seconds = 5;
@@ -242,6 +237,24 @@ pub async fn get(to: SocketAddr, path: &str) -> Answer {
         .body(Full::default())
         .unwrap();
     read(client().request(request).await.unwrap()).await
+}
+
+/// A number on the page of metrics.
+pub async fn metric(to: SocketAddr, name: &str) -> i64 {
+    let page = get(to, "/metrics").await.body;
+    let mut lines = page.lines();
+    let found = lines.find_map(|line| line.strip_prefix(name).filter(|rest| !rest.is_empty()));
+    let value = found.and_then(|rest| rest.rsplit(' ').next());
+    value.map_or(0, |value| value.parse().unwrap())
+}
+
+/// Waits until that many requests wait before the engine.
+pub async fn queued(to: SocketAddr, count: i64) {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while metric(to, "tally_gateway_queued_requests").await != count {
+        assert!(tokio::time::Instant::now() < deadline, "never {count} wait");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 pub async fn read(answer: http::Response<hyper::body::Incoming>) -> Answer {

@@ -65,13 +65,11 @@ impl Metered {
         config.key = "../net/keys/gateway-0.key".into();
         config.genesis = "../net/genesis.json".into();
         config.upstreams = vec![Upstream {
-            url: self.engine.trim_end_matches("/v1").to_owned(),
-            models: MODELS.map(str::to_owned).to_vec(),
-            bearer: None,
             max_output: 64,
-            request_id: false,
-            continuous_usage: false,
-            tokenize: Default::default(),
+            ..Upstream::new(
+                self.engine.trim_end_matches("/v1"),
+                MODELS.map(str::to_owned).to_vec(),
+            )
         }];
         fs::write(home.join(FILE), config.to_toml()).unwrap();
     }

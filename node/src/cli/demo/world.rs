@@ -292,17 +292,11 @@ impl World {
         let mut config = GatewayConfig::new(&home, nodes, any);
         config.key = absolute(&self.net.key_file("gateway-0"))?;
         config.genesis = absolute(&self.net.genesis_file())?;
+        let url = upstream.trim_end_matches('/').trim_end_matches("/v1");
         config.upstreams = vec![Upstream {
-            url: upstream
-                .trim_end_matches('/')
-                .trim_end_matches("/v1")
-                .to_owned(),
-            models: engine.models.clone(),
-            bearer: None,
             max_output: engine.max_output,
-            request_id: false,
-            continuous_usage: false,
             tokenize: Tokenize::Vllm,
+            ..Upstream::new(url, engine.models.clone())
         }];
         config.validate()?;
         fs::write(home.join(FILE), config.to_toml())?;

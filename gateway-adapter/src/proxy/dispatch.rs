@@ -1,0 +1,177 @@
+//! A paid request's way to an engine: its place in the queue, the body that
+//! the engine gets, and another engine where one fails.
+//!
+//! One hold pays whatever happens here. A request goes to another engine only
+//! before the first byte of an answer, and only where nothing was generated:
+//! nobody was listening, or the answer is 502, 503 or 504. Behind Envoy it
+//! goes out once: trying again would be Envoy's.
+
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use tokio::sync::oneshot;
+
+use super::{
+    body::{Arriving, Body},
+    chat::{Exchange, PATH, Stop, watched},
+    request::Chat,
+};
+use crate::{
+    refusal::Refusal,
+    routing::{
+        Errand, MOST_TRIES,
+        health::Outcome,
+        station::{Entered, Place, Station},
+    },
+};
+
+/// How often a request that waits looks whether the gateway is stopping.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Why a request came to no answer of an engine.
+pub(super) enum Undone {
+    /// It never reached an engine that works: nothing is charged.
+    Waiting(Stop),
+    /// An engine works at it.
+    Working(Stop),
+    /// The engine does not answer.
+    Engine,
+}
+
+/// What the body for an engine depends on, beside the client's own.
+pub(super) struct Plan {
+    pub(super) errand: Errand,
+    /// Largest output of one answer.
+    pub(super) wanted: u32,
+    /// The body for the engine that was likely when the request came.
+    pub(super) prepared: Option<(usize, Bytes)>,
+}
+
+impl Plan {
+    /// What a client's request becomes at an engine; `None`: its own body
+    /// will do.
+    pub(super) fn rewrite(
+        &self,
+        chat: Chat<'_>,
+        station: &Station,
+        receipt: &str,
+    ) -> Option<Bytes> {
+        let upstream = &station.upstream;
+        let priority = upstream
+            .priority
+            .then(|| station.priority(self.errand.offer));
+        let rewritten = chat.rewrite(upstream, self.wanted, receipt, priority);
+        rewritten.map(Bytes::from)
+    }
+}
+
+/// What an answer's status says about the engine, and whether the request can
+/// go elsewhere.
+fn outcome(status: StatusCode) -> (Outcome, bool) {
+    match status.as_u16() {
+        502..=504 => (Outcome::Away, true),
+        500.. => (Outcome::Failed, false),
+        _ => (Outcome::Answered, false),
+    }
+}
+
+impl Exchange {
+    /// The engine's answer, from whichever answers. Its place is kept until
+    /// the exchange ends.
+    pub(super) async fn dispatch(
+        &mut self,
+        replied: &mut oneshot::Sender<Response<Body>>,
+    ) -> Result<Response<Arriving>, Undone> {
+        let mut tried = Vec::new();
+        loop {
+            let mut place = self.queue(&tried, replied).await.map_err(Undone::Waiting)?;
+            let station = place.station().clone();
+            let body = self.body_for(&station);
+            let (upstream, headers, leg) = (&station.upstream, &self.headers, self.leg.as_ref());
+            let call = async {
+                match leg {
+                    Some(leg) => Ok(upstream.post_through(leg, PATH, headers, body).await),
+                    None => upstream.post(PATH, headers, body).await,
+                }
+            };
+            let limits = self.limits();
+            let answer = watched(&mut self.hold, limits, replied, call).await;
+            let answer = answer.map_err(Undone::Working)?;
+            let elsewhere = match &answer {
+                Ok(answer) => {
+                    let (outcome, elsewhere) = outcome(answer.status());
+                    place.began(outcome);
+                    elsewhere
+                }
+                Err(error) => {
+                    let away = error.is_connect();
+                    place.began(if away { Outcome::Away } else { Outcome::Failed });
+                    let upstream = station.upstream.host();
+                    let receipt = self.hold.receipt();
+                    tracing::warn!(receipt, upstream, %error, "the engine does not answer");
+                    away
+                }
+            };
+            tried.push(station.index);
+            let others = || self.route.choose(self.plan.errand, &tried).is_ok();
+            if elsewhere && self.leg.is_none() && tried.len() < MOST_TRIES && others() {
+                self.proxy.serving.metrics.retries.inc();
+                continue;
+            }
+            self.place = Some(place);
+            return answer.map_err(|_| Undone::Engine);
+        }
+    }
+
+    /// A place at an engine. Who waits for one and is told to stop has used
+    /// nothing.
+    async fn queue(
+        &mut self,
+        tried: &[usize],
+        replied: &mut oneshot::Sender<Response<Body>>,
+    ) -> Result<Place, Stop> {
+        let came = Instant::now();
+        let metrics = self.proxy.serving.metrics.clone();
+        let errand = self.plan.errand;
+        let waiting = match self.route.enter(errand, tried).map_err(Stop::Cut)? {
+            Entered::Place(place) => {
+                metrics.queue_wait.observe(0.0);
+                return Ok(place);
+            }
+            Entered::Waiting(waiting) => waiting,
+        };
+        let (holds, route) = (self.proxy.serving.holds.clone(), self.route.clone());
+        let stopping = async {
+            while !holds.stopped.load(Ordering::Relaxed) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let place = async {
+            tokio::select! {
+                place = route.wait(waiting, errand, tried) => place,
+                () = stopping => Err(Refusal::NotServing),
+            }
+        };
+        let limits = self.limits();
+        let place = watched(&mut self.hold, limits, replied, place).await?;
+        metrics.queue_wait.observe(came.elapsed().as_secs_f64());
+        place.map_err(Stop::Cut)
+    }
+
+    fn body_for(&self, station: &Station) -> Bytes {
+        match &self.plan.prepared {
+            Some((index, body)) if *index == station.index => body.clone(),
+            _ => {
+                // It was read before; another engine wants it otherwise.
+                let chat = Chat::parse(&self.body).ok();
+                let receipt = self.hold.receipt();
+                chat.and_then(|chat| self.plan.rewrite(chat, station, &receipt))
+                    .unwrap_or_else(|| self.body.clone())
+            }
+        }
+    }
+}

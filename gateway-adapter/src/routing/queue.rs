@@ -1,0 +1,194 @@
+//! The order of requests before one engine. A synchronous state machine: time
+//! comes in as milliseconds, and nothing here waits.
+//!
+//! - At most `places` requests are at the engine, at most `most` wait.
+//! - Next is the one with the highest effective fee: its fee and one fee unit
+//!   for each second that it has waited; of equals, the one that came first.
+//! - So nobody is starved: no fee passes a request that has waited for as
+//!   many seconds longer as the fee has units.
+//! - Neither requests with a fee nor those without fill more than three
+//!   quarters of the waiting places, so that under overload a fee can still be
+//!   paid, and nobody must pay one. Who waits is never displaced.
+//!
+//! Effective fees grow at one speed, so their order never changes: it is kept
+//! sorted by `arrival * unit - fee`, lowest first ([`Rank`]).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tally_ledger::ids::Amount;
+
+/// Ends of requests from which the queue's speed is told.
+const RECENT: usize = 32;
+/// Shortest and longest advice to come again, in ms.
+const ADVICE_MS: (u64, u64) = (1_000, 60_000);
+/// The share of waiting places that requests with a fee leave to those
+/// without, and the other way round.
+const KEPT_PART: usize = 4;
+
+/// What a request offers: its fee, and when it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// Priority fee.
+    pub fee: Amount,
+    /// When the request came, in ms of any clock that never goes back.
+    pub arrived: u64,
+}
+
+/// A request's position: lower goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// Arrival and fee in thousandths of a micro-CT.
+    key: i128,
+    /// Arrivals before it, in this queue.
+    number: u64,
+    /// Whether it has a fee.
+    pays: bool,
+}
+
+/// Thousandths of a micro-CT by which requests are sorted; lower is earlier.
+pub fn key(offer: Offer, unit: Amount) -> i128 {
+    i128::from(offer.arrived) * i128::from(unit.0) - i128::from(offer.fee.0) * 1_000
+}
+
+/// Nothing may wait any more; come again after so many ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full(pub u32);
+
+/// Requests at an engine and before it. `T` is handed back when it is a
+/// request's turn.
+#[derive(Debug)]
+pub struct Queue<T> {
+    places: usize,
+    most: usize,
+    unit: Amount,
+    running: usize,
+    arrivals: u64,
+    waiting: BTreeMap<Rank, T>,
+    /// Those of them that have a fee.
+    paying: usize,
+    /// When the last requests ended, and at first when this began.
+    ends: VecDeque<u64>,
+}
+
+impl<T> Queue<T> {
+    /// An empty queue.
+    pub fn new(places: usize, most: usize, unit: Amount) -> Self {
+        Queue {
+            places,
+            most,
+            unit,
+            running: 0,
+            arrivals: 0,
+            waiting: BTreeMap::new(),
+            paying: 0,
+            ends: VecDeque::with_capacity(RECENT + 1),
+        }
+    }
+
+    /// Requests at the engine.
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    /// Requests that wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether a request that comes now goes straight to the engine.
+    pub fn is_free(&self) -> bool {
+        self.waiting.is_empty() && self.running < self.places
+    }
+
+    /// Who waits, in thousandths of the places: how long a newcomer's wait is
+    /// beside that at another engine.
+    pub fn pressure(&self) -> u64 {
+        let waiting = (self.waiting.len() as u64).saturating_add(1);
+        waiting.saturating_mul(1_000) / (self.places as u64).max(1)
+    }
+
+    /// Whether a request with this fee may wait, were it to come now.
+    pub fn room(&self, fee: Amount, now: u64) -> Result<(), Full> {
+        let alike = if fee == Amount::ZERO {
+            self.waiting.len() - self.paying
+        } else {
+            self.paying
+        };
+        if self.waiting.len() < self.most && alike < self.most - self.most / KEPT_PART {
+            return Ok(());
+        }
+        Err(Full(self.advice(now)))
+    }
+
+    /// Takes a place at once.
+    pub fn take(&mut self) -> bool {
+        let free = self.is_free();
+        if free {
+            self.arrivals += 1;
+            self.running += 1;
+        }
+        free
+    }
+
+    /// Waits.
+    pub fn wait(&mut self, offer: Offer, now: u64, request: T) -> Result<Rank, Full> {
+        self.room(offer.fee, now)?;
+        self.arrivals += 1;
+        let rank = Rank {
+            key: key(offer, self.unit),
+            number: self.arrivals,
+            pays: offer.fee > Amount::ZERO,
+        };
+        self.paying += usize::from(rank.pays);
+        self.waiting.insert(rank, request);
+        Ok(rank)
+    }
+
+    /// Whose turn it is, if there is a place.
+    pub fn call(&mut self) -> Option<(Rank, T)> {
+        if self.running >= self.places {
+            return None;
+        }
+        let (rank, request) = self.waiting.pop_first()?;
+        self.paying -= usize::from(rank.pays);
+        self.running += 1;
+        Some((rank, request))
+    }
+
+    /// A request that waits goes away; false if it does not wait.
+    pub fn leave(&mut self, rank: Rank) -> bool {
+        let waited = self.waiting.remove(&rank).is_some();
+        self.paying -= usize::from(waited && rank.pays);
+        waited
+    }
+
+    /// All that wait go away.
+    pub fn empty(&mut self) -> BTreeMap<Rank, T> {
+        self.paying = 0;
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// A request at the engine has ended.
+    pub fn done(&mut self, now: u64) {
+        self.running -= 1;
+        self.ends.push_back(now);
+        if self.ends.len() > RECENT {
+            self.ends.pop_front();
+        }
+    }
+
+    /// In how many ms who waits now will be served, at the speed of the last
+    /// ends: after that it makes sense to come again.
+    fn advice(&self, now: u64) -> u32 {
+        let (least, most) = ADVICE_MS;
+        let each = match self.ends.front() {
+            Some(first) => now.saturating_sub(*first) / self.ends.len() as u64,
+            None => 0,
+        };
+        let wait = each.saturating_mul(self.waiting.len() as u64);
+        u32::try_from(wait.clamp(least, most)).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! The queue under virtual time, against the rule as the page says it.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const UNIT: Amount = Amount(1_000);
+
+/// A request in the model.
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    number: usize,
+    offer: Offer,
+}
+
+/// The rule, naively: the fee and a unit per second, times a thousand.
+fn effective(request: &Request, now: u64) -> u128 {
+    let waited = now - request.offer.arrived;
+    u128::from(request.offer.fee.0) * 1_000 + u128::from(waited) * u128::from(UNIT.0)
+}
+
+#[derive(Debug, Default)]
+struct Outcome {
+    /// Number, when it came, when it went, its fee.
+    served: Vec<(usize, u64, u64, u64)>,
+    refused: usize,
+    left: usize,
+    longest: usize,
+}
+
+/// Requests (gap in ms, fee, service in ms, patience in ms) through a queue.
+fn simulate(places: usize, most: usize, requests: &[(u64, u64, u64, u64)]) -> Outcome {
+    let mut queue: Queue<Request> = Queue::new(places, most, UNIT);
+    let mut waiting: Vec<(Request, Rank)> = Vec::new();
+    let mut running: Vec<u64> = Vec::new();
+    let mut outcome = Outcome::default();
+    let mut arrivals = Vec::new();
+    let mut now = 0;
+    for (number, (gap, fee, ..)) in requests.iter().enumerate() {
+        now += gap;
+        let fee = Amount(*fee);
+        let offer = Offer { fee, arrived: now };
+        arrivals.push(Request { number, offer });
+    }
+    let mut arrivals = arrivals.into_iter().peekable();
+    let mut now = 0;
+    while arrivals.peek().is_some() || !waiting.is_empty() || !running.is_empty() {
+        while let Some(i) = running.iter().position(|end| *end <= now) {
+            running.swap_remove(i);
+            queue.done(now);
+        }
+        let patience = |request: &Request| requests[request.number].3;
+        waiting.retain(|(request, rank)| {
+            let gone = request.offer.arrived + patience(request) <= now;
+            if gone {
+                assert!(queue.leave(*rank));
+                assert!(!queue.leave(*rank));
+                outcome.left += 1;
+            }
+            !gone
+        });
+        while let Some(request) = arrivals.next_if(|request| request.offer.arrived <= now) {
+            let went = queue.take();
+            if went {
+                running.push(now + requests[request.number].2);
+                outcome
+                    .served
+                    .push((request.number, now, now, request.offer.fee.0));
+            } else if let Ok(rank) = queue.wait(request.offer, now, request) {
+                waiting.push((request, rank));
+            } else {
+                outcome.refused += 1;
+            }
+        }
+        while let Some((rank, request)) = queue.call() {
+            // In the order of the page: highest effective fee, then arrival.
+            let best = waiting
+                .iter()
+                .max_by_key(|(other, _)| (effective(other, now), std::cmp::Reverse(other.number)))
+                .unwrap();
+            assert_eq!((best.0.number, best.1), (request.number, rank));
+            waiting.retain(|(other, _)| other.number != request.number);
+            running.push(now + requests[request.number].2);
+            let offer = request.offer;
+            outcome
+                .served
+                .push((request.number, offer.arrived, now, offer.fee.0));
+        }
+        assert_eq!(queue.running(), running.len());
+        assert_eq!(queue.waiting(), waiting.len());
+        assert!(running.len() <= places && waiting.len() <= most);
+        assert!(waiting.is_empty() || running.len() == places);
+        outcome.longest = outcome.longest.max(waiting.len());
+        now += 1;
+    }
+    outcome
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn the_highest_effective_fee_goes_first_and_nobody_is_starved(
+        places in 1usize..4,
+        most in 0usize..40,
+        requests in prop::collection::vec(
+            (0u64..30, prop_oneof![Just(0), 0u64..6_000], 1u64..200, 50u64..20_000), 1..120),
+    ) {
+        let outcome = simulate(places, most, &requests);
+        let ended = outcome.served.len() + outcome.refused + outcome.left;
+        prop_assert_eq!(ended, requests.len());
+        for (number, arrived, went, fee) in &outcome.served {
+            for (other, later, before, more) in &outcome.served {
+                // Who went first although it came later paid for it: one unit
+                // for each second between them.
+                let passed = later > arrived && before < went;
+                let paid = more.saturating_sub(*fee) * 1_000 >= (later - arrived.min(later)) * UNIT.0;
+                prop_assert!(!passed || paid, "{other} passed {number}");
+            }
+        }
+    }
+}
+
+#[test]
+fn zero_is_served_beside_a_flood_of_fees() {
+    // One place, 100 ms each: ten a second can be served. Twenty with a fee
+    // of three units come each second, and one without in all.
+    let mut requests = vec![(50, 3 * UNIT.0, 100, u64::MAX / 2); 1_000];
+    requests.insert(100, (0, 0, 100, u64::MAX / 2));
+    let outcome = simulate(1, 20, &requests);
+    let zero = outcome.served.iter().find(|served| served.0 == 100);
+    let (_, arrived, went, _) = zero.unwrap();
+    // Three seconds make it equal to the newest, whatever is before it then.
+    assert!(went - arrived <= 3_000 + 20 * 100, "{}", went - arrived);
+    assert!(outcome.longest <= 20);
+}
+
+#[test]
+fn twice_the_capacity_is_refused_and_not_queued_without_bound() {
+    // Four places, 100 ms each: forty a second. Eighty come for a minute.
+    let mut requests = Vec::new();
+    for i in 0..4_800u64 {
+        let fee = if i % 5 == 0 { UNIT.0 } else { 0 };
+        requests.push((i % 2 * 25, fee, 100, u64::MAX / 2));
+    }
+    let outcome = simulate(4, 32, &requests);
+    // Those without a fee fill their three quarters.
+    assert!((24..=32).contains(&outcome.longest), "{}", outcome.longest);
+    let mut waits: Vec<u64> = outcome
+        .served
+        .iter()
+        .map(|served| served.2 - served.1)
+        .collect();
+    waits.sort_unstable();
+    let p99 = waits[waits.len() * 99 / 100];
+    // 32 places at 40 a second, and a second in which fees may pass.
+    assert!(p99 <= 800 + 1_000, "{p99}");
+    assert!(
+        (2_300..=2_400).contains(&outcome.refused),
+        "{}",
+        outcome.refused
+    );
+    // With a fee nearly all of them came in.
+    let paid = outcome.served.iter().filter(|served| served.3 > 0).count();
+    assert!(paid >= 950, "{paid}");
+}
+
+#[test]
+fn a_full_queue_says_when_to_come_again() {
+    let mut queue: Queue<()> = Queue::new(1, 8, UNIT);
+    let offer = |fee| Offer {
+        fee: Amount(fee),
+        arrived: 0,
+    };
+    assert!(queue.take());
+    assert!(!queue.take());
+    for _ in 0..6 {
+        queue.wait(offer(0), 0, ()).unwrap();
+    }
+    // A quarter is left to those who pay; nothing has ended yet.
+    assert_eq!(queue.wait(offer(0), 0, ()), Err(Full(1_000)));
+    queue.wait(offer(1), 0, ()).unwrap();
+    queue.wait(offer(1), 0, ()).unwrap();
+    assert_eq!(queue.wait(offer(1), 0, ()), Err(Full(1_000)));
+    // One end each 500 ms, then a silence.
+    for end in 1..=4 {
+        queue.done(end * 500);
+        queue.call().unwrap();
+        queue.wait(offer(1), end * 500, ()).unwrap();
+    }
+    // (2,500 - 500) / 4 for each of eight.
+    assert_eq!(queue.room(Amount(1), 2_500), Err(Full(4_000)));
+    assert_eq!(queue.room(Amount(1), u64::MAX), Err(Full(60_000)));
+}
+
+#[test]
+fn keys_fit_any_fee_and_time() {
+    let most = Offer {
+        fee: Amount((1 << 62) - 1),
+        arrived: 0,
+    };
+    let late = Offer {
+        fee: Amount::ZERO,
+        arrived: u64::MAX,
+    };
+    assert!(key(most, Amount(1)) < key(late, Amount(1_000_000_000)));
+}

@@ -1,0 +1,287 @@
+//! One engine as requests see it: its queue, its health, and the places at
+//! it. A [`Place`] that is dropped is the next request's.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus_client::metrics::gauge::Gauge;
+use tally_ledger::ids::Amount;
+use tokio::sync::oneshot;
+
+use super::{
+    health::{Gate, Health, Outcome},
+    queue::{Offer, Queue, Rank, key},
+};
+use crate::{
+    clock::steady_ms,
+    metrics::{Engine, Metrics},
+    proxy::upstream::Upstream,
+};
+
+/// An engine with its queue.
+#[derive(Debug)]
+pub struct Station {
+    /// Its number among the configured ones.
+    pub index: usize,
+    /// How it is reached.
+    pub upstream: Arc<Upstream>,
+    unit: Amount,
+    waiting: Gauge,
+    up: Gauge,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    queue: Queue<oneshot::Sender<Turn>>,
+    health: Health,
+}
+
+/// What a request that waits is told.
+#[derive(Debug)]
+enum Turn {
+    Go(Place),
+    /// The engine is down: choose again.
+    Again,
+}
+
+/// How a request would fare; lower is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It goes at once, beside so many.
+    Free(u64),
+    /// It waits; the number compares engines.
+    Waits(u64),
+    /// It may not even wait; in so many ms perhaps.
+    Full(u32),
+    /// The engine is down for so many ms.
+    Down(u32),
+}
+
+/// What became of a request that came.
+#[derive(Debug)]
+pub enum Entered {
+    /// It goes at once.
+    Place(Place),
+    /// It waits.
+    Waiting(Waiting),
+}
+
+/// A request in the queue; dropped, it leaves.
+#[derive(Debug)]
+pub struct Waiting {
+    station: Arc<Station>,
+    rank: Rank,
+    turn: oneshot::Receiver<Turn>,
+}
+
+/// A place at an engine, until it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    station: Arc<Station>,
+    /// It decides whether the engine is back.
+    probe: bool,
+    told: bool,
+}
+
+impl Station {
+    /// An engine at which nothing runs; it counts as up.
+    pub fn new(index: usize, upstream: Upstream, unit: Amount, metrics: &Arc<Metrics>) -> Self {
+        let label = Engine {
+            upstream: upstream.host().to_owned(),
+        };
+        let places = upstream.concurrency.unwrap_or(usize::MAX);
+        let queue = Queue::new(places, upstream.queue, unit);
+        let station = Station {
+            index,
+            waiting: metrics.queued.get_or_create_owned(&label),
+            up: metrics.upstream_up.get_or_create_owned(&label),
+            upstream: Arc::new(upstream),
+            unit,
+            inner: Mutex::new(Inner {
+                queue,
+                health: Health::default(),
+            }),
+        };
+        station.up.set(1);
+        station
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// vLLM's `priority` for a request: lower is earlier, in the order of the
+    /// queue; in micro-CT.
+    pub fn priority(&self, offer: Offer) -> i64 {
+        let micro = key(offer, self.unit).div_euclid(1_000);
+        i64::try_from(micro).unwrap_or(if micro < 0 { i64::MIN } else { i64::MAX })
+    }
+
+    /// How a request with this fee would fare now.
+    pub fn standing(&self, fee: Amount, now: u64) -> Standing {
+        let inner = self.lock();
+        let (gate, queue) = (inner.health.gate(now), &inner.queue);
+        match gate {
+            Gate::Probe if queue.is_free() => return Standing::Free(0),
+            Gate::Open if queue.is_free() => return Standing::Free(queue.running() as u64),
+            Gate::Shut if !inner.health.is_hopeful() => {
+                let pause = inner.health.pause(now).max(1_000);
+                return Standing::Down(u32::try_from(pause).unwrap_or(u32::MAX));
+            }
+            Gate::Open | Gate::Probe | Gate::Shut => {}
+        }
+        match queue.room(fee, now) {
+            Err(full) => Standing::Full(full.0),
+            Ok(()) if gate == Gate::Shut => Standing::Waits(u64::MAX),
+            Ok(()) => Standing::Waits(queue.pressure()),
+        }
+    }
+
+    /// A request comes; `None` if it may neither go nor wait.
+    pub fn enter(self: &Arc<Self>, offer: Offer) -> Option<Entered> {
+        let now = steady_ms();
+        let mut inner = self.lock();
+        let gate = inner.health.gate(now);
+        if gate == Gate::Shut && !inner.health.is_hopeful() {
+            return None;
+        }
+        if gate != Gate::Shut && inner.queue.take() {
+            return Some(Entered::Place(self.place(&mut inner, gate)));
+        }
+        let (sender, turn) = oneshot::channel();
+        let rank = inner.queue.wait(offer, now, sender).ok()?;
+        self.count(&inner);
+        Some(Entered::Waiting(Waiting {
+            station: self.clone(),
+            rank,
+            turn,
+        }))
+    }
+
+    /// A check of its health was answered, well or not; the next one is made
+    /// in `again` ms.
+    pub fn checked(self: &Arc<Self>, well: bool, again: u64) {
+        let down = self.lock().health.checked(well, again, steady_ms());
+        if down {
+            self.fell();
+        } else if well {
+            self.serve();
+        }
+    }
+
+    fn place(self: &Arc<Self>, inner: &mut Inner, gate: Gate) -> Place {
+        let probe = gate == Gate::Probe;
+        if probe {
+            inner.health.probe();
+        }
+        Place {
+            station: self.clone(),
+            probe,
+            told: false,
+        }
+    }
+
+    /// Sets the gauges.
+    fn count(&self, inner: &Inner) {
+        self.waiting
+            .set(i64::try_from(inner.queue.waiting()).unwrap_or(i64::MAX));
+        self.up.set(inner.health.is_up().into());
+    }
+
+    /// Lets those go whose turn it is.
+    fn serve(self: &Arc<Self>) {
+        loop {
+            let mut inner = self.lock();
+            let gate = inner.health.gate(steady_ms());
+            let next = match gate {
+                Gate::Shut => None,
+                Gate::Open | Gate::Probe => inner.queue.call(),
+            };
+            self.count(&inner);
+            let Some((_, sender)) = next else {
+                return;
+            };
+            let place = self.place(&mut inner, gate);
+            drop(inner);
+            // Who went away in this moment gives its place back.
+            drop(sender.send(Turn::Go(place)));
+        }
+    }
+
+    /// The engine went down: who waits chooses again, and who still waits
+    /// here after the pause is served then.
+    fn fell(self: &Arc<Self>) {
+        let (waiting, pause) = {
+            let mut inner = self.lock();
+            let waiting = inner.queue.empty();
+            self.count(&inner);
+            (waiting, inner.health.pause(steady_ms()))
+        };
+        let host = self.upstream.host();
+        tracing::warn!(upstream = host, pause_ms = pause, "an engine is down");
+        for sender in waiting.into_values() {
+            // Who is gone does not choose.
+            let _ = sender.send(Turn::Again);
+        }
+        let station = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+            station.serve();
+        });
+    }
+}
+
+impl Waiting {
+    /// The place, when it is this request's turn; `None`: choose again.
+    pub async fn turn(mut self) -> Option<Place> {
+        match (&mut self.turn).await {
+            Ok(Turn::Go(place)) => Some(place),
+            Ok(Turn::Again) | Err(_) => None,
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut inner = self.station.lock();
+        if inner.queue.leave(self.rank) {
+            self.station.count(&inner);
+        }
+    }
+}
+
+impl Place {
+    /// At which engine.
+    pub fn station(&self) -> &Arc<Station> {
+        &self.station
+    }
+
+    /// How the exchange began.
+    pub fn began(&mut self, outcome: Outcome) {
+        let mut inner = self.station.lock();
+        let probe = self.probe && !self.told;
+        self.told = true;
+        let down = inner.health.began(outcome, probe, steady_ms());
+        self.station.count(&inner);
+        drop(inner);
+        if down {
+            self.station.fell();
+        } else if probe {
+            tracing::info!(upstream = self.station.upstream.host(), "an engine is back");
+            self.station.serve();
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let now = steady_ms();
+        let mut inner = self.station.lock();
+        inner.queue.done(now);
+        if self.probe && !self.told {
+            inner.health.undecided(now);
+        }
+        drop(inner);
+        self.station.serve();
+    }
+}

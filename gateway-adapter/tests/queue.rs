@@ -1,0 +1,306 @@
+//! The queue before an engine: its order, its bounds, and that nothing is
+//! charged for waiting in it.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use support::{Answer, Setup, chain, chat, metric, queued, send};
+use tally_ledger::{action::Action, ids::AccountNumber};
+use tokio::task::JoinHandle;
+
+const PLENTY: u64 = 1_000_000;
+
+/// One place at the engine, and a balance in both classes.
+async fn setup(queue: u32) -> Setup {
+    let mut setup = Setup::new(PLENTY).await;
+    setup.chain.issue(0, chain::SPARE, PLENTY);
+    setup.config.upstreams[0].concurrency = Some(1);
+    setup.config.upstreams[0].queue = queue;
+    setup
+}
+
+/// Sends a request with a fee.
+async fn paying(to: SocketAddr, body: &Value, fee: &str) -> Answer {
+    let mut request = support::request(to, body, &chain::api_key_text(0));
+    let headers = request.headers_mut();
+    headers.insert("x-tally-priority-fee", fee.parse().unwrap());
+    support::read(support::client().request(request).await.unwrap()).await
+}
+
+fn spawn(to: SocketAddr, name: &str, fee: &'static str) -> JoinHandle<Answer> {
+    let mut body = chat(5, json!({"tokens": 1}));
+    body["user"] = name.into();
+    tokio::spawn(async move { paying(to, &body, fee).await })
+}
+
+/// Takes the only place until the engine is told to release it.
+async fn occupy(setup: &Setup, to: SocketAddr) -> JoinHandle<Answer> {
+    let before = setup.engine.asked();
+    let first = tokio::spawn(async move { send(to, &chat(5, json!({"hold": 0}))).await });
+    support::until("the engine is asked", || setup.engine.asked() > before).await;
+    first
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fees_decide_the_order_and_are_charged() {
+    let setup = setup(16).await;
+    let gateway = setup.gateway().await;
+    let to = gateway.http;
+    let first = occupy(&setup, to).await;
+    let mut waiting = Vec::new();
+    for (i, (name, fee)) in [("none", "0"), ("some", "0.003"), ("most", "0.005")]
+        .into_iter()
+        .enumerate()
+    {
+        waiting.push(spawn(to, name, fee));
+        queued(to, i as i64 + 1).await;
+    }
+    assert_eq!(setup.engine.asked(), 1);
+    setup.engine.release(1);
+    assert_eq!(first.await.unwrap().status, 200);
+    for request in waiting {
+        assert_eq!(request.await.unwrap().status, 200);
+    }
+    let seen = setup.engine.seen.lock().unwrap().clone();
+    let order: Vec<_> = seen[1..]
+        .iter()
+        .map(|(_, body)| body["user"].as_str().unwrap())
+        .collect();
+    assert_eq!(order, ["most", "some", "none"]);
+    assert!(seen.iter().all(|(headers, body)| {
+        headers.get("x-tally-priority-fee").is_none() && body.get("priority").is_none()
+    }));
+    assert_eq!(setup.engine.most_running.load(Ordering::SeqCst), 1);
+    assert_eq!(
+        metric(to, "tally_gateway_queue_wait_seconds_count").await,
+        4
+    );
+    gateway.stop().await.unwrap();
+    // The class that pays no fee is not charged one.
+    let debits = setup.chain.debits();
+    let fees: Vec<_> = debits
+        .iter()
+        .map(|debit| (debit.fixed.class, debit.fixed.fee.0))
+        .collect();
+    assert_eq!(
+        fees,
+        [
+            (chain::MAIN, 0),
+            (chain::SPARE, 5_000),
+            (chain::SPARE, 3_000),
+            (chain::MAIN, 0)
+        ]
+    );
+    let spare = setup.chain.totals(0, chain::SPARE);
+    assert_eq!((spare.spent.0, spare.loss.0), (8_000 + 2 * 14, 0));
+    setup.chain.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fee_that_nobody_pays_is_refused_before_anything_is_reserved() {
+    let mut setup = setup(16).await;
+    let body = chat(5, json!({}));
+    let mut main = body.clone();
+    main["test"] = json!({"tokens": 1});
+    let gateway = setup.gateway().await;
+    for (fee, code) in [
+        ("0.005001", "priority_fee_too_high"),
+        ("5000000000000", "invalid_value"),
+        ("much", "invalid_value"),
+        ("0.0000001", "invalid_value"),
+        ("-1", "invalid_value"),
+    ] {
+        let answer = paying(gateway.http, &body, fee).await;
+        let said = (answer.status.as_u16(), answer.code());
+        assert_eq!(said, (400, code.to_owned()), "{fee}");
+    }
+    let answer = paying(gateway.http, &body, "1").await;
+    assert!(
+        answer.body.contains("0.005000 CT at most"),
+        "{}",
+        answer.body
+    );
+    // The class that the client chose pays none.
+    let mut request = support::request(gateway.http, &body, &chain::api_key_text(0));
+    let headers = request.headers_mut();
+    headers.insert("x-tally-priority-fee", "0.001".parse().unwrap());
+    headers.insert("x-tally-class", "main".parse().unwrap());
+    let answer = support::read(support::client().request(request).await.unwrap()).await;
+    let said = (answer.status.as_u16(), answer.code());
+    assert_eq!(said, (400, "priority_fee_too_high".to_owned()));
+    assert_eq!(metric(gateway.http, "tally_gateway_leases_total").await, 0);
+    gateway.stop().await.unwrap();
+    // Nor is one taken where it would buy nothing.
+    setup.config.upstreams[0].concurrency = None;
+    let gateway = setup.gateway().await;
+    let answer = paying(gateway.http, &body, "0.001").await;
+    let said = (answer.status.as_u16(), answer.code());
+    assert_eq!(said, (400, "priority_not_available".to_owned()));
+    assert_eq!(paying(gateway.http, &body, "0").await.status, 200);
+    gateway.stop().await.unwrap();
+    assert_eq!(setup.engine.asked(), 1);
+    setup.chain.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tier_has_the_fee_of_the_policy_and_the_engine_the_same_order() {
+    let mut setup = setup(16).await;
+    setup.config.priority.service_tier_fee = Some(tally_ledger::ids::Amount(2_000));
+    setup.config.upstreams[0].priority = true;
+    let gateway = setup.gateway().await;
+    let mut body = chat(5, json!({"tokens": 1}));
+    // Nobody names a priority of its own.
+    body["priority"] = json!(-9_000_000_000_000_000_000i64);
+    for tier in ["default", "priority"] {
+        body["service_tier"] = tier.into();
+        assert_eq!(send(gateway.http, &body).await.status, 200);
+    }
+    gateway.stop().await.unwrap();
+    let fees: Vec<_> = setup.chain.debits().iter().map(|d| d.fixed.fee.0).collect();
+    assert_eq!(fees, [0, 2_000]);
+    let seen = setup.engine.seen.lock().unwrap().clone();
+    let priority = |i: usize| seen[i].1["priority"].as_i64().unwrap();
+    // Lower is earlier: two units less, and a little later.
+    let step = priority(1) - priority(0);
+    assert!((-2_000..-1_000).contains(&step), "{step}");
+    assert_eq!(seen[1].1["service_tier"], "priority");
+    setup.chain.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_the_queue_is_charged_nothing() {
+    let setup = setup(16).await;
+    let gateway = setup.gateway().await;
+    let to = gateway.http;
+    let first = occupy(&setup, to).await;
+    let client = support::client();
+    let key = chain::api_key_text(0);
+    let sent = tokio::spawn(client.request(support::request(to, &chat(5, json!({})), &key)));
+    queued(to, 1).await;
+    sent.abort();
+    let _ = sent.await;
+    drop(client);
+    queued(to, 0).await;
+    assert_eq!(metric(to, "tally_gateway_voids_total").await, 1);
+    setup.engine.release(1);
+    assert_eq!(first.await.unwrap().status, 200);
+    gateway.stop().await.unwrap();
+    assert_eq!(setup.engine.asked(), 1);
+    assert_eq!(setup.chain.receipts().len(), 1);
+    setup.chain.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses_before_anything_is_reserved() {
+    let setup = setup(2).await;
+    let gateway = setup.gateway().await;
+    let to = gateway.http;
+    let first = occupy(&setup, to).await;
+    let waiting = [spawn(to, "a", "0"), spawn(to, "b", "0")];
+    queued(to, 2).await;
+    let answer = send(to, &chat(5, json!({}))).await;
+    assert_eq!(answer.status, 429);
+    assert_eq!(answer.code(), "queue_full");
+    assert_eq!(answer.json()["error"]["type"], "rate_limit_exceeded");
+    assert_eq!(answer.header("x-should-retry"), "true");
+    assert_eq!(answer.header("retry-after"), "1");
+    assert_eq!(answer.header("retry-after-ms"), "1000");
+    assert_eq!(answer.header("x-tally-receipt"), "");
+    assert_eq!(metric(to, "tally_gateway_voids_total").await, 0);
+    setup.engine.release(1);
+    assert_eq!(first.await.unwrap().status, 200);
+    for request in waiting {
+        assert_eq!(request.await.unwrap().status, 200);
+    }
+    assert_eq!(send(to, &chat(5, json!({}))).await.status, 200);
+    gateway.stop().await.unwrap();
+    setup.chain.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_account_and_a_stop_end_the_wait() {
+    let setup = setup(16).await;
+    let gateway = setup.gateway().await;
+    let to = gateway.http;
+    let _first = occupy(&setup, to).await;
+    let waits = spawn(to, "a", "0");
+    queued(to, 1).await;
+    setup.chain.by_issuers(Action::Freeze(AccountNumber(0)));
+    let answer = waits.await.unwrap();
+    assert_eq!(
+        (answer.status.as_u16(), answer.code()),
+        (403, "account_frozen".into())
+    );
+    gateway.stop().await.unwrap();
+    assert_eq!(setup.engine.asked(), 1);
+
+    let setup = self::setup(16).await;
+    let gateway = setup.gateway().await;
+    let to = gateway.http;
+    let first = occupy(&setup, to).await;
+    let waits = spawn(to, "a", "0");
+    queued(to, 1).await;
+    let engine = setup.engine.clone();
+    let stopped = tokio::spawn(gateway.stop());
+    let answer = waits.await.unwrap();
+    assert_eq!(answer.code(), "gateway_not_serving");
+    engine.release(1);
+    // Who is at the engine is served.
+    assert_eq!(first.await.unwrap().status, 200);
+    stopped.await.unwrap().unwrap();
+    assert_eq!(setup.chain.receipts().len(), 1);
+    setup.chain.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twice_the_capacity_is_refused_and_waits_stay_bounded() {
+    const EACH: u64 = 50;
+    let mut setup = Setup::new(100 * PLENTY).await;
+    setup.config.upstreams[0].concurrency = Some(4);
+    setup.config.upstreams[0].queue = 8;
+    let gateway = setup.gateway().await;
+    let to = gateway.http;
+    send(to, &chat(1, json!({}))).await;
+    // Four places of 50 ms: eighty a second. Twice that come for two seconds.
+    let client = support::client();
+    let mut tasks = tokio::task::JoinSet::new();
+    let mut tick = tokio::time::interval(Duration::from_micros(6_250));
+    for _ in 0..320 {
+        tick.tick().await;
+        let client = client.clone();
+        tasks.spawn(async move {
+            let body = chat(1, json!({"ms": EACH}));
+            let began = Instant::now();
+            let request = support::request(to, &body, &chain::api_key_text(0));
+            let answer = support::read(client.request(request).await.unwrap()).await;
+            (answer.status.as_u16(), began.elapsed())
+        });
+    }
+    let ended = tasks.join_all().await;
+    let refused = ended.iter().filter(|(status, _)| *status == 429).count();
+    let mut times: Vec<_> = ended
+        .iter()
+        .filter(|(status, _)| *status == 200)
+        .map(|(_, time)| *time)
+        .collect();
+    assert_eq!(times.len() + refused, 320, "{ended:?}");
+    times.sort_unstable();
+    let p99 = times[times.len() * 99 / 100];
+    println!("served {}, refused {refused}, p99 {p99:?}", times.len());
+    assert!(refused >= 100, "{refused}");
+    // Eight before it at eighty a second, its own 50 ms, and a busy machine.
+    assert!(
+        p99 < Duration::from_millis(8 * EACH / 4 + EACH + 1_000),
+        "{p99:?}"
+    );
+    assert_eq!(setup.engine.most_running.load(Ordering::SeqCst), 4);
+    gateway.stop().await.unwrap();
+    setup.chain.check();
+}
