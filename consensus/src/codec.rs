@@ -34,6 +34,8 @@ pub const PART_BYTES: usize = 128 << 10;
 const SMALL: usize = 32 << 10;
 /// Largest message with a part.
 const PART: usize = PART_BYTES + 256;
+/// Largest message of one of these two kinds, and a byte.
+pub(crate) const MAX_FRAME: usize = 1 + PART + STREAM_ID_BYTES;
 /// Longest name of a stream.
 pub(crate) const STREAM_ID_BYTES: usize = 64;
 

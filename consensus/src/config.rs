@@ -6,6 +6,8 @@ use std::{path::PathBuf, time::Duration};
 use libp2p::{Multiaddr, PeerId, identity};
 use tally_ledger::crypto::{PublicKey, SecretKey};
 
+use crate::gossip::Direct;
+
 /// Consensus of one node.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -18,8 +20,9 @@ pub struct Config {
     pub peers: Vec<Multiaddr>,
     /// Folder of `consensus.wal`, `guard` and `undecided`.
     pub home: PathBuf,
-    /// How messages spread.
-    pub spread: Spread,
+    /// Streams to all validators, for votes, proposals and bodies; where they
+    /// do not reach all, and without them, messages go by gossipsub.
+    pub direct: Option<Direct>,
     /// How long the steps of a round wait.
     pub timeouts: Timeouts,
     /// The largest body.
@@ -38,23 +41,12 @@ impl Config {
             listen,
             peers,
             home,
-            spread: Spread::Gossipsub,
+            direct: None,
             timeouts: Timeouts::default(),
             max_block_bytes: 4 << 20,
             max_clock_error: Duration::from_secs(15 * 60),
         }
     }
-}
-
-/// How consensus messages spread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Spread {
-    /// gossipsub: needs no full mesh.
-    #[default]
-    Gossipsub,
-    /// Plain flooding to all peers: a third of the CPU for large blocks, but
-    /// needs a full mesh, and is less proven.
-    Broadcast,
 }
 
 /// How long the steps of round r wait: base + r * step, 10 s at most.

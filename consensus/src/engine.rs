@@ -14,12 +14,11 @@ use std::{
 
 use bytesize::ByteSize;
 use malachitebft_app_channel::{
-    Channels, ConsensusContext, EngineHandle, NetworkContext, NetworkIdentity, NetworkRequest,
-    RequestContext, SyncContext, WalContext,
+    Channels, ConsensusContext, EngineBuilder, EngineHandle, NetworkContext, NetworkIdentity,
+    NetworkRequest, RequestContext, SyncContext, WalContext,
     app::config::{
         ConsensusConfig, GossipSubConfig, NodeConfig, PubSubProtocol, ValuePayload, ValueSyncConfig,
     },
-    start_engine,
 };
 use malachitebft_codec::Codec;
 use tally_ledger::{
@@ -36,12 +35,13 @@ use crate::{
     application::{Application, Wake},
     calls::Calls,
     codec::Wire,
-    config::{Config, Keys, Spread},
+    config::{Config, Keys},
     context::{Address, Engine},
     disk::{Disk, RealDisk},
     guard::{Guard, Refusal},
     handle::{ConsensusError, Handle, Mode, Observing, Status, Stop},
     host::{Exit, Host, Until},
+    relay,
     signer::{GuardedKey, LastRefusal},
     undecided::Undecided,
     verifier::{Checker, Witness},
@@ -398,17 +398,30 @@ impl Node {
                 )
             }
         };
-        start_engine(
-            Engine,
-            settings,
-            WalContext::new(log, wire),
-            NetworkContext::new(identity, wire),
-            consensus,
-            SyncContext::new(wire),
-            RequestContext::new(100),
-        )
-        .await
-        .map_err(|error| ConsensusError::Engine(format!("{error:#}")))
+        let error = |error| ConsensusError::Engine(format!("{error:#}"));
+        let engine = EngineBuilder::new(Engine, settings.clone())
+            .with_default_wal(WalContext::new(log, wire))
+            .with_default_sync(SyncContext::new(wire))
+            .with_default_consensus(consensus)
+            .with_default_request(RequestContext::new(100));
+        let Some(direct) = self.config.direct.clone() else {
+            let network = NetworkContext::new(identity, wire);
+            return engine
+                .with_default_network(network)
+                .build()
+                .await
+                .map_err(error);
+        };
+        let spawned = relay::spawn(direct, identity, &settings, wire).await;
+        let (network, sender) = spawned.map_err(error)?;
+        let built = engine
+            .with_custom_network(network.clone(), sender)
+            .build()
+            .await;
+        built.map_err(|failed| {
+            network.stop(None);
+            error(failed)
+        })
     }
 }
 
@@ -482,10 +495,7 @@ impl Settings {
         p2p.listen_addr = config.listen.clone();
         p2p.persistent_peers = config.peers.clone();
         p2p.persistent_peers_only = true;
-        p2p.protocol = match config.spread {
-            Spread::Gossipsub => PubSubProtocol::GossipSub(GossipSubConfig::default()),
-            Spread::Broadcast => PubSubProtocol::Broadcast,
-        };
+        p2p.protocol = PubSubProtocol::GossipSub(GossipSubConfig::default());
         p2p.pubsub_max_size = ByteSize::mib(4);
         p2p.rpc_max_size = ByteSize::b(MAX_RPC);
         p2p.discovery.enabled = false;

@@ -2,17 +2,22 @@
 //! node that got them to every other one, over a libp2p network of our own
 //! (TCP, Noise, Yamux).
 //!
-//! The validators are few and form a full mesh, so nobody forwards. A push
-//! carries whatever is queued for the peer, up to a bound, in order, and is
-//! acknowledged only when the receiver's node has taken it: a slow node slows
-//! what is sent to it, and what does not fit its queue is dropped and
-//! counted. Losing a transaction here costs a round trip, not the
-//! transaction: its sender repeats it. After a reconnection nothing is
-//! replayed; a node may publish again what it still holds.
+//! The validators are few and form a full mesh, so nobody forwards. To each
+//! peer one stream stays open; what is queued for it is written in order. A
+//! node that does not take what came slows what is sent to it, and what does
+//! not fit its queue is dropped and counted. Losing a transaction here costs
+//! a round trip, not the transaction: its sender repeats it. After a
+//! reconnection nothing is replayed; a node may publish again what it still
+//! holds.
+//!
+//! The same connections carry what consensus sends [`Direct`].
 //!
 //! Peers are known by their peer ids; all others are refused.
 
-mod batch;
+mod direct;
+mod frame;
+mod inbound;
+mod lane;
 mod seen;
 mod swarm;
 
@@ -25,14 +30,24 @@ use std::{
 };
 
 use bytes::Bytes;
-use libp2p::{Multiaddr, PeerId};
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use tally_ledger::crypto::SecretKey;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
 
-use crate::handle::Stop;
+pub use direct::Direct;
+use inbound::Taker;
+use lane::{Lane, Settings};
+use seen::Seen;
+use swarm::Mesh;
+
+use crate::{codec, handle::Stop};
+
+const TRANSACTIONS: StreamProtocol = StreamProtocol::new("/tally/transactions/2");
+/// Least time between two writes to a peer: a burst shares them.
+const GAP: Duration = Duration::from_millis(2);
 
 /// What the gossip network needs.
 #[derive(Debug, Clone)]
@@ -45,6 +60,8 @@ pub struct GossipConfig {
     pub max_message: usize,
     /// The most bytes that wait for one peer.
     pub max_queued: usize,
+    /// Whether to take part in [`Direct`].
+    pub direct: bool,
     /// How often a lost peer is dialled.
     pub redial: Duration,
 }
@@ -57,6 +74,7 @@ impl GossipConfig {
             peers,
             max_message: 4 << 20,
             max_queued: 32 << 20,
+            direct: true,
             redial: Duration::from_millis(500),
         }
     }
@@ -96,6 +114,29 @@ fn add(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
 }
 
+impl Counters {
+    /// A peer came, or went.
+    fn count_peer(&self, came: bool) {
+        if came {
+            self.peers.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.peers.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn counts(&self) -> GossipCounts {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        GossipCounts {
+            published: get(&self.published),
+            received: get(&self.received),
+            duplicates: get(&self.duplicates),
+            dropped: get(&self.dropped),
+            refused: get(&self.refused),
+            peers: self.peers.load(Ordering::Relaxed),
+        }
+    }
+}
+
 /// What happened so far; counts since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GossipCounts {
@@ -116,7 +157,9 @@ pub struct GossipCounts {
 /// The handle of a running gossip network. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Gossip {
-    outgoing: mpsc::Sender<Bytes>,
+    lanes: Arc<[Arc<Lane>]>,
+    seen: Arc<Seen>,
+    direct: Option<Direct>,
     max_message: usize,
     counters: Arc<Counters>,
     listening: watch::Receiver<Option<Multiaddr>>,
@@ -126,21 +169,67 @@ pub struct Gossip {
 /// Transactions from other nodes, each with the peer that sent it.
 pub type Incoming = mpsc::Receiver<(PeerId, Bytes)>;
 
+/// Gives new transactions to the node.
+#[derive(Debug, Clone)]
+struct ToNode {
+    seen: Arc<Seen>,
+    counters: Arc<Counters>,
+    node: mpsc::Sender<(PeerId, Bytes)>,
+}
+
+impl Taker for ToNode {
+    async fn take(&self, from: PeerId, transaction: Bytes) -> bool {
+        if !self.seen.insert(&transaction) {
+            add(&self.counters.duplicates, 1);
+            return true;
+        }
+        let taken = self.node.send((from, transaction)).await.is_ok();
+        add(&self.counters.received, taken.into());
+        taken
+    }
+}
+
 /// Starts the gossip network: its handle, what comes in, and its task.
 pub fn start(
     config: GossipConfig,
     key: &SecretKey,
 ) -> Result<(Gossip, Incoming, JoinHandle<()>), GossipError> {
-    let counters = Arc::new(Counters::default());
-    let (outgoing, from_node) = mpsc::channel(4096);
-    let (to_node, incoming) = mpsc::channel(4096);
+    let (counters, seen) = (Arc::<Counters>::default(), Arc::<Seen>::default());
+    let (node, incoming) = mpsc::channel(4096);
     let (tell, listening) = watch::channel(None);
     let stop = Stop::default();
     let max_message = config.max_message;
-    let mesh = swarm::Mesh::new(config, key, counters.clone(), to_node, tell)?;
-    let task = tokio::spawn(mesh.run(from_node, stop.clone()));
+    let mut mesh = Mesh::new(&config, key, counters.clone(), tell)?;
+    let settings = Settings {
+        protocol: TRANSACTIONS,
+        room: config.max_queued,
+        gap: GAP,
+        retry: config.redial,
+    };
+    let lanes = mesh.lanes(&settings, &counters);
+    let to_node = ToNode {
+        seen: seen.clone(),
+        counters: counters.clone(),
+        node,
+    };
+    mesh.accept(TRANSACTIONS, max_message, to_node);
+    let direct = config.direct.then(|| {
+        let settings = Settings {
+            protocol: direct::PROTOCOL,
+            room: direct::ROOM,
+            gap: Duration::ZERO,
+            ..settings
+        };
+        let inbox = direct::Inbox::default();
+        let lanes = mesh.lanes(&settings, &inbox.counters);
+        mesh.accept(direct::PROTOCOL, codec::MAX_FRAME, inbox.clone());
+        Direct { lanes, inbox }
+    });
+    let task = tokio::spawn(mesh.run(stop.clone()));
     let gossip = Gossip {
-        outgoing,
+        lanes,
+        seen,
+        direct,
         max_message,
         counters,
         listening,
@@ -150,49 +239,32 @@ pub fn start(
 }
 
 impl Gossip {
-    /// Sends a transaction to all peers. `false`: it was too large, or too
-    /// many are waiting; it was dropped and counted.
+    /// Sends a transaction to all peers, unless it came or went before.
+    /// `false`: it is too large, and was dropped and counted.
     pub fn publish(&self, transaction: Bytes) -> bool {
-        let fits = transaction.len() <= self.max_message;
-        let taken = fits && self.outgoing.try_send(transaction).is_ok();
-        add(
-            if taken {
-                &self.counters.published
-            } else {
-                &self.counters.dropped
-            },
-            1,
-        );
-        taken
+        if transaction.len() > self.max_message {
+            add(&self.counters.dropped, 1);
+            return false;
+        }
+        add(&self.counters.published, 1);
+        if self.seen.insert(&transaction) {
+            for lane in self.lanes.iter() {
+                lane.push(transaction.clone());
+            }
+        } else {
+            add(&self.counters.duplicates, 1);
+        }
+        true
     }
 
-    /// As [`Self::publish`], but waits for room.
-    pub async fn publish_all(&self, transactions: impl IntoIterator<Item = Bytes>) {
-        for transaction in transactions {
-            let fits = transaction.len() <= self.max_message;
-            let taken = fits && self.outgoing.send(transaction).await.is_ok();
-            add(
-                if taken {
-                    &self.counters.published
-                } else {
-                    &self.counters.dropped
-                },
-                1,
-            );
-        }
+    /// The streams for consensus, if configured.
+    pub fn direct(&self) -> Option<Direct> {
+        self.direct.clone()
     }
 
     /// What happened so far.
     pub fn counts(&self) -> GossipCounts {
-        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        GossipCounts {
-            published: get(&self.counters.published),
-            received: get(&self.counters.received),
-            duplicates: get(&self.counters.duplicates),
-            dropped: get(&self.counters.dropped),
-            refused: get(&self.counters.refused),
-            peers: self.counters.peers.load(Ordering::Relaxed),
-        }
+        self.counters.counts()
     }
 
     /// The address listened on, with the port that the system chose if the

@@ -92,6 +92,8 @@ pub(crate) struct Host<A> {
     early: Vec<Assembled>,
     committed: Height,
     validators: ValidatorSet,
+    /// The engine's form of them.
+    voters: Validators,
     height: HeightState,
     efforts: Efforts,
     streams: u64,
@@ -153,6 +155,7 @@ impl<A: Application> Host<A> {
             undecided: Arc::new(Mutex::new(undecided)),
             early: Vec::new(),
             committed,
+            voters: Validators::new(&validators),
             validators,
             height: HeightState::default(),
             efforts: Efforts::new(),
@@ -380,17 +383,24 @@ impl<A: Application> Host<A> {
     }
 
     fn params(&self) -> HeightParams<Engine> {
-        let validators = Validators::new(&self.validators);
-        HeightParams::new(validators, linear(&self.config.timeouts), None)
+        HeightParams::new(self.voters.clone(), linear(&self.config.timeouts), None)
+    }
+
+    /// Takes the validators of the next height from the application.
+    fn set_validators(&mut self) {
+        let next = Height(self.committed.0 + 1);
+        let validators = self.application.cheap().validators(next);
+        if validators != self.validators {
+            self.voters = Validators::new(&validators);
+            self.validators = validators;
+        }
     }
 
     /// Index and address of the proposer of a round at the next height.
     fn proposer(&self, round: u32) -> (u16, Address) {
         use malachitebft_core_types::Validator as _;
         let height = context::Height(self.committed.0 + 1);
-        let address = *Validators::new(&self.validators)
-            .proposer(height, round)
-            .address();
+        let address = *self.voters.proposer(height, round).address();
         (self.validators.index_of(&address.0).unwrap_or(0), address)
     }
 

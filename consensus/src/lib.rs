@@ -25,6 +25,7 @@ mod handle;
 mod host;
 mod pace;
 mod parts;
+mod relay;
 mod signer;
 pub mod solo;
 mod undecided;
@@ -34,7 +35,7 @@ mod wal;
 pub use application::{
     Application, Candidate, Decision, Effort, Evidence, Fatal, Pace, Slot, Source, Verdict, Wake,
 };
-pub use config::{Config, Keys, Spread, Timeouts, peer_id};
+pub use config::{Config, Keys, Timeouts, peer_id};
 pub use engine::{metrics, start, start_on};
 pub use guard::Guard;
 pub use handle::{ConsensusError, Handle, Mode, Observing, SentVote, Status, Stop};

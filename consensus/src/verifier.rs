@@ -1,5 +1,5 @@
-//! Checks signatures for the engine, and remembers what the valid ones say
-//! about the height that is being decided.
+//! Checks signatures for the engine, each once, and remembers what the valid
+//! ones say about the height that is being decided.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,7 +12,7 @@ use malachitebft_core_types::{NilOrVal, VoteType};
 use malachitebft_signing::{Error, VerificationResult, Verifier};
 use tally_ledger::{
     block::{proposal_bytes, vote_bytes},
-    crypto::{ChainId, Domain, Signature},
+    crypto::{ChainId, Domain, PublicKey, Signature},
     hash::Hash,
     ids::Height,
 };
@@ -33,6 +33,8 @@ struct Facts {
     proposals: BTreeMap<(u32, BlockId), Option<u32>>,
     /// (precommit, block, round, voter).
     votes: BTreeSet<(bool, BlockId, u32, Address)>,
+    /// Hashes of (key, signature, message) that are good.
+    good: BTreeSet<[u8; 32]>,
 }
 
 impl Witness {
@@ -63,12 +65,36 @@ impl Witness {
         let block = BlockId(*block);
         let mut rounds: BTreeMap<u32, usize> = BTreeMap::new();
         let facts = self.facts();
-        let least = Address(tally_ledger::crypto::PublicKey([0; 32]));
+        let least = Address(PublicKey([0; 32]));
         let votes = facts.votes.range((precommit, block, 0, least)..);
         for (_, _, round, _) in votes.take_while(|v| v.0 == precommit && v.1 == block) {
             *rounds.entry(*round).or_default() += 1;
         }
         rounds.values().any(|count| *count >= quorum)
+    }
+
+    /// Whether `signature` is `key`'s over a complete message; `check` is asked
+    /// only for what was not good before. A precommit comes as a vote, then in
+    /// the engine's certificate, then in the ledger's.
+    pub(crate) fn check_once(
+        &self,
+        key: &PublicKey,
+        message: &[u8],
+        signature: &Signature,
+        check: impl FnOnce() -> bool,
+    ) -> bool {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&key.0).update(&signature.0).update(message);
+        let hash = *hasher.finalize().as_bytes();
+        if self.facts().good.contains(&hash) {
+            return true;
+        }
+        let good = check();
+        let mut facts = self.facts();
+        if good && facts.good.len() < FACTS {
+            facts.good.insert(hash);
+        }
+        good
     }
 
     fn voted(&self, vote: &Vote) {
@@ -153,8 +179,11 @@ impl Verifier<Engine> for Checker {
         signature: &Signature,
         key: &Key,
     ) -> Result<VerificationResult, Error> {
-        let message = vote_message(&self.chain, vote);
-        let valid = message.is_some_and(|message| key.verify(&message, signature));
+        let valid = vote_message(&self.chain, vote).is_some_and(|message| {
+            let check = || key.verify(&message, signature);
+            self.witness
+                .check_once(&key.bytes, &message, signature, check)
+        });
         if valid {
             self.witness.voted(vote);
         }
@@ -234,5 +263,29 @@ mod tests {
         assert!(!witness.quorum(false, &block, 3));
         witness.commit(Height(7));
         assert!(!witness.quorum(true, &block, 1));
+    }
+
+    #[test]
+    fn what_was_good_is_checked_once_until_the_commit_and_nothing_else_is_taken_for_it() {
+        let witness = Witness::default();
+        let key = SecretKey::from_seed(&[1; 32]).public();
+        let signature = Signature([2; 64]);
+        let once = |key: &PublicKey, message: &[u8], signature: &Signature, good| {
+            let mut asked = false;
+            let result = witness.check_once(key, message, signature, || {
+                asked = true;
+                good
+            });
+            (result, asked)
+        };
+        assert_eq!(once(&key, b"m", &signature, false), (false, true));
+        assert_eq!(once(&key, b"m", &signature, true), (true, true));
+        assert_eq!(once(&key, b"m", &signature, false), (true, false));
+        let other = SecretKey::from_seed(&[3; 32]).public();
+        assert_eq!(once(&other, b"m", &signature, false), (false, true));
+        assert_eq!(once(&key, b"n", &signature, false), (false, true));
+        assert_eq!(once(&key, b"m", &Signature([4; 64]), false), (false, true));
+        witness.commit(Height(1));
+        assert_eq!(once(&key, b"m", &signature, false), (false, true));
     }
 }

@@ -28,13 +28,15 @@ use crate::{
 };
 
 mod inner;
+mod prospect;
 mod running;
 mod shortage;
 #[cfg(test)]
 mod simulation;
 mod solvent;
 
-use inner::{Inner, Pair};
+use inner::{Inner, Pair, Payer};
+pub use prospect::{Prospect, When};
 pub use running::{More, Topping};
 
 /// A lease is asked for so that it pays this many worst cases, at least.
@@ -134,26 +136,13 @@ impl Account {
             Ok(classes) => classes,
             Err(refusal) => return Step::Refuse(refusal),
         };
-        let need = ask.cost.0;
-        let mut target = None;
-        for class in &classes {
-            if let Some(i) = inner.lease_for((*class, ask.key.number), ask, need, now) {
-                return Step::Reserved(self.reserve(&mut inner, i, ask, ask.full(), now, jobs));
+        match inner.payer(&classes, ask, now) {
+            Some(Payer::Lease(i)) => {
+                Step::Reserved(self.reserve(&mut inner, i, ask, ask.full(), now, jobs))
             }
-            if inner.free(*class, now) + inner.available(*class) >= need {
-                target = Some(*class);
-                break;
-            }
+            Some(Payer::Class(class)) => self.short(&mut inner, class, ask, now, jobs),
+            None => Step::Refuse(Refusal::ClassRule),
         }
-        let most = |class: &&ClassNumber| {
-            inner.free(**class, now) + inner.available(**class) + inner.held(**class)
-        };
-        // Classes of equal cover: the first in the account's order.
-        let target = target.or_else(|| classes.iter().rev().max_by_key(most).copied());
-        let Some(target) = target else {
-            return Step::Refuse(Refusal::ClassRule);
-        };
-        self.short(&mut inner, target, ask, now, jobs)
     }
 
     fn reserve(
@@ -428,10 +417,12 @@ impl Account {
         inner.leases.is_empty() && inner.requested.is_empty() && inner.running == 0
     }
 
-    /// (held, free) in all leases.
-    pub fn sums(&self) -> (u64, u64) {
+    /// (held, free) in all leases; in those of one class (`Some`).
+    pub fn sums(&self, class: Option<ClassNumber>) -> (u64, u64) {
         let inner = self.inner();
-        inner.leases.iter().fold((0, 0), |(held, free), lease| {
+        let counts = |lease: &&Lease| class.is_none_or(|class| class == lease.class);
+        let leases = inner.leases.iter().filter(counts);
+        leases.fold((0, 0), |(held, free), lease| {
             (held + lease.held, free + lease.free)
         })
     }

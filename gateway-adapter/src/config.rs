@@ -43,6 +43,9 @@ pub struct GatewayConfig {
     pub node_ca: Option<PathBuf>,
     /// Addresses to listen on.
     pub listen: Listen,
+    /// Which routes are served without a charge.
+    #[serde(default)]
+    pub routes: Routes,
     /// The inference engines.
     #[serde(default, rename = "upstream")]
     pub upstreams: Vec<Upstream>,
@@ -61,11 +64,15 @@ pub struct GatewayConfig {
 }
 
 /// Addresses to listen on. Port 0: any free one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listen {
-    /// OpenAI-compatible HTTP, for clients.
+    /// OpenAI-compatible HTTP, for clients: HTTP/1.1 and HTTP/2 on one port.
     pub http: SocketAddr,
+    /// TLS of `http`. Without it API keys and prompts pass in the clear: use
+    /// it unless clients come over loopback or something else ends TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// `MeteringService`; loopback only, since it is not authenticated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grpc: Option<SocketAddr>,
@@ -77,6 +84,50 @@ pub struct Listen {
     /// gateway, as a sidecar does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub envoy: Option<SocketAddr>,
+}
+
+/// TLS of the listener for clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate and those between it and its authority, as PEM.
+    pub certificate: PathBuf,
+    /// Its private key, as PEM.
+    pub key: PathBuf,
+}
+
+/// Policy of the routes that charge nothing. Each needs an API key and
+/// answers about its own account only; whatever is not named is 404.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Routes {
+    /// Those that are served.
+    pub free: Vec<FreeRoute>,
+}
+
+/// A route that charges nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FreeRoute {
+    /// `GET /v1/models`.
+    Models,
+    /// `GET /v1/tally/balance`.
+    Balance,
+    /// `POST /v1/tally/quote`.
+    Quote,
+    /// `GET /v1/tally/receipts/{id}`.
+    Receipts,
+    /// `DELETE /v1/tally/key`.
+    Key,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        use FreeRoute::*;
+        Routes {
+            free: vec![Models, Balance, Quote, Receipts, Key],
+        }
+    }
 }
 
 /// How leases are taken.
@@ -216,10 +267,12 @@ impl GatewayConfig {
             node_ca: None,
             listen: Listen {
                 http,
+                tls: None,
                 grpc: None,
                 admin: None,
                 envoy: None,
             },
+            routes: Routes::default(),
             upstreams: Vec::new(),
             priority: Priority::default(),
             lease: Lease::default(),

@@ -24,6 +24,7 @@ use tokio::{
     sync::{Notify, Semaphore, mpsc, watch},
     task::JoinSet,
 };
+use tokio_rustls::rustls::ServerConfig;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -47,12 +48,13 @@ use crate::{
     metering::Metering,
     metrics::Metrics,
     pool::Pool,
-    proxy::{Proxy, upstream::Upstream},
+    proxy::{Proxy, free::ASKING, upstream::Upstream},
     routing::{Upstreams, checks},
     serving::Serving,
 };
 
 mod serve;
+mod tls;
 mod upkeep;
 
 /// How long to wait for the chain at the end.
@@ -62,6 +64,7 @@ const FAREWELL: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Gateway {
     http: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     grpc: Option<TcpListener>,
     admin: Option<TcpListener>,
     envoy: Option<TcpListener>,
@@ -191,6 +194,12 @@ impl Gateway {
             key,
         };
         let engines = upstreams(&config)?;
+        let tls = tls::server(&config)?;
+        if tls.is_none() && !config.listen.http.ip().is_loopback() {
+            tracing::warn!(
+                "API keys and prompts arrive in the clear: set listen.tls, or end TLS before the gateway"
+            );
+        }
         let (http, grpc, admin, envoy) = (
             listen(config.listen.http).await?,
             optional(config.listen.grpc).await?,
@@ -304,9 +313,12 @@ impl Gateway {
             answer_bytes: config.limits.answer_bytes as usize,
             request_time: Duration::from_secs(config.limits.request_seconds.into()),
             metrics: admin.is_some() || config.listen.http.ip().is_loopback(),
+            free: config.routes.free.clone(),
+            asking: Semaphore::new(ASKING),
         });
         Ok(Gateway {
             http,
+            tls,
             grpc,
             admin,
             envoy,
@@ -349,6 +361,7 @@ impl Gateway {
         let connections = Arc::new(Semaphore::new(self.limits.connections as usize));
         servers.spawn(serve::http(
             self.http,
+            self.tls,
             self.proxy.clone(),
             connections,
             stop.clone(),
@@ -364,8 +377,10 @@ impl Gateway {
                 answer_bytes: 1_024,
                 request_time: Duration::from_secs(10),
                 metrics: true,
+                free: Vec::new(),
+                asking: Semaphore::new(0),
             });
-            servers.spawn(serve::http(admin, page, few, stop.clone()));
+            servers.spawn(serve::http(admin, None, page, few, stop.clone()));
         }
         if let Some(grpc) = self.grpc {
             servers.spawn(serve::grpc(grpc, self.metering.clone(), stop.clone()));

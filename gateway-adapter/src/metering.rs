@@ -17,12 +17,9 @@ use tally_ledger::{
     ids::{Amount, ApiKeyNumber, JournalNumber},
     price::{Model, Usage},
 };
-use tally_proto::{
-    Local,
-    v1::{self, metering_service_server::MeteringService},
-};
+use tally_proto::{Local, v1};
 use tokio::sync::OnceCell;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::{
@@ -35,6 +32,10 @@ use crate::{
     serving::{Serving, Wish},
     usage::{INPUT, OUTPUT},
 };
+
+mod rpc;
+
+pub use rpc::MeteringRpc;
 
 /// Maps of holds; each has its own lock.
 const SHARDS: usize = 64;
@@ -255,13 +256,28 @@ fn fitted(model: &Model, mut usage: Usage) -> (Usage, bool) {
     (usage, usage != before)
 }
 
-#[tonic::async_trait]
-impl MeteringService for Metering {
-    async fn authorize(
+/// The usage that a request settles with, and how it is known.
+fn used(hold: &Hold, request: &v1::SettleRequest) -> Result<(Usage, Flags), Refusal> {
+    if request.usage.is_empty() {
+        return Ok((hold.record.worst, Flags::ESTIMATED));
+    }
+    let model = hold.model();
+    let (usage, lowered) = fitted(model, counts_of(model, &request.usage)?);
+    let known = match request.known() {
+        _ if lowered => Flags::ESTIMATED,
+        v1::Known::Unspecified | v1::Known::Reported => Flags::default(),
+        v1::Known::Counted => Flags::COUNTED,
+        v1::Known::Estimated => Flags::ESTIMATED,
+    };
+    Ok((usage, known))
+}
+
+impl Metering {
+    /// Makes a hold; answers once it is durable.
+    pub async fn authorize(
         &self,
-        request: Request<v1::AuthorizeRequest>,
-    ) -> Result<Response<v1::AuthorizeResponse>, Status> {
-        let request = request.into_inner();
+        request: v1::AuthorizeRequest,
+    ) -> Result<v1::AuthorizeResponse, Status> {
         let key = match &request.key {
             Some(v1::authorize_request::Key::Bearer(bearer)) => self.serving.key(bearer).await,
             Some(v1::authorize_request::Key::Seed(seed)) => match seed.as_ref().try_into() {
@@ -274,62 +290,33 @@ impl MeteringService for Metering {
             self.serving.metrics.refuse(refusal.code());
             status_of(refusal)
         })?;
-        let result = match request.idempotency_key.as_str() {
-            "" => self.authorized(key, &request, None).await,
-            long if long.len() > MAX_IDEMPOTENCY => Err(status_of(Refusal::OutOfRange)),
-            name => {
-                let name = (key.number, name.to_owned());
-                let cell = self.repeated().entry(name.clone()).or_default().clone();
-                let result = cell
-                    .get_or_try_init(|| self.authorized(key, &request, Some(name.clone())))
-                    .await
-                    .cloned();
-                if result.is_err() {
-                    self.repeated().remove(&name);
-                }
-                result
-            }
-        };
-        if let Err(status) = &result {
-            let code = tally_proto::Problem::of(status);
-            tracing::debug!(code = code.map(|p| p.name).unwrap_or_default(), "refused");
+        let name = request.idempotency_key.clone();
+        if name.is_empty() {
+            return self.authorized(key, &request, None).await;
         }
-        result.map(Response::new)
+        if name.len() > MAX_IDEMPOTENCY {
+            return Err(status_of(Refusal::OutOfRange));
+        }
+        let name = (key.number, name);
+        let cell = self.repeated().entry(name.clone()).or_default().clone();
+        let result = cell
+            .get_or_try_init(|| self.authorized(key, &request, Some(name.clone())))
+            .await
+            .cloned();
+        if result.is_err() {
+            self.repeated().remove(&name);
+        }
+        result
     }
 
-    async fn settle(
-        &self,
-        request: Request<v1::SettleRequest>,
-    ) -> Result<Response<v1::SettleResponse>, Status> {
-        let request = request.into_inner();
+    /// Charges what a hold used; answers once the debit is durable.
+    pub async fn settle(&self, request: v1::SettleRequest) -> Result<v1::SettleResponse, Status> {
         let held = self.take(request.hold.as_ref(), |hold| {
             // Checked before the hold is taken: a mistake can be mended.
             counts_of(hold.model(), &request.usage).map(|_| ())
         })?;
-        let model = held.hold.model();
-        let (usage, flags) = if request.usage.is_empty() {
-            (held.hold.record.worst, Flags::ESTIMATED)
-        } else {
-            let usage = counts_of(model, &request.usage).map_err(status_of)?;
-            let (usage, lowered) = fitted(model, usage);
-            let known = match request.known() {
-                v1::Known::Unspecified | v1::Known::Reported => Flags::default(),
-                v1::Known::Counted => Flags::COUNTED,
-                v1::Known::Estimated => Flags::ESTIMATED,
-            };
-            let lowered = if lowered {
-                Flags::ESTIMATED
-            } else {
-                Flags::default()
-            };
-            (usage, known.with(lowered))
-        };
-        let ending = match flags {
-            flags if flags.has(Flags::ESTIMATED) => "estimated",
-            flags if flags.has(Flags::COUNTED) => "counted",
-            _ => "reported",
-        };
-        self.serving.metrics.end(ending);
+        let (usage, flags) = used(&held.hold, &request).map_err(status_of)?;
+        self.serving.metrics.settled(flags);
         let journal = self.serving.holds.journal.number();
         let settled = held.hold.settle(usage, flags);
         settled
@@ -337,7 +324,7 @@ impl MeteringService for Metering {
             .wait()
             .await
             .map_err(|_| status_of(Refusal::NotServing))?;
-        Ok(Response::new(v1::SettleResponse {
+        Ok(v1::SettleResponse {
             debit: Some(v1::DebitId {
                 gateway: self.serving.holds.gateway.0,
                 journal: journal.0,
@@ -345,21 +332,19 @@ impl MeteringService for Metering {
             }),
             cost: settled.cost.0,
             charged: settled.charged.0,
-        }))
+        })
     }
 
-    async fn void(
-        &self,
-        request: Request<v1::VoidRequest>,
-    ) -> Result<Response<v1::VoidResponse>, Status> {
-        let held = self.take(request.into_inner().hold.as_ref(), |_| Ok(()))?;
+    /// Gives a hold back; answers once that is durable.
+    pub async fn void(&self, request: v1::VoidRequest) -> Result<v1::VoidResponse, Status> {
+        let held = self.take(request.hold.as_ref(), |_| Ok(()))?;
         self.serving.metrics.end("void");
         held.hold
             .void()
             .wait()
             .await
             .map_err(|_| status_of(Refusal::NotServing))?;
-        Ok(Response::new(v1::VoidResponse {}))
+        Ok(v1::VoidResponse {})
     }
 }
 

@@ -12,6 +12,7 @@ use prometheus_client::{
     },
     registry::Registry,
 };
+use tally_ledger::debit::Flags;
 
 /// A refusal's code.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -226,6 +227,15 @@ impl Metrics {
     /// Counts an ending.
     pub fn end(&self, ending: &'static str) {
         self.endings.get_or_create(&Ending { ending }).inc();
+    }
+
+    /// Counts a request that was charged, by how its usage is known.
+    pub fn settled(&self, flags: Flags) {
+        self.end(match flags {
+            flags if flags.has(Flags::ESTIMATED) => "estimated",
+            flags if flags.has(Flags::COUNTED) => "counted",
+            _ => "reported",
+        });
     }
 
     /// A shared one.

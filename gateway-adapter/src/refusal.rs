@@ -64,6 +64,9 @@ pub enum Refusal {
     /// No validator answers and the leases held here are used up.
     #[error("the ledger cannot be reached and the leases held here are used up")]
     Unreachable,
+    /// A question about the account could not be answered.
+    #[error("the ledger cannot be asked now")]
+    Unanswered,
     /// The journal's disk failed, or the gateway was fenced or is stopping.
     #[error("this gateway is not serving")]
     NotServing,
@@ -91,6 +94,7 @@ impl Refusal {
             | Refusal::Suspended
             | Refusal::GatewayCap
             | Refusal::Unreachable
+            | Refusal::Unanswered
             | Refusal::NotServing => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -124,7 +128,7 @@ impl Refusal {
             Refusal::Busy => "rate_limit_exceeded",
             Refusal::Suspended => "gateway_suspended",
             Refusal::GatewayCap => "gateway_cap",
-            Refusal::Unreachable => "ledger_unreachable",
+            Refusal::Unreachable | Refusal::Unanswered => "ledger_unreachable",
             Refusal::NotServing => "gateway_not_serving",
             Refusal::FeeForm | Refusal::OutOfRange => "invalid_value",
         }
@@ -135,9 +139,11 @@ impl Refusal {
     pub fn retry_ms(self) -> Option<u32> {
         match self {
             Refusal::QueueFull { retry_ms } | Refusal::UpstreamDown { retry_ms } => Some(retry_ms),
-            Refusal::Busy | Refusal::GatewayCap | Refusal::Unreachable | Refusal::NotServing => {
-                Some(1_000)
-            }
+            Refusal::Busy
+            | Refusal::GatewayCap
+            | Refusal::Unreachable
+            | Refusal::Unanswered
+            | Refusal::NotServing => Some(1_000),
             _ => None,
         }
     }

@@ -19,6 +19,7 @@
 
 use serde::Deserialize;
 use tally_ledger::{
+    debit::Flags,
     ids::Amount,
     price::{MAX_METERS, Model, Usage},
 };
@@ -186,19 +187,22 @@ pub struct PromptSize {
     pub messages: u64,
     /// Pictures, sounds and files.
     pub media: u64,
+    /// Tokens that came as numbers; not in `bytes`.
+    pub tokens: u64,
 }
 
 impl PromptSize {
     /// At least as many tokens as the prompt has; see the module's page.
     pub fn bound(self) -> u32 {
-        let tokens =
-            self.bytes + self.messages * PER_MESSAGE + self.media * PER_MEDIA + PER_MESSAGE;
+        let around = self.messages * PER_MESSAGE + self.media * PER_MEDIA + PER_MESSAGE;
+        let tokens = self.bytes + self.tokens + around;
         u32::try_from(tokens).unwrap_or(u32::MAX)
     }
 
     /// About as many tokens as the prompt has.
     pub fn likely(self) -> u32 {
-        let tokens = self.bytes.div_ceil(LIKELY_BYTES_PER_TOKEN).max(1);
+        let text = self.bytes.div_ceil(LIKELY_BYTES_PER_TOKEN);
+        let tokens = (text + self.tokens).max(1);
         u32::try_from(tokens).unwrap_or(u32::MAX)
     }
 }
@@ -220,6 +224,41 @@ impl Counted {
     pub fn output(self) -> u64 {
         self.deltas.max(self.bytes.div_ceil(MOST_BYTES_PER_TOKEN))
     }
+}
+
+/// The usage to charge, and how it is known: reported by the engine at the
+/// end, or so far; else counted; else the likely input alone.
+pub fn known(
+    model: &Model,
+    reported: Option<(Counts, bool)>,
+    counted: Counted,
+    likely: u32,
+) -> (Usage, Flags) {
+    let (counts, flags) = match reported {
+        Some((counts, true)) => (counts, Flags::default()),
+        Some((counts, false)) => (counts, Flags::COUNTED),
+        None => {
+            let counts = Counts {
+                input: likely.into(),
+                cached: 0,
+                output: counted.output(),
+                reasoning: counted.reasoning.min(counted.output()),
+            };
+            let flags = if counts.output > 0 {
+                Flags::COUNTED
+            } else {
+                Flags::ESTIMATED
+            };
+            (counts, flags)
+        }
+    };
+    let (usage, lowered) = counts.to_usage(model);
+    let flags = if lowered {
+        flags.with(Flags::ESTIMATED)
+    } else {
+        flags
+    };
+    (usage, flags)
 }
 
 #[cfg(test)]

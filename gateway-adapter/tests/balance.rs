@@ -6,40 +6,15 @@ mod support;
 use std::sync::Arc;
 
 use serde_json::json;
-use support::{Answer, Setup, chain, chat, send};
+use support::{
+    Answer, Setup, chain, chat,
+    metering::{metering, used, wish},
+    send,
+};
 use tally_ledger::{action::Action, ids::AccountNumber};
-use tally_proto::v1::{self, metering_service_client::MeteringServiceClient};
+use tally_proto::v1;
 use tokio::sync::Semaphore;
-use tonic::{Code, transport::Channel};
-
-async fn metering(gateway: &support::Running) -> MeteringServiceClient<Channel> {
-    let address = format!("http://{}", gateway.grpc);
-    MeteringServiceClient::connect(address).await.unwrap()
-}
-
-/// `input` and `output` tokens on account 0's key.
-fn wish(input: u32, output: u32) -> v1::AuthorizeRequest {
-    v1::AuthorizeRequest {
-        key: Some(v1::authorize_request::Key::Bearer(chain::api_key_text(0))),
-        model: "m".into(),
-        input,
-        max_output: output,
-        ..Default::default()
-    }
-}
-
-fn used(hold: Option<v1::HoldId>, input: u32, output: u32) -> v1::SettleRequest {
-    let count = |meter: &str, count| v1::MeterCount {
-        meter: meter.into(),
-        count,
-    };
-    v1::SettleRequest {
-        hold,
-        usage: vec![count("input", input), count("output", output)],
-        known: v1::Known::Reported.into(),
-        duration_ms: 1,
-    }
-}
+use tonic::Code;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_balance_for_a_hundred_serves_exactly_a_hundred_of_three_hundred() {

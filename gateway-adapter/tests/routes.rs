@@ -49,8 +49,8 @@ async fn refusals_look_like_openais() {
         (413, "request_too_large")
     );
     for path in [
-        "/v1/completions",
-        "/v1/embeddings",
+        "/v1/responses/resp_1",
+        "/v1/files",
         "/",
         "/v1/chat/completions/x",
     ] {
@@ -61,7 +61,14 @@ async fn refusals_look_like_openais() {
             "{path}"
         );
     }
-    assert_eq!(get(to, "/v1/chat/completions").await.status, 405);
+    for path in [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/embeddings",
+    ] {
+        assert_eq!(get(to, path).await.status, 405, "{path}");
+    }
     assert_eq!(
         setup
             .engine

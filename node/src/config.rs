@@ -11,7 +11,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tally_consensus::{Multiaddr, Spread, peer_id};
+use tally_consensus::{Multiaddr, peer_id};
 use tally_ledger::crypto::PublicKey;
 
 /// All of `config.toml`.
@@ -26,9 +26,9 @@ pub struct NodeConfig {
     /// loopback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// How consensus messages spread.
+    /// How votes, proposals and bodies spread.
     #[serde(default)]
-    pub spread: SpreadName,
+    pub spread: Spread,
     /// What the gRPC services allow.
     #[serde(default)]
     pub rpc: Rpc,
@@ -52,7 +52,8 @@ pub struct NodeConfig {
 pub struct Listen {
     /// Votes and blocks, from the other validators.
     pub consensus: SocketAddr,
-    /// Transactions, from the other validators.
+    /// Transactions, and what consensus sends directly, from the other
+    /// validators.
     pub gossip: SocketAddr,
     /// gRPC, from clients.
     pub grpc: SocketAddr,
@@ -89,24 +90,16 @@ pub struct Tls {
     pub client_ca: Option<PathBuf>,
 }
 
-/// How consensus messages spread.
+/// How votes, proposals and bodies spread.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SpreadName {
-    /// gossipsub.
+pub enum Spread {
+    /// From each validator straight to each other one while all are reached,
+    /// else by gossipsub.
     #[default]
+    Direct,
+    /// Always by gossipsub, which every validator passes on.
     Gossipsub,
-    /// To all peers at once; needs a full mesh.
-    Broadcast,
-}
-
-impl From<SpreadName> for Spread {
-    fn from(name: SpreadName) -> Spread {
-        match name {
-            SpreadName::Gossipsub => Spread::Gossipsub,
-            SpreadName::Broadcast => Spread::Broadcast,
-        }
-    }
 }
 
 /// What the gRPC services allow.
@@ -269,7 +262,7 @@ impl NodeConfig {
             name: name.to_owned(),
             listen,
             tls: None,
-            spread: SpreadName::default(),
+            spread: Spread::default(),
             rpc: Rpc::default(),
             mempool: MempoolConfig::default(),
             storage: Storage::default(),

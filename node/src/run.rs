@@ -14,7 +14,7 @@ use std::{
 
 use tally_consensus::{
     Config as ConsensusConfig, ConsensusError, Handle, Keys, Wake,
-    gossip::{self, Gossip, GossipConfig, GossipError, Incoming},
+    gossip::{self, Direct, Gossip, GossipConfig, GossipError, Incoming},
     solo,
 };
 use tally_ledger::crypto::PublicKey;
@@ -23,7 +23,7 @@ use tracing::{error, info};
 
 use crate::{
     application::NodeApplication,
-    config::{Log, NodeConfig, multiaddr},
+    config::{Log, NodeConfig, Spread, multiaddr},
     home::{Home, HomeError, NodeKeys},
     http,
     mempool::Mempool,
@@ -170,7 +170,8 @@ impl RunningNode {
         let (mut gossip, mut incoming) = (None, None);
         if engine == Engine::Validators {
             let listen = multiaddr(config.listen.gossip);
-            let network = GossipConfig::new(listen, config.gossip_peers());
+            let mut network = GossipConfig::new(listen, config.gossip_peers());
+            network.direct = config.spread == Spread::Direct;
             let (handle, received, task) = gossip::start(network, &keys.network)?;
             (gossip, incoming) = (Some((handle, task)), Some(received));
         }
@@ -194,7 +195,15 @@ impl RunningNode {
             http::serve(address, node.clone(), node.metrics.clone(), stopped(stop))
                 .await
                 .map_err(|error| NodeError::Http { address, error })?;
-        let consensus = start_consensus(disk, home, &config, &keys, engine, application, wake)?;
+        let direct = gossip.as_ref().and_then(|(handle, _)| handle.direct());
+        let consensus = match engine {
+            Engine::Solo => solo::start(consensus_keys(&keys), application, wake),
+            Engine::Validators => {
+                let settings = consensus_settings(home, &config, &application, direct);
+                let keys = consensus_keys(&keys);
+                tally_consensus::start_on(disk, settings, keys, application, wake)?
+            }
+        };
         let _ = node.consensus.set(consensus.watch());
         info!(name = %config.name, %chain, %grpc, %http, "node runs");
         Ok(Self {
@@ -264,36 +273,27 @@ impl RunningNode {
     }
 }
 
-fn start_consensus(
-    disk: Arc<dyn Disk>,
-    home: &Home,
-    config: &NodeConfig,
-    keys: &NodeKeys,
-    engine: Engine,
-    application: NodeApplication,
-    wake: Wake,
-) -> Result<Handle, NodeError> {
-    let consensus_keys = Keys {
+fn consensus_keys(keys: &NodeKeys) -> Keys {
+    Keys {
         consensus: keys.consensus.clone(),
         network: keys.network.clone(),
-    };
-    if engine == Engine::Solo {
-        return Ok(solo::start(consensus_keys, application, wake));
     }
+}
+
+fn consensus_settings(
+    home: &Home,
+    config: &NodeConfig,
+    application: &NodeApplication,
+    direct: Option<Direct>,
+) -> ConsensusConfig {
     let listen = multiaddr(config.listen.consensus);
     let peers = config.consensus_peers();
     let mut settings = ConsensusConfig::new(&config.name, listen, peers, home.consensus());
-    settings.spread = config.spread.into();
+    settings.direct = direct;
     let parameters = application.parameters();
     settings.max_block_bytes = crate::chain::MAX_BODY.min(4 << 20);
     settings.max_clock_error = Duration::from_millis(parameters.clock_error_ms.into());
-    Ok(tally_consensus::start_on(
-        disk,
-        settings,
-        consensus_keys,
-        application,
-        wake,
-    )?)
+    settings
 }
 
 /// Runs the node of a home until `shutdown`.

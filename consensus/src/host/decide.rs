@@ -16,6 +16,7 @@ use malachitebft_core_types::{
 use tally_ledger::{
     block::{Certificate, ValidatorSet},
     codec::List,
+    crypto::{Domain, PublicKey, Signature},
     ids::{Height, Time},
 };
 use tracing::warn;
@@ -76,7 +77,7 @@ impl<A: Application> Host<A> {
     fn advance(&mut self, height: Height, time: Time) -> Result<(), Exit> {
         let synced = self.height.synced;
         self.committed = height;
-        self.validators = self.application.cheap().validators(Height(height.0 + 1));
+        self.set_validators();
         self.witness.commit(height);
         self.parts.commit(height);
         self.early.retain(|early| early.height > height);
@@ -122,8 +123,13 @@ impl<A: Application> Host<A> {
             precommits: List::new(precommits).map_err(|_| broken("too many".to_owned()))?,
         };
         let (height, id) = (Height::from(certificate.height), certificate.value_id.0);
+        let check = |key: &PublicKey, bytes: &[u8], signature: &Signature| {
+            let message = Domain::Precommit.message(&self.chain, bytes);
+            let check = || key.verify(Domain::Precommit, &self.chain, bytes, signature);
+            self.witness.check_once(key, &message, signature, check)
+        };
         converted
-            .verify(&self.chain, height, &id, &self.validators)
+            .verify_by(height, &id, &self.validators, check)
             .map_err(|error| broken(error.to_string()))?;
         Ok(converted)
     }

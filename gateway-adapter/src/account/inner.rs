@@ -30,6 +30,15 @@ pub(super) struct Dry {
     pub(super) at: Instant,
 }
 
+/// Who would pay for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Payer {
+    /// A lease that covers it, by its index.
+    Lease(usize),
+    /// The class that could cover it, or that comes closest.
+    Class(ClassNumber),
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Inner {
     pub(super) view: View,
@@ -115,6 +124,26 @@ impl Inner {
             return Err(most.map_or(Refusal::ClassRule, Refusal::FeeTooHigh));
         }
         Ok(may)
+    }
+
+    /// Of `classes`, in their order, the first that covers the whole request,
+    /// else the one that covers most.
+    pub(super) fn payer(&self, classes: &[ClassNumber], ask: &Ask, now: Instant) -> Option<Payer> {
+        let need = ask.cost.0;
+        for class in classes {
+            if let Some(i) = self.lease_for((*class, ask.key.number), ask, need, now) {
+                return Some(Payer::Lease(i));
+            }
+            if self.free(*class, now) + self.available(*class) >= need {
+                return Some(Payer::Class(*class));
+            }
+        }
+        let most = |class: &&ClassNumber| {
+            self.free(**class, now) + self.available(**class) + self.held(**class)
+        };
+        // Classes of equal cover: the first in the account's order.
+        let class = classes.iter().rev().max_by_key(most)?;
+        Some(Payer::Class(*class))
     }
 
     /// The open lease that covers `need` and ends first.

@@ -25,6 +25,7 @@ use tally_ledger::ids::{Amount, ClassNumber};
 use super::{
     Account, Step,
     inner::{Inner, Pair},
+    prospect::lowered,
 };
 use crate::{
     ask::{Ask, Need},
@@ -161,14 +162,6 @@ impl Account {
         now: Instant,
         jobs: &mut Vec<Job>,
     ) -> Step {
-        let Need::Tokens {
-            input,
-            output,
-            lower: true,
-        } = ask.need
-        else {
-            return Step::Refuse(Refusal::Insufficient);
-        };
         let best = (0..inner.leases.len())
             .filter(|i| {
                 let lease = &inner.leases[*i];
@@ -181,14 +174,9 @@ impl Account {
             return Step::Refuse(Refusal::Insufficient);
         };
         let budget = Amount(inner.leases[best].free);
-        let per_choice = output / ask.choices;
-        let lowered = usage::payable_output(ask.model(), input, output, ask.fee, budget)
-            .map(|tokens| (tokens / ask.choices).min(per_choice))
-            .filter(|tokens| *tokens > 0);
-        let Some(tokens) = lowered else {
+        let (Need::Tokens { input, .. }, Some(output)) = (ask.need, lowered(ask, budget)) else {
             return Step::Refuse(Refusal::Insufficient);
         };
-        let output = tokens.saturating_mul(ask.choices);
         let (worst, cost) = usage::worst_case(ask.model(), input, output, ask.fee);
         Step::Reserved(self.reserve(inner, best, ask, (worst, cost.0, output), now, jobs))
     }

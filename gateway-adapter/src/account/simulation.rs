@@ -21,6 +21,7 @@ use tally_ledger::{
 
 use super::*;
 use crate::{ask::Need, key::Key, usage};
+use fixtures::{leaf, prices};
 
 const INPUT: u32 = 10;
 const BOUND: u32 = 99;
@@ -106,6 +107,10 @@ struct Outcome {
     short: Vec<u32>,
     refused: Vec<(Refusal, u32)>,
     longest: u64,
+    /// Served requests that were not served at once.
+    waited: usize,
+    /// Leases and their returns.
+    transactions: usize,
 }
 
 struct World {
@@ -121,61 +126,12 @@ struct World {
     events: BTreeMap<(u64, u64), (usize, Event)>,
     order: u64,
     outcome: Outcome,
-    /// Longest that an answer of the chain, or an engine, takes.
+    /// Longest that an answer of the chain takes.
     delay: u64,
-}
-
-fn leaf(balance: u64) -> Leaf {
-    let grant = Grant {
-        number: GrantNumber(1),
-        class: CLASS,
-        amount: Amount(balance),
-        free: Amount(balance),
-        leased: Amount(0),
-        vests: Time(0),
-        expires: Time(u64::MAX),
-        burn: Burn::IssuerOnly,
-        vested: true,
-        expired: false,
-        revoked: false,
-    };
-    Leaf {
-        unit: 0,
-        holder: SecretKey::from_seed(&[2; 32]).public(),
-        frozen: false,
-        classes: List::new(vec![CLASS]).unwrap(),
-        entries: 0,
-        last_grant: GrantNumber(1),
-        totals: Vec::new(),
-        grants: vec![grant],
-        leases: Vec::new(),
-        api_keys: Vec::new(),
-        hours: Vec::new(),
-        days: Vec::new(),
-    }
-}
-
-fn prices() -> Arc<PriceTable> {
-    let meter = |name: &str, coefficient| Meter {
-        name: name.into(),
-        coefficient,
-        subset_of: None,
-    };
-    let model = Model {
-        number: ModelNumber(1),
-        name: "m".into(),
-        meters: List::new(vec![
-            meter(usage::INPUT, 1_000),
-            meter(usage::OUTPUT, 4_000),
-        ])
-        .unwrap(),
-        weight: 0,
-        weight_coefficient: 0,
-    };
-    Arc::new(PriceTable {
-        version: TableVersion(1),
-        models: List::new(vec![model]).unwrap(),
-    })
+    /// Longest that an engine takes.
+    think: u64,
+    /// Of leases, ms.
+    lease_time: u64,
 }
 
 impl World {
@@ -224,6 +180,8 @@ impl World {
             order: 0,
             outcome: Outcome::default(),
             delay,
+            think: delay,
+            lease_time: 3_000_000,
         }
     }
 
@@ -235,6 +193,12 @@ impl World {
         let at = self.now + 1 + self.random.up_to(most);
         self.order += 1;
         self.events.insert((at, self.order), (gateway, event));
+    }
+
+    /// What is done now and then is done by a gateway at a time.
+    fn look(&mut self, at: u64, gateway: usize) {
+        self.order += 1;
+        self.events.insert((at, self.order), (gateway, Event::Look));
     }
 
     fn soon(&mut self, gateway: usize, event: Event) {
@@ -272,7 +236,7 @@ impl World {
             project: 0,
             purpose: 0,
             request: Hash::ZERO,
-            lease_time: Duration::from_secs(300),
+            lease_time: Duration::from_millis(self.lease_time),
         };
         ask.price().unwrap();
         ask
@@ -296,6 +260,7 @@ impl World {
     /// The rule of the ledger: DESIGN 4.2 and 4.4.
     fn lease(&mut self, gateway: usize, wanted: u64, worst: u64) -> LeaseNumber {
         self.height += 1;
+        self.outcome.transactions += 1;
         let number = LeaseNumber(self.gateways[gateway].last_lease + 1);
         self.gateways[gateway].last_lease = number.0;
         let free = &mut self.leaf.grants[0].free.0;
@@ -324,7 +289,7 @@ impl World {
                 granted: Amount(granted),
                 parts: List::new(vec![part]).unwrap(),
                 opened: Time(self.now),
-                end: Time(u64::MAX),
+                end: Time(self.now + self.lease_time),
                 table: TableVersion(1),
                 recall: Recall::No,
                 ended: None,
@@ -409,13 +374,14 @@ impl World {
         } else {
             self.outcome.full.push(request.natural);
         }
+        self.outcome.waited += usize::from(self.now > request.since);
         self.gateways[gateway].running += 1;
         let natural = request.natural;
         let running = Running {
             reservation,
             natural,
         };
-        self.soon(gateway, Event::Settle(running));
+        self.after(self.think, gateway, Event::Settle(running));
     }
 
     fn settle(&mut self, i: usize, running: &Running) {
@@ -504,8 +470,9 @@ impl World {
                             amount,
                             table: TableVersion(1),
                             height: Height(self.height),
-                            until: now + Duration::from_secs(3_000),
+                            until: now + Duration::from_millis(self.lease_time),
                         };
+                        self.look(self.now + self.lease_time, i);
                         let short = if amount < worst {
                             Short::Balance
                         } else {
@@ -526,6 +493,7 @@ impl World {
             Event::Return { lease, .. } => {
                 let at = self.open(i, lease).expect("returned once");
                 let open = self.leaf.leases.remove(at);
+                self.outcome.transactions += 1;
                 self.leaf.grants[0].free.0 += open.remaining().0;
                 self.height += 1;
                 self.soon(i, Event::Closed(lease));
@@ -535,7 +503,7 @@ impl World {
                 self.gateways[i].account.viewed(view, now);
                 self.gateways[i].account.closed(lease);
             }
-            Event::Look => {}
+            Event::Look => self.give_back(i),
         }
     }
 
@@ -575,8 +543,7 @@ impl World {
             let waits = self.gateways.iter().any(|gateway| !gateway.lane.is_empty());
             if waits && looked <= self.now {
                 looked = self.now + 100;
-                self.order += 1;
-                self.events.insert((looked, self.order), (0, Event::Look));
+                self.look(looked, 0);
             }
             assert!(self.outcome.longest <= WAIT, "{}", self.told());
         }
@@ -587,5 +554,8 @@ impl World {
     }
 }
 
+mod fixtures;
+#[cfg(test)]
+mod fleet;
 #[cfg(test)]
 mod tests;

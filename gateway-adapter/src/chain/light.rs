@@ -82,6 +82,11 @@ impl Light {
         }
     }
 
+    /// What trust starts from.
+    pub fn genesis(&self) -> &Genesis {
+        &self.genesis
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -5,6 +5,7 @@
 //!   them, never older than what is believed already.
 //! - [`follow`]: every control entry after the header at which the gateway
 //!   started, contiguous by number and proven; the alarm when no header comes.
+//! - [`receipts`]: receipts with their proofs, for who asks for its own.
 //! - [`debits`], [`leases`]: what the gateway writes; `returns` gives leases
 //!   back.
 
@@ -14,6 +15,7 @@ pub mod leases;
 pub mod light;
 pub mod nodes;
 pub mod opening;
+pub mod receipts;
 mod returns;
 pub mod sign;
 pub mod terms;

@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tally_ledger::{
     crypto::PublicKey,
-    ids::{ApiKeyNumber, Height},
+    ids::{ApiKeyNumber, GatewayNumber, Height},
     reason::{Reason, Retry},
     transaction::Transaction,
     tree::Table,
@@ -26,6 +27,7 @@ use tonic::{
 };
 
 use super::ChainError;
+use crate::journal::HoldId;
 
 /// Largest message that a node may send.
 const MAX_MESSAGE_BYTES: usize = 16 * 1024 * 1024;
@@ -116,6 +118,18 @@ impl Node {
         };
         let answer = timed(self.audit().find_api_key(with_deadline(request))).await?;
         Ok(answer.number.map(ApiKeyNumber))
+    }
+
+    /// The file of a hold's receipt.
+    pub async fn receipt(&self, gateway: GatewayNumber, hold: HoldId) -> Result<Bytes, Status> {
+        let by = v1::get_receipt_request::By::Hold(v1::HoldId {
+            gateway: gateway.0,
+            journal: hold.journal.0,
+            number: hold.number,
+        });
+        let request = v1::GetReceiptRequest { by: Some(by) };
+        let answer = timed(self.audit().get_receipt(with_deadline(request))).await?;
+        Ok(answer.file)
     }
 
     /// Control entries from a log index on, with paths.

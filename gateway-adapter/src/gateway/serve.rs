@@ -13,12 +13,18 @@ use hyper_util::{
     server::conn::auto,
 };
 use tally_proto::v1::metering_service_server::MeteringServiceServer;
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::Semaphore,
+    task::JoinSet,
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     envoy::{authorize::Authorize, process::Process},
-    metering::Metering,
+    metering::{Metering, MeteringRpc},
     proxy::{Proxy, body::Arriving},
 };
 
@@ -30,9 +36,13 @@ const ENVOY_WINDOWS: (u32, u32) = (1 << 20, 1 << 24);
 /// Bytes of a message beside the request's body.
 const ENVOY_MESSAGE: usize = 1 << 20;
 
-/// Serves HTTP/1 and HTTP/2 until `stop`.
+/// Longest that a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Serves HTTP/1 and HTTP/2 until `stop`, inside TLS if `tls` is given.
 pub(super) async fn http(
     listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
     proxy: Arc<Proxy>,
     connections: Arc<Semaphore>,
     stop: CancellationToken,
@@ -47,6 +57,7 @@ pub(super) async fn http(
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(1_000);
+    let tls = tls.map(TlsAcceptor::from);
     let mut running = JoinSet::new();
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else {
@@ -64,18 +75,16 @@ pub(super) async fn http(
         };
         let _ = stream.set_nodelay(true);
         let (builder, proxy, stop) = (builder.clone(), proxy.clone(), stop.clone());
+        let tls = tls.clone();
         running.spawn(async move {
-            let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-                proxy.clone().answer(request.map(Arriving::Http))
-            });
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            tokio::pin!(connection);
-            tokio::select! {
-                // A connection that breaks is its client's affair.
-                _ = connection.as_mut() => {}
-                () = stop.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    let _ = connection.await;
+            match tls {
+                None => serve(&builder, stream, proxy, stop).await,
+                Some(tls) => {
+                    // One that fails or takes too long is its client's affair.
+                    let handshake = tokio::time::timeout(HANDSHAKE, tls.accept(stream));
+                    if let Ok(Ok(stream)) = handshake.await {
+                        serve(&builder, stream, proxy, stop).await;
+                    }
                 }
             }
             drop(permit);
@@ -85,11 +94,33 @@ pub(super) async fn http(
     while running.join_next().await.is_some() {}
 }
 
+/// Serves one connection until it ends, or gracefully until `stop`.
+async fn serve(
+    builder: &auto::Builder<TokioExecutor>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    proxy: Arc<Proxy>,
+    stop: CancellationToken,
+) {
+    let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+        proxy.clone().answer(request.map(Arriving::Http))
+    });
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        // A connection that breaks is its client's affair.
+        _ = connection.as_mut() => {}
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
 /// Serves `MeteringService` until `stop`.
 pub(super) async fn grpc(listener: TcpListener, metering: Arc<Metering>, stop: CancellationToken) {
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter
-        .set_serving::<MeteringServiceServer<Metering>>()
+        .set_serving::<MeteringServiceServer<MeteringRpc>>()
         .await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(tally_proto::FILE_DESCRIPTOR_SET)
@@ -97,7 +128,7 @@ pub(super) async fn grpc(listener: TcpListener, metering: Arc<Metering>, stop: C
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
     let mut server = tonic::transport::Server::builder();
     let mut router = server
-        .add_service(MeteringServiceServer::from_arc(metering))
+        .add_service(MeteringServiceServer::new(MeteringRpc(metering)))
         .add_service(health);
     if let Ok(reflection) = reflection {
         router = router.add_service(reflection);

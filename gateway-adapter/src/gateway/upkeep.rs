@@ -28,7 +28,7 @@ pub(super) async fn run(serving: Arc<Serving>, metering: Arc<Metering>) {
             .pool
             .accounts()
             .iter()
-            .map(|account| account.sums())
+            .map(|account| account.sums(None))
             .fold((0u64, 0u64), |(held, free), (more_held, more_free)| {
                 (
                     held.saturating_add(more_held),

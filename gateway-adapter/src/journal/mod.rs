@@ -14,6 +14,7 @@
 //! What a start does with what it finds is decided in [`start`].
 
 pub mod names;
+pub mod pending;
 pub mod record;
 pub mod recovery;
 pub mod start;
@@ -37,6 +38,7 @@ use tally_ledger::{
 use tokio::sync::{Notify, oneshot, watch};
 
 pub use names::{Name, Standing};
+pub use pending::Pending;
 pub use record::{DebitBytes, Head, HoldId, HoldRecord, LeaseSent, Record};
 pub use recovery::{Contents, Recovered};
 pub use state::{Carried, State, Unproven};

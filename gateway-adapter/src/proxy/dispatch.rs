@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 
 use super::{
     body::{Arriving, Body},
-    chat::{Exchange, PATH, Stop, watched},
-    request::Chat,
+    exchange::{Exchange, Stop, watched},
+    request::Call,
 };
 use crate::{
     refusal::Refusal,
@@ -56,7 +56,7 @@ impl Plan {
     /// will do.
     pub(super) fn rewrite(
         &self,
-        chat: Chat<'_>,
+        call: Call<'_>,
         station: &Station,
         receipt: &str,
     ) -> Option<Bytes> {
@@ -64,7 +64,7 @@ impl Plan {
         let priority = upstream
             .priority
             .then(|| station.priority(self.errand.offer));
-        let rewritten = chat.rewrite(upstream, self.wanted, receipt, priority);
+        let rewritten = call.rewrite(upstream, self.wanted, receipt, priority);
         rewritten.map(Bytes::from)
     }
 }
@@ -91,11 +91,12 @@ impl Exchange {
             let mut place = self.queue(&tried, replied).await.map_err(Undone::Waiting)?;
             let station = place.station().clone();
             let body = self.body_for(&station);
-            let (upstream, headers, leg) = (&station.upstream, &self.headers, self.leg.as_ref());
+            let (upstream, path) = (&station.upstream, self.endpoint.path);
+            let (headers, leg) = (&self.headers, self.leg.as_ref());
             let call = async {
                 match leg {
-                    Some(leg) => Ok(upstream.post_through(leg, PATH, headers, body).await),
-                    None => upstream.post(PATH, headers, body).await,
+                    Some(leg) => Ok(upstream.post_through(leg, path, headers, body).await),
+                    None => upstream.post(path, headers, body).await,
                 }
             };
             let limits = self.limits();
@@ -167,9 +168,9 @@ impl Exchange {
             Some((index, body)) if *index == station.index => body.clone(),
             _ => {
                 // It was read before; another engine wants it otherwise.
-                let chat = Chat::parse(&self.body).ok();
+                let read = Call::parse(self.endpoint, &self.body).ok();
                 let receipt = self.hold.receipt();
-                chat.and_then(|chat| self.plan.rewrite(chat, station, &receipt))
+                read.and_then(|call| self.plan.rewrite(call, station, &receipt))
                     .unwrap_or_else(|| self.body.clone())
             }
         }

@@ -2,8 +2,8 @@
 //!
 //! | route | |
 //! |---|---|
-//! | `POST /v1/chat/completions` | metered, streamed or not ([`chat`]) |
-//! | `GET /v1/models` | free; what the key may buy and an engine serves |
+//! | `POST /v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/embeddings` | metered ([`endpoint`]) |
+//! | `GET /v1/models`, `/v1/tally/...` | free, for the caller's own account ([`free`]) |
 //! | `GET /v1/tally/admit` | free; whether the key may spend anything ([`admit`]) |
 //! | `GET /healthz` | 200 while the gateway serves |
 //! | anything else | 404: nothing is passed on unmetered |
@@ -12,12 +12,18 @@
 
 mod admit;
 pub mod body;
-pub mod chat;
+mod decoded;
 mod dispatch;
+pub mod endpoint;
+pub mod exchange;
+pub mod free;
 pub mod object;
 mod payment;
+mod pricing;
+pub mod prompt;
 pub mod reply;
 pub mod request;
+pub mod responses;
 pub mod sse;
 pub mod stream;
 pub mod tokenize;
@@ -25,13 +31,20 @@ pub mod upstream;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, Request, Response, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header::AUTHORIZATION};
+use rand::RngCore;
+use tokio::sync::Semaphore;
 
 use crate::{
-    config::Priority, key::Key, refusal::Refusal, repeats::Repeats, routing::Upstreams,
+    config::{FreeRoute, Priority},
+    key::Key,
+    refusal::Refusal,
+    repeats::Repeats,
+    routing::Upstreams,
     serving::Serving,
 };
 use body::{Arriving, Body};
+use endpoint::Endpoint;
 
 /// The proxy.
 #[derive(Debug)]
@@ -52,6 +65,10 @@ pub struct Proxy {
     pub request_time: Duration,
     /// `/metrics` is served here too: the listener is on loopback.
     pub metrics: bool,
+    /// The free routes that are served.
+    pub free: Vec<FreeRoute>,
+    /// Turns of free routes at asking nodes and engines.
+    pub asking: Semaphore,
 }
 
 impl Proxy {
@@ -62,20 +79,23 @@ impl Proxy {
     ) -> Result<Response<Body>, Infallible> {
         let id = request.headers().get("x-request-id").cloned();
         let (method, path) = (request.method().clone(), request.uri().path());
+        let free = free::route(path).filter(|route| self.free.contains(route));
         let mut response = match (&method, path) {
-            (&Method::POST, "/v1/chat/completions") => chat::answer(&self, request).await,
-            (&Method::GET, "/v1/models") => self.models(request.headers()).await,
             (&Method::GET, "/v1/tally/admit") => self.admitted(request.headers()).await,
             (&Method::GET, "/healthz") => self.health(),
             (&Method::GET, "/metrics") if self.metrics => reply::text(self.serving.metrics.text()),
-            (_, "/v1/chat/completions" | "/v1/models" | "/v1/tally/admit") => {
-                reply::wrong_method(&method, path)
-            }
-            _ => reply::no_route(&method, path),
+            _ => match (Endpoint::of(path), free) {
+                (Some(_), _) if method != Method::POST => reply::wrong_method(&method, path),
+                (Some(endpoint), _) => exchange::answer(&self, endpoint, request).await,
+                (None, Some(route)) => free::answer(&self, route, request).await,
+                (None, None) => reply::no_route(&method, path),
+            },
         };
         let headers = response.headers_mut();
         if !headers.contains_key("x-request-id") {
-            let id = id.or_else(|| headers.get("x-tally-receipt").cloned());
+            let id = id
+                .or_else(|| headers.get("x-tally-receipt").cloned())
+                .or_else(fresh_id);
             headers.extend(id.map(|id| (http::HeaderName::from_static("x-request-id"), id)));
         }
         Ok(response)
@@ -97,29 +117,6 @@ impl Proxy {
     pub(crate) fn refuse(&self, refusal: Refusal) -> Response<Body> {
         self.serving.metrics.refuse(refusal.code());
         reply::refusal(refusal)
-    }
-
-    async fn models(&self, headers: &HeaderMap) -> Response<Body> {
-        let key = match self.key(headers).await {
-            Ok(key) => key,
-            Err(refusal) => return self.refuse(refusal),
-        };
-        let terms = self.serving.terms.get();
-        let models: Vec<_> = terms
-            .prices
-            .models
-            .iter()
-            .filter(|model| key.buys(model.number) && self.upstreams.serves(&model.name))
-            .map(|model| {
-                serde_json::json!({
-                    "id": model.name, "object": "model", "created": 0, "owned_by": "tally",
-                })
-            })
-            .collect();
-        reply::json(
-            http::StatusCode::OK,
-            &serde_json::json!({"object": "list", "data": models}),
-        )
     }
 
     /// 200 while requests are served.
@@ -152,4 +149,10 @@ impl Proxy {
         });
         reply::json(status, &page)
     }
+}
+
+/// A name for a request that got neither one from its client nor a hold.
+fn fresh_id() -> Option<HeaderValue> {
+    let id = rand::thread_rng().next_u64();
+    HeaderValue::from_str(&format!("req-{id:016x}")).ok()
 }

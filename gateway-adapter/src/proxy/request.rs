@@ -1,12 +1,16 @@
-//! Reading a chat completion request, and what is sent to the engine instead.
+//! Reading a request of a metered endpoint, and what is sent to the engine
+//! instead.
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use super::{object::Object, upstream::Upstream};
+use super::{
+    endpoint::{Endpoint, StreamUsage},
+    object::Object,
+    upstream::Upstream,
+};
 use crate::usage::PromptSize;
 
-/// Most answers that one request may ask for.
+/// Most answers that one request may ask for per prompt.
 const MAX_CHOICES: u32 = 128;
 
 /// What is wrong with a request.
@@ -18,10 +22,12 @@ pub struct BadRequest {
     pub param: Option<&'static str>,
 }
 
-/// A chat completion request.
+/// A request of a metered endpoint.
 #[derive(Debug)]
-pub struct Chat<'a> {
+pub struct Call<'a> {
     object: Object<'a>,
+    /// Where it was sent.
+    pub endpoint: &'static Endpoint,
     /// The model's name.
     pub model: String,
     /// Streamed.
@@ -31,13 +37,14 @@ pub struct Chat<'a> {
     /// The client asked for usage on each chunk.
     pub wants_continuous: bool,
     /// Largest output of one answer, if the client said.
-    pub max_output: Option<u32>,
-    /// Answers to generate.
+    given_output: Option<u32>,
+    /// Answers to generate, over all prompts.
     pub choices: u32,
     /// `service_tier`, if it is a text.
     pub tier: Option<String>,
     /// How large the prompt is.
     pub size: PromptSize,
+    is_text: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -48,16 +55,16 @@ struct StreamOptions {
     continuous_usage_stats: Option<bool>,
 }
 
-fn bad(message: impl Into<String>, param: Option<&'static str>) -> BadRequest {
+pub(super) fn bad(message: impl Into<String>, param: Option<&'static str>) -> BadRequest {
     BadRequest {
         message: message.into(),
         param,
     }
 }
 
-impl<'a> Chat<'a> {
+impl<'a> Call<'a> {
     /// Reads a request's body.
-    pub fn parse(body: &'a [u8]) -> Result<Self, BadRequest> {
+    pub fn parse(endpoint: &'static Endpoint, body: &'a [u8]) -> Result<Self, BadRequest> {
         let object = Object::parse(body)
             .map_err(|error| bad(format!("not a JSON object: {error}"), None))?;
         let field =
@@ -70,14 +77,28 @@ impl<'a> Chat<'a> {
             .read("stream")
             .map_err(field("stream"))?
             .unwrap_or(false);
-        let options: StreamOptions = object
-            .read("stream_options")
-            .map_err(field("stream_options"))?
-            .unwrap_or_default();
-        let newer = limit(&object, "max_completion_tokens")?;
-        let older = limit(&object, "max_tokens")?;
+        if stream && endpoint.stream_usage == StreamUsage::None {
+            return Err(bad("this endpoint does not stream", Some("stream")));
+        }
+        let options: StreamOptions = match endpoint.stream_usage {
+            StreamUsage::Asked => object
+                .read("stream_options")
+                .map_err(field("stream_options"))?
+                .unwrap_or_default(),
+            _ => StreamOptions::default(),
+        };
+        for name in endpoint.unseen {
+            if object.get(name).is_some_and(|json| json != "false") {
+                let why = format!(
+                    "`{name}` brings input that is not in the request and cannot be paid for: \
+                     send all input in the request"
+                );
+                return Err(bad(why, Some(name)));
+            }
+        }
+        let prompt = (endpoint.prompt)(&object)?;
         let mut choices = 1;
-        for name in ["n", "best_of"] {
+        for name in endpoint.choices {
             let count: u32 = object.read(name).map_err(field(name))?.unwrap_or(1);
             if !(1..=MAX_CHOICES).contains(&count) {
                 return Err(bad(
@@ -87,52 +108,51 @@ impl<'a> Chat<'a> {
             }
             choices = choices.max(count);
         }
-        let messages: Vec<&RawValue> = object
-            .read("messages")
-            .map_err(field("messages"))?
-            .ok_or_else(|| bad("`messages` is missing", Some("messages")))?;
-        let size = PromptSize {
-            bytes: prompt_bytes(&object),
-            messages: messages.len() as u64,
-            media: media(object.get("messages").unwrap_or_default()),
-        };
-        Ok(Chat {
+        // Engines differ in which name wins: the larger limit is safe.
+        let mut given_output = None;
+        for name in endpoint.limits {
+            given_output = given_output.max(limit(&object, name)?);
+        }
+        Ok(Call {
+            endpoint,
             model,
             stream,
             wants_usage: options.include_usage.unwrap_or(false),
             wants_continuous: options.continuous_usage_stats.unwrap_or(false),
-            // Engines differ in which of the two wins: the larger is safe.
-            max_output: newer.max(older),
-            choices,
+            given_output,
+            choices: choices.saturating_mul(prompt.prompts),
             tier: object.read("service_tier").ok().flatten(),
-            size,
+            size: prompt.size,
+            is_text: prompt.is_text,
             object,
         })
     }
 
-    /// Whether [`Chat::to_tokenize`] covers all that ends up in the prompt.
-    pub fn is_countable(&self) -> bool {
-        let others = ["functions", "documents", "response_format"];
-        self.size.media == 0 && others.iter().all(|name| self.object.get(name).is_none())
+    /// Largest output of one answer, at an engine whose own limit is `most`.
+    pub fn output(&self, most: u32) -> u32 {
+        if !self.endpoint.generates() {
+            return 0;
+        }
+        let wanted = self.given_output.or(self.endpoint.default_output);
+        wanted.unwrap_or(most).min(most)
     }
 
-    /// What vLLM's `/tokenize` is asked about this chat; `None` where it
+    /// Whether [`Call::to_tokenize`] covers all that ends up in the prompt.
+    pub fn is_countable(&self) -> bool {
+        let mut others = self.endpoint.uncounted.iter();
+        !self.endpoint.counted.is_empty()
+            && self.is_text
+            && others.all(|name| self.object.get(name).is_none())
+    }
+
+    /// What vLLM's `/tokenize` is asked about this request; `None` where it
     /// would not count all that ends up in the prompt.
     pub fn to_tokenize(&self, upstream: &Upstream) -> Option<String> {
         if !self.is_countable() {
             return None;
         }
         let mut asked = Object::parse(b"{}").ok()?;
-        for name in [
-            "model",
-            "messages",
-            "tools",
-            "chat_template",
-            "chat_template_kwargs",
-            "add_generation_prompt",
-            "continue_final_message",
-            "add_special_tokens",
-        ] {
+        for name in self.endpoint.counted {
             if let Some(json) = self.object.get(name) {
                 asked.set(name, json.to_owned());
             }
@@ -162,7 +182,8 @@ impl<'a> Chat<'a> {
             changed = true;
             self.object.set("priority", priority.to_string());
         }
-        if self.stream && (!self.wants_usage || upstream.continuous_usage) {
+        let asked = self.stream && self.endpoint.stream_usage == StreamUsage::Asked;
+        if asked && (!self.wants_usage || upstream.continuous_usage) {
             changed = true;
             let old = self.object.get("stream_options").unwrap_or("{}").to_owned();
             if let Ok(mut options) = Object::parse(old.as_bytes()) {
@@ -173,25 +194,26 @@ impl<'a> Chat<'a> {
                 self.object.set("stream_options", options.to_json());
             }
         }
-        if self.max_output != Some(bound) {
+        if self.given_output != Some(bound) && self.endpoint.generates() {
             changed = true;
-            let names = ["max_completion_tokens", "max_tokens"];
-            let given: Vec<_> = names
-                .into_iter()
-                .filter(|name| self.object.get(name).is_some())
-                .collect();
-            for name in &given {
-                self.object.set(name, bound.to_string());
-            }
-            if given.is_empty() {
-                self.object.set("max_tokens", bound.to_string());
-            }
+            self.set_limit(bound);
         }
         if upstream.request_id {
             changed = true;
             self.object.set("request_id", format!("{receipt:?}"));
         }
         changed.then(|| self.object.to_json())
+    }
+
+    fn set_limit(&mut self, bound: u32) {
+        let names = self.endpoint.limits.iter();
+        let given: Vec<_> = names
+            .filter(|name| self.object.get(name).is_some())
+            .collect();
+        let absent = self.endpoint.limits.last().filter(|_| given.is_empty());
+        for name in given.into_iter().chain(absent) {
+            self.object.set(name, bound.to_string());
+        }
     }
 }
 
@@ -210,56 +232,32 @@ fn limit(object: &Object<'_>, name: &'static str) -> Result<Option<u32>, BadRequ
     Ok(limit.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX)))
 }
 
-/// Bytes of everything that ends up in the prompt. Tools are rendered by the
-/// engine's template, indented at worst: four times their JSON.
-fn prompt_bytes(object: &Object<'_>) -> u64 {
-    let length = |name| object.get(name).map_or(0, |json| json.len() as u64);
-    let rendered = [
-        "tools",
-        "functions",
-        "response_format",
-        "documents",
-        "chat_template_kwargs",
-    ];
-    length("messages") + length("chat_template") + 4 * rendered.map(length).iter().sum::<u64>()
-}
-
-/// Pictures, sounds and files in the messages; text that looks like one is
-/// counted too, which only makes the hold larger.
-fn media(messages: &str) -> u64 {
-    [
-        "\"image_url\"",
-        "\"input_audio\"",
-        "\"file\"",
-        "\"video_url\"",
-        "\"audio_url\"",
-    ]
-    .iter()
-    .map(|kind| messages.matches(kind).count() as u64)
-    .sum()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::endpoint::{CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES};
 
     fn upstream() -> Upstream {
         Upstream::for_tests(4096)
     }
 
     fn rewritten(body: &str, bound: u32) -> String {
-        let chat = Chat::parse(body.as_bytes()).unwrap();
-        chat.rewrite(&upstream(), bound, "0-1-2", None)
+        rewritten_at(&CHAT, body, bound)
+    }
+
+    fn rewritten_at(endpoint: &'static Endpoint, body: &str, bound: u32) -> String {
+        let call = Call::parse(endpoint, body.as_bytes()).unwrap();
+        call.rewrite(&upstream(), bound, "0-1-2", None)
             .unwrap_or_else(|| body.to_owned())
     }
 
     #[test]
     fn a_request_that_needs_nothing_goes_out_as_it_came() {
         let body = r#"{ "model":"m", "messages":[{"role":"user","content":"hi"}], "max_tokens":5, "x":1e400 }"#;
-        let chat = Chat::parse(body.as_bytes()).unwrap();
+        let chat = Call::parse(&CHAT, body.as_bytes()).unwrap();
         assert_eq!(
-            (chat.max_output, chat.choices, chat.stream),
-            (Some(5), 1, false)
+            (chat.output(4096), chat.choices, chat.stream),
+            (5, 1, false)
         );
         assert_eq!(chat.rewrite(&upstream(), 5, "0-1-2", None), None);
     }
@@ -298,9 +296,64 @@ mod tests {
     }
 
     #[test]
+    fn each_route_has_its_own_names() {
+        assert_eq!(
+            rewritten_at(
+                &COMPLETIONS,
+                r#"{"model":"m","prompt":"a","stream":true}"#,
+                16
+            ),
+            r#"{"model":"m","prompt":"a","stream":true,"stream_options":{"include_usage":true},"max_tokens":16}"#
+        );
+        assert_eq!(
+            rewritten_at(
+                &RESPONSES,
+                r#"{"model":"m","input":"a","max_output_tokens":9,"stream":true,"stream_options":{}}"#,
+                7
+            ),
+            r#"{"model":"m","input":"a","max_output_tokens":7,"stream":true,"stream_options":{}}"#
+        );
+        let embeddings = r#"{"model":"m","input":["a"],"max_tokens":3}"#;
+        assert_eq!(rewritten_at(&EMBEDDINGS, embeddings, 0), embeddings);
+    }
+
+    #[test]
+    fn output_and_choices_follow_the_route() {
+        let call = |endpoint, body: &'static str| Call::parse(endpoint, body.as_bytes()).unwrap();
+        let many = r#"{"model":"m","prompt":["a","b",[1]],"n":2,"best_of":4}"#;
+        let many = call(&COMPLETIONS, many);
+        assert_eq!(
+            (many.output(4096), many.output(9), many.choices),
+            (16, 9, 12)
+        );
+        let chat = call(&CHAT, r#"{"model":"m","messages":[]}"#);
+        assert_eq!((chat.output(4096), chat.choices), (4096, 1));
+        let embeddings = call(&EMBEDDINGS, r#"{"model":"m","input":"a","n":5}"#);
+        assert_eq!((embeddings.output(4096), embeddings.choices), (0, 1));
+        let responses = r#"{"model":"m","input":"a","background":false,"conversation":null}"#;
+        assert_eq!(call(&RESPONSES, responses).output(4096), 4096);
+    }
+
+    #[test]
+    fn input_from_elsewhere_and_streams_of_what_is_not_streamed_are_refused() {
+        for (endpoint, field) in [
+            (&RESPONSES, r#""previous_response_id":"r""#),
+            (&RESPONSES, r#""conversation":{"id":"c"}"#),
+            (&RESPONSES, r#""background":true"#),
+            (&RESPONSES, r#""prompt":{"id":"p"}"#),
+            (&CHAT, r#""web_search_options":{}"#),
+            (&EMBEDDINGS, r#""stream":true"#),
+        ] {
+            let body = format!(r#"{{"model":"m","input":"a","messages":[],{field}}}"#);
+            let error = Call::parse(endpoint, body.as_bytes()).unwrap_err();
+            assert!(field.contains(error.param.unwrap()), "{field}");
+        }
+    }
+
+    #[test]
     fn only_text_is_counted_by_the_engine_and_only_its_fields_are_sent() {
         let asked = |body: &str| {
-            Chat::parse(body.as_bytes())
+            Call::parse(&CHAT, body.as_bytes())
                 .unwrap()
                 .to_tokenize(&upstream())
         };
@@ -337,7 +390,7 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(
-                Chat::parse(body.as_bytes()).unwrap_err().param,
+                Call::parse(&CHAT, body.as_bytes()).unwrap_err().param,
                 param,
                 "{body}"
             );
@@ -350,7 +403,7 @@ mod tests {
         let body =
             serde_json::json!({"model": "m", "messages": [{"role": "user", "content": text}]})
                 .to_string();
-        let chat = Chat::parse(body.as_bytes()).unwrap();
+        let chat = Call::parse(&CHAT, body.as_bytes()).unwrap();
         assert!(u64::from(chat.size.bound()) >= text.len() as u64 + 2 * crate::usage::PER_MESSAGE);
         assert!(chat.size.likely() < chat.size.bound());
     }

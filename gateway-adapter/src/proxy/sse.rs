@@ -5,9 +5,9 @@
 //! an unfinished one waits, up to a limit.
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Value, json, value::RawValue};
 
-use super::object::Object;
+use super::{endpoint::Ending, object::Object, reply::error_object};
 use crate::usage::{Counted, Counts};
 
 /// Splits a byte stream into events, each with its empty line.
@@ -85,7 +85,7 @@ pub fn data(event: &[u8]) -> Option<String> {
     joined
 }
 
-/// What a chunk of a chat stream says to the meter.
+/// What a chunk of a stream, or a whole answer, says to the meter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Chunk {
     /// Usage so far, if it is on this chunk.
@@ -96,6 +96,10 @@ pub struct Chunk {
     pub counted: Counted,
     /// The engine reports an error.
     pub error: bool,
+    /// It is the stream's last.
+    pub end: bool,
+    /// Its number, where events are numbered.
+    pub sequence: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -165,6 +169,11 @@ impl Delta<'_> {
 }
 
 impl Chunk {
+    /// Whether something was generated, by what this says.
+    pub fn has_output(&self) -> bool {
+        self.counted.output() > 0 || self.usage.is_some_and(|usage| usage.output > 0)
+    }
+
     /// Reads a chunk's JSON, or a whole answer's; whatever cannot be read
     /// says nothing.
     pub fn read(json: &str) -> Chunk {
@@ -188,6 +197,7 @@ impl Chunk {
             only_usage: raw.choices.as_ref().is_none_or(Vec::is_empty) && present(raw.usage),
             counted,
             error: present(raw.error),
+            ..Chunk::default()
         }
     }
 }
@@ -199,25 +209,43 @@ pub fn without_usage(json: &str) -> Option<Vec<u8>> {
     Some(format!("data: {}\n\n", object.to_json()).into_bytes())
 }
 
-/// The events that end a stream for want of balance: like the engine's own
-/// end at a limit, in the form of the stream's other chunks.
-pub fn ended_by_length(chunk: &str, choices: u32, usage: Option<Counts>) -> Vec<u8> {
-    let mut object = Object::parse(chunk.as_bytes())
+/// The events that end a chat's stream for want of balance: like the engine's
+/// own end at a limit, in the form of the stream's other chunks.
+pub(super) fn cut_chat(ending: &Ending<'_>) -> Vec<u8> {
+    cut(
+        ending,
+        |index| json!({"index": index, "delta": {}, "finish_reason": "length"}),
+    )
+}
+
+/// The same for completions.
+pub(super) fn cut_text(ending: &Ending<'_>) -> Vec<u8> {
+    let end =
+        |index| json!({"index": index, "text": "", "logprobs": null, "finish_reason": "length"});
+    cut(ending, end)
+}
+
+fn cut(ending: &Ending<'_>, end: impl Fn(u32) -> Value) -> Vec<u8> {
+    let mut object = Object::parse(ending.first.as_bytes())
         .or_else(|_| Object::parse(b"{}"))
         .expect("an empty object is one");
     object.remove("usage");
-    let ends: Vec<_> = (0..choices)
-        .map(|index| serde_json::json!({"index": index, "delta": {}, "finish_reason": "length"}))
-        .collect();
-    object.set("choices", serde_json::Value::from(ends).to_string());
+    let ends: Vec<_> = (0..ending.choices).map(end).collect();
+    object.set("choices", Value::from(ends).to_string());
     let mut out = format!("data: {}\n\n", object.to_json());
-    if let Some(counts) = usage {
+    if let Some(counts) = ending.usage {
         object.set("choices", "[]".into());
         object.set("usage", counts.to_json());
         out += &format!("data: {}\n\n", object.to_json());
     }
     out += "data: [DONE]\n\n";
     out.into_bytes()
+}
+
+/// The event that ends a stream with an error.
+pub(super) fn failed(message: &str, code: &str, _: u64) -> Vec<u8> {
+    let object = error_object(message, "server_error", None, code);
+    format!("data: {object}\n\n").into_bytes()
 }
 
 #[cfg(test)]
@@ -278,12 +306,15 @@ mod tests {
             output: 4,
             ..Counts::default()
         };
-        let end = ended_by_length(
-            r#"{"id":"x","choices":[{"a":1}],"usage":{}}"#,
-            1,
-            Some(counts),
-        );
-        let end = String::from_utf8(end).unwrap();
+        let ending = Ending {
+            first: r#"{"id":"x","choices":[{"a":1}],"usage":{}}"#,
+            next: 0,
+            choices: 1,
+            usage: Some(counts),
+        };
+        let text = String::from_utf8(cut_text(&ending)).unwrap();
+        assert!(text.contains(r#""text":"""#) && !text.contains("delta"));
+        let end = String::from_utf8(cut_chat(&ending)).unwrap();
         let events: Vec<_> = end.split_terminator("\n\n").collect();
         let first: serde_json::Value =
             serde_json::from_str(events[0].strip_prefix("data: ").unwrap()).unwrap();

@@ -1,8 +1,8 @@
 //! A stream on its way from the engine to the client.
 //!
 //! Events leave as they come. While output flows a progress mark is journaled
-//! at least once a second. The stream's last event, `[DONE]`, waits for the
-//! debit's fsync. Whatever ends it (client gone, engine broken, account
+//! at least once a second. The stream's last event (`[DONE]`, or the one that
+//! the endpoint ends with) waits for the debit's fsync. Whatever ends it (client gone, engine broken, account
 //! frozen, time over), what was generated is charged; only a stream that
 //! failed before any output is void.
 
@@ -14,16 +14,16 @@ use http_body_util::BodyExt;
 use tally_ledger::debit::Flags;
 
 use super::{
-    body::{Arriving, Feed},
-    chat::known,
+    body::Feed,
+    decoded::Decoded,
+    endpoint::{Ending, Endpoint},
     payment::Payment,
-    reply::error_object,
-    sse::{Chunk, Splitter, data, ended_by_length, without_usage},
+    sse::{Splitter, data, without_usage},
 };
 use crate::{
     holds::Hold,
     refusal::Refusal,
-    usage::{Counted, Counts},
+    usage::{Counted, Counts, known},
 };
 
 /// Time between two progress marks while output flows.
@@ -35,6 +35,8 @@ const TAIL: Duration = Duration::from_secs(1);
 
 /// Carries one stream.
 pub(super) struct Pump {
+    /// Whose form its events have.
+    pub(super) endpoint: &'static Endpoint,
     /// The client did not ask for the usage chunk.
     pub(super) hide_usage: bool,
     /// Usage on other chunks was our wish, not the client's.
@@ -82,8 +84,10 @@ struct Seen {
     reported: Option<(Counts, bool)>,
     counted: Counted,
     error: bool,
-    /// A chunk of the stream, for the form of one of our own.
+    /// The first chunk of the stream, for the form of one of our own.
     chunk: Option<String>,
+    /// Number of the next event, where they are numbered.
+    next: u64,
     /// The hold does not pay for more.
     unpaid: bool,
     done: Option<Vec<u8>>,
@@ -109,14 +113,15 @@ impl Seen {
 impl Pump {
     /// Carries the stream to its end and settles it; the debit's flags, or
     /// `None` if it is void.
-    pub(super) async fn run(mut self, mut body: Arriving) -> Option<Flags> {
+    pub(super) async fn run(mut self, mut body: Decoded) -> Option<Flags> {
         let mut seen = Seen::default();
         let mut splitter = Splitter::default();
         let end = self.carry(&mut body, &mut seen, &mut splitter).await;
         let failed = seen.error || matches!(end, End::Broken | End::TimeOver);
-        let produced = seen.reported.is_some() || seen.counted.output() > 0;
+        let produced = seen.counts(self.likely).output > 0;
         let wants_usage = !self.hide_usage;
         let Pump {
+            endpoint,
             hold,
             feed,
             likely,
@@ -143,14 +148,18 @@ impl Pump {
         }
         let last = match end {
             End::Done => seen.done.unwrap_or_else(|| splitter.rest()),
-            End::Broken => failure("the engine's stream broke off", "upstream_error"),
-            End::TimeOver => failure("the request took too long", "timeout"),
-            End::Cut(refusal) => failure(&refusal.to_string(), refusal.code()),
-            End::Length => {
-                let counts = seen.counts(likely);
-                let chunk = seen.chunk.as_deref().unwrap_or_default();
-                ended_by_length(chunk, choices, wants_usage.then_some(counts))
+            End::Broken => {
+                let why = "the engine's stream broke off";
+                (endpoint.failed)(why, "upstream_error", seen.next)
             }
+            End::TimeOver => (endpoint.failed)("the request took too long", "timeout", seen.next),
+            End::Cut(refusal) => (endpoint.failed)(&refusal.to_string(), refusal.code(), seen.next),
+            End::Length => (endpoint.cut)(&Ending {
+                first: seen.chunk.as_deref().unwrap_or_default(),
+                next: seen.next,
+                choices,
+                usage: wants_usage.then(|| seen.counts(likely)),
+            }),
             End::ClientGone => Vec::new(),
         };
         if !last.is_empty() {
@@ -169,12 +178,7 @@ impl Pump {
         flags
     }
 
-    async fn carry(
-        &mut self,
-        body: &mut Arriving,
-        seen: &mut Seen,
-        splitter: &mut Splitter,
-    ) -> End {
+    async fn carry(&mut self, body: &mut Decoded, seen: &mut Seen, splitter: &mut Splitter) -> End {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut marked = Instant::now();
@@ -249,7 +253,7 @@ impl Pump {
         let Some(json) = data(event) else {
             return true;
         };
-        let chunk = Chunk::read(&json);
+        let chunk = (self.endpoint.read)(&json);
         let used = match chunk.usage {
             Some(counts) => counts,
             None if chunk.counted.deltas == 0 => return true,
@@ -276,16 +280,23 @@ impl Pump {
             seen.done = Some(event.to_vec());
             return;
         }
-        let chunk = Chunk::read(&json);
+        let chunk = (self.endpoint.read)(&json);
         if seen.chunk.is_none() {
             seen.chunk = Some(json.clone());
         }
         seen.error |= chunk.error;
+        seen.next = chunk
+            .sequence
+            .map_or(seen.next, |number| number.saturating_add(1));
         seen.counted.deltas += chunk.counted.deltas;
         seen.counted.bytes += chunk.counted.bytes;
         seen.counted.reasoning += chunk.counted.reasoning;
         if let Some(counts) = chunk.usage {
             seen.reported = Some((counts, chunk.only_usage || !self.continuous));
+        }
+        if chunk.end {
+            seen.done = Some(event.to_vec());
+            return;
         }
         if chunk.only_usage && self.hide_usage {
             return;
@@ -331,9 +342,4 @@ impl Pump {
         }
         self.hold.cut().map(End::Cut)
     }
-}
-
-fn failure(message: &str, code: &str) -> Vec<u8> {
-    let object = error_object(message, "server_error", None, code);
-    format!("data: {object}\n\n").into_bytes()
 }

@@ -13,7 +13,7 @@ use http::HeaderMap;
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 
-use super::{request::Chat, upstream::Upstream};
+use super::{request::Call, upstream::Upstream};
 use crate::routing::Route;
 
 /// Where vLLM and its kin count.
@@ -31,14 +31,14 @@ struct Counted {
 }
 
 /// Whether one of the engines can count this prompt.
-pub fn counts(route: &Route, chat: &Chat<'_>) -> bool {
-    route.counting().is_some() && chat.is_countable()
+pub fn counts(route: &Route, call: &Call<'_>) -> bool {
+    route.counting().is_some() && call.is_countable()
 }
 
 /// The prompt's tokens, as the engine counts them; `None` if it does not say.
-pub async fn count(route: &Route, chat: &Chat<'_>) -> Option<u32> {
+pub async fn count(route: &Route, call: &Call<'_>) -> Option<u32> {
     let upstream = route.counting()?;
-    let asked = chat.to_tokenize(upstream)?;
+    let asked = call.to_tokenize(upstream)?;
     match tokio::time::timeout(TIME, ask(upstream, asked)).await {
         Ok(Some(count)) => Some(count),
         Ok(None) | Err(_) => {

@@ -16,6 +16,7 @@ use tally_ledger::{
     account::Account,
     action::{Action, BindApiKey, Issue, Lease, NewGrant, OpenAccount},
     block::{Certificate, Header, Validator, ValidatorSet, vote_bytes},
+    certified::CertifiedHeader,
     class::{Burn, ClassRules, Totals},
     codec::List,
     crypto::{Domain, SecretKey},
@@ -30,6 +31,7 @@ use tally_ledger::{
     person::Roles,
     price::{Meter, Model, PriceTable},
     reason::Reason,
+    receipt::ReceiptFile,
     state::{State, genesis_entry},
     transaction::{Author, AuthorKind, Body, Transaction},
 };
@@ -408,6 +410,39 @@ impl Chain {
             Entry::Event(..) => None,
         });
         receipts.collect()
+    }
+
+    /// The receipt of a hold as a node proves it, under the last header.
+    pub fn receipt_file(&self, hold: &v1::HoldId) -> Option<ReceiptFile> {
+        let inner = self.inner.lock().unwrap();
+        let receipts = (0..)
+            .zip(&inner.entries)
+            .filter_map(|(index, entry)| match entry {
+                Entry::Receipt(receipt) => Some((index, *receipt)),
+                Entry::Event(..) => None,
+            });
+        let mut debits = receipts.zip(&inner.debits);
+        let ((index, receipt), debit) = debits.find(|((_, receipt), debit)| {
+            let gateway = receipt.position.gateway.0;
+            let detail = &debit.detail;
+            (gateway, detail.hold_journal.0, detail.hold)
+                == (hold.gateway, hold.journal, hold.number)
+        })?;
+        let (header, certificate) = inner.header.clone()?;
+        let path = inner.log.inclusion(index, header.log_size)?;
+        Some(ReceiptFile {
+            certified: CertifiedHeader {
+                header,
+                certificate,
+                set_changes: List::default(),
+            },
+            index,
+            receipt,
+            path: list(path),
+            detail: Some(debit.detail),
+            debit: None,
+            prices: None,
+        })
     }
 
     /// The debits that were executed.

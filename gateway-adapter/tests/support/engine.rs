@@ -1,5 +1,5 @@
 //! The engine: every word of its answer is one token; a prompt counts ten
-//! tokens per message. A request's `test` field says what goes wrong:
+//! tokens per message, prompt or item. A request's `test` field says what goes wrong:
 //!
 //! | field | |
 //! |---|---|
@@ -14,6 +14,7 @@
 //! | `silent` | never answers |
 //! | `ms` | takes so long before it answers |
 //! | `asked` | the client's limit, to tell whether the gateway lowered it |
+//! | `encoding` | compresses the answer, whatever was accepted |
 
 use std::{
     net::SocketAddr,
@@ -34,6 +35,11 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+
+use super::{
+    coded,
+    shape::{Shape, Used},
+};
 
 pub struct Engine {
     pub address: SocketAddr,
@@ -84,6 +90,9 @@ impl Engine {
         });
         let router = Router::new()
             .route("/v1/chat/completions", post(answer))
+            .route("/v1/completions", post(answer))
+            .route("/v1/responses", post(answer))
+            .route("/v1/embeddings", post(answer))
             .route("/tokenize", post(tokenize))
             .route("/health", get(health))
             .with_state(engine.clone());
@@ -121,11 +130,6 @@ fn number(test: &Value, name: &str) -> Option<u64> {
     test[name].as_u64()
 }
 
-/// Tokens of a prompt: ten per message.
-fn prompt(request: &Value) -> usize {
-    10 * request["messages"].as_array().unwrap().len()
-}
-
 async fn health(State(engine): State<Arc<Engine>>) -> StatusCode {
     match engine.sick.load(Ordering::Relaxed) {
         true => StatusCode::SERVICE_UNAVAILABLE,
@@ -140,16 +144,22 @@ async fn tokenize(State(engine): State<Arc<Engine>>, body: Bytes) -> Response {
     }
     let request: Value = serde_json::from_slice(&body).unwrap();
     engine.tokenized.fetch_add(1, Ordering::Relaxed);
-    let tokens: Vec<usize> = (0..prompt(&request)).collect();
+    let shape = match request["messages"].is_array() {
+        true => Shape::Chat,
+        false => Shape::Text,
+    };
+    let tokens: Vec<u64> = (0..shape.prompt(&request)).collect();
     let counted = json!({"count": tokens.len(), "max_model_len": 4096, "tokens": tokens});
     ([("content-type", "application/json")], counted.to_string()).into_response()
 }
 
 async fn answer(
     State(engine): State<Arc<Engine>>,
+    uri: axum::http::Uri,
     headers: axum::http::HeaderMap,
     body: Bytes,
 ) -> Response {
+    let shape = Shape::of(uri.path());
     let request: Value = serde_json::from_slice(&body).unwrap();
     engine.seen.lock().unwrap().push((headers, request.clone()));
     engine.requests.fetch_add(1, Ordering::Relaxed);
@@ -173,10 +183,7 @@ async fn answer(
         )
             .into_response();
     }
-    let may = request["max_tokens"]
-        .as_u64()
-        .or(request["max_completion_tokens"].as_u64())
-        .unwrap();
+    let may = shape.limit(&request);
     if number(&test, "asked").is_some_and(|asked| may < asked) {
         engine.lowered.fetch_add(1, Ordering::Relaxed);
         let others = usize::from(beside > 0);
@@ -185,28 +192,25 @@ async fn answer(
             .fetch_add(others, Ordering::Relaxed);
     }
     let tokens = number(&test, "tokens").unwrap_or(may).min(may);
-    let choices = request["n"].as_u64().unwrap_or(1);
-    let usage = json!({
-        "prompt_tokens": prompt(&request),
-        "completion_tokens": tokens * choices + number(&test, "more").unwrap_or(0),
-        "total_tokens": 0,
-        "prompt_tokens_details": {"cached_tokens": number(&test, "cached").unwrap_or(0)},
-        "completion_tokens_details": {"reasoning_tokens": number(&test, "reasoning").unwrap_or(0)},
-    });
-    let usage = if test["usage"] == false {
-        Value::Null
-    } else {
-        usage
+    let choices = shape.choices(&request);
+    let used = Used {
+        input: shape.prompt(&request),
+        cached: number(&test, "cached").unwrap_or(0),
+        output: tokens * choices + number(&test, "more").unwrap_or(0),
+        reasoning: number(&test, "reasoning").unwrap_or(0),
     };
+    let usage = shape.usage((test["usage"] != false).then_some(used));
     let finish = if tokens == may { "length" } else { "stop" };
     if request["stream"] == true {
         let (events, streamed) = mpsc::channel(1);
         tokio::spawn(stream(
-            engine, alive, request, tokens, usage, finish, events,
+            engine, shape, alive, request, tokens, usage, finish, events,
         ));
-        let body = Body::from_stream(ReceiverStream::new(streamed));
+        let encoding = test["encoding"].as_str().unwrap_or("identity");
+        let body = coded::coded(encoding, ReceiverStream::new(streamed));
         return Response::builder()
             .header("content-type", "text/event-stream")
+            .header("content-encoding", encoding)
             .header("x-engine", "1")
             .body(body)
             .unwrap();
@@ -217,10 +221,7 @@ async fn answer(
     alive.1 = true;
     drop(alive);
     let words = vec!["word"; tokens as usize].join(" ");
-    let choices: Vec<Value> = (0..choices)
-        .map(|i| json!({"index": i, "message": {"role": "assistant", "content": words}, "finish_reason": finish}))
-        .collect();
-    let body = json!({"id": "x", "object": "chat.completion", "choices": choices, "usage": usage});
+    let body = shape.whole(&words, choices, finish, &usage);
     if number(&test, "break").is_some() {
         let half: Vec<Result<Bytes, std::io::Error>> = vec![
             Ok(Bytes::from("{\"id\":")),
@@ -228,15 +229,20 @@ async fn answer(
         ];
         return Body::from_stream(tokio_stream::iter(half)).into_response();
     }
-    (
-        [("content-type", "application/json"), ("x-engine", "1")],
-        body.to_string(),
-    )
-        .into_response()
+    let encoding = test["encoding"].as_str().unwrap_or("identity");
+    let whole = tokio_stream::once(Ok(body.to_string()));
+    Response::builder()
+        .header("content-type", "application/json")
+        .header("content-encoding", encoding)
+        .header("x-engine", "1")
+        .body(coded::coded(encoding, whole))
+        .unwrap()
 }
 
+#[allow(clippy::too_many_arguments)]
 async fn stream(
     engine: Arc<Engine>,
+    shape: Shape,
     mut alive: Cancelled,
     request: Value,
     tokens: u64,
@@ -245,7 +251,10 @@ async fn stream(
     events: mpsc::Sender<Result<String, std::io::Error>>,
 ) {
     let test = &request["test"];
-    let event = |value: &Value| Ok(format!("data: {value}\n\n"));
+    let options = &request["stream_options"];
+    if let Some(first) = shape.first() {
+        let _ = events.send(Ok(shape.event(&first))).await;
+    }
     for i in 0..=tokens {
         if number(test, "hold") == Some(i) {
             tokio::select! {
@@ -262,33 +271,29 @@ async fn stream(
         }
         if number(test, "sse_error") == Some(i) {
             alive.1 = true;
-            let _ = events
-                .send(event(&json!({"error": {"message": "oops", "code": 500}})))
-                .await;
+            let error = json!({"error": {"message": "oops", "code": 500}});
+            let _ = events.send(Ok(shape.event(&error))).await;
             let _ = events.send(Ok("data: [DONE]\n\n".into())).await;
             return;
         }
         if i == tokens {
             break;
         }
-        let mut chunk =
-            json!({"id": "x", "choices": [{"index": 0, "delta": {"content": "word "}}]});
-        if request["stream_options"]["continuous_usage_stats"] == true {
+        let mut chunk = shape.word(i);
+        if options["continuous_usage_stats"] == true {
             chunk["usage"] = json!({"prompt_tokens": 10, "completion_tokens": i + 1});
         }
-        if events.send(event(&chunk)).await.is_err() {
+        if events.send(Ok(shape.event(&chunk))).await.is_err() {
             return;
         }
     }
-    let last = json!({"id": "x", "choices": [{"index": 0, "delta": {}, "finish_reason": finish}]});
-    let _ = events.send(event(&last)).await;
-    if !usage.is_null() && request["stream_options"]["include_usage"] == true {
-        let _ = events
-            .send(event(&json!({"id": "x", "choices": [], "usage": usage})))
-            .await;
+    let mut ends = shape.ends(finish, &usage, options["include_usage"] == true, tokens);
+    let last = ends.pop().unwrap();
+    for end in ends {
+        let _ = events.send(Ok(end)).await;
     }
     alive.1 = true;
     // It has ended before anybody is told so.
     drop(alive);
-    let _ = events.send(Ok("data: [DONE]\n\n".into())).await;
+    let _ = events.send(Ok(last)).await;
 }

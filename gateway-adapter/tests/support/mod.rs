@@ -4,9 +4,12 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod chain;
+pub mod coded;
 pub mod engine;
 pub mod envoy;
+pub mod metering;
 pub mod nodes;
+pub mod shape;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -229,12 +232,20 @@ pub async fn send_as(to: SocketAddr, body: &Value, key: &str) -> Answer {
 }
 
 pub async fn get(to: SocketAddr, path: &str) -> Answer {
-    let request = http::Request::get(format!("http://{to}{path}"))
-        .header(
-            "authorization",
-            format!("Bearer {}", chain::api_key_text(0)),
-        )
-        .body(Full::default())
+    call(to, "GET", path, &chain::api_key_text(0), String::new()).await
+}
+
+pub async fn post(to: SocketAddr, path: &str, body: &Value) -> Answer {
+    call(to, "POST", path, &chain::api_key_text(0), body.to_string()).await
+}
+
+/// Any request, as the holder of `key`.
+pub async fn call(to: SocketAddr, method: &str, path: &str, key: &str, body: String) -> Answer {
+    let request = http::Request::builder()
+        .method(method)
+        .uri(format!("http://{to}{path}"))
+        .header("authorization", format!("Bearer {key}"))
+        .body(Full::new(body.into()))
         .unwrap();
     read(client().request(request).await.unwrap()).await
 }

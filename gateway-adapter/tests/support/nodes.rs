@@ -15,6 +15,7 @@ use tally_ledger::{
 use tally_proto::v1::{
     self,
     audit_service_server::{AuditService, AuditServiceServer},
+    get_receipt_request::By,
     ledger_service_server::{LedgerService, LedgerServiceServer},
 };
 use tokio_stream::{Stream, StreamExt, wrappers::BroadcastStream};
@@ -114,9 +115,17 @@ impl AuditService for Node {
     }
     async fn get_receipt(
         &self,
-        _: Request<v1::GetReceiptRequest>,
+        request: Request<v1::GetReceiptRequest>,
     ) -> Answer<v1::GetReceiptResponse> {
-        not_here()
+        let Some(By::Hold(hold)) = request.into_inner().by else {
+            return not_here();
+        };
+        let absent = || Status::not_found("no such receipt");
+        let file = self.up()?.receipt_file(&hold).ok_or_else(absent)?;
+        Ok(Response::new(v1::GetReceiptResponse {
+            file: file.encode().into(),
+            ..Default::default()
+        }))
     }
     async fn get_supply(&self, _: Request<v1::GetSupplyRequest>) -> Answer<v1::GetSupplyResponse> {
         not_here()

@@ -82,7 +82,7 @@ impl Options {
     }
 }
 
-const FIGURES: [&str; 5] = ["debits", "latency", "metering", "proxy", "verify"];
+const FIGURES: [&str; 6] = ["debits", "latency", "metering", "stream", "proxy", "verify"];
 
 fn main() {
     // `cargo test --all-targets` runs benches too, without `--bench`.
@@ -123,12 +123,18 @@ async fn measure(options: Options) {
             verify::verify(&cluster, &mut driver, &options).await;
         }
     }
-    if options.wants("metering") || options.wants("proxy") {
+    if ["metering", "stream", "proxy"]
+        .iter()
+        .any(|name| options.wants(name))
+    {
         let cluster = cluster::Cluster::start(&binary, &options).await;
         let driver = driver::Driver::prepare_accounts(&cluster).await;
         let gateway = cluster.gateway(&binary);
         if options.wants("metering") {
             metering::metering(&gateway, &driver, &options).await;
+        }
+        if options.wants("stream") {
+            metering::stream(&gateway, &driver, &options).await;
         }
         if options.wants("proxy") {
             proxy::proxy(&gateway, &driver, &options).await;

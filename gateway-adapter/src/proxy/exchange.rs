@@ -1,4 +1,4 @@
-//! `POST /v1/chat/completions`: from the request to its debit.
+//! A metered request's way: from its arrival to its debit.
 //!
 //! The exchange with the engine runs in a task of its own, so that it ends
 //! with a debit or a void even when the client is gone. What each ending is
@@ -11,28 +11,24 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tally_ledger::{
-    debit::Flags,
-    ids::Time,
-    price::{Model, Usage},
-};
+use http_body_util::{BodyExt, Limited};
+use tally_ledger::{debit::Flags, ids::Time};
 use tokio::sync::oneshot;
 
 use super::{
     Proxy,
     body::{Arriving, Body, fed, whole},
+    decoded::{Decoded, decoded},
     dispatch::{Plan, Undone},
+    endpoint::{Endpoint, StreamUsage},
     payment::Payment,
+    pricing::{self, Priced},
     reply,
-    request::Chat,
-    sse::Chunk,
     stream::{Pump, TICK},
     tokenize,
     upstream::passed,
 };
 use crate::{
-    ask::Need,
     clock::unix_ms,
     envoy::leg::Leg,
     holds::{EARLY_PART, Hold},
@@ -40,21 +36,19 @@ use crate::{
     key::Key,
     refusal::Refusal,
     repeats::{Claim, Repeated},
-    routing::{Route, fee, station::Place},
-    serving::Wish,
-    usage::{Counted, Counts},
+    routing::{Route, station::Place},
+    usage::known,
 };
 
 /// Longest Idempotency-Key.
 const MAX_IDEMPOTENCY: usize = 255;
-/// Where chat completions are, here and at the engine.
-pub(super) const PATH: &str = "/v1/chat/completions";
 /// Most bytes of an engine's error that are passed on.
 const ERROR_BYTES: usize = 1024 * 1024;
 
 /// A paid request on its way to the engine and back.
 pub(super) struct Exchange {
     pub(super) proxy: Arc<Proxy>,
+    pub(super) endpoint: &'static Endpoint,
     pub(super) route: Route,
     pub(super) plan: Plan,
     /// At the engine that answers.
@@ -71,8 +65,8 @@ pub(super) struct Exchange {
     /// As the client sent it.
     pub(super) body: Bytes,
     stream: bool,
-    pub(super) wants_usage: bool,
-    pub(super) wants_continuous: bool,
+    wants_usage: bool,
+    wants_continuous: bool,
     /// About as many tokens as the prompt has.
     pub(super) likely: u32,
     arrived: Instant,
@@ -86,41 +80,6 @@ fn ending(flags: Flags) -> &'static str {
         flags if flags.has(Flags::COUNTED) => "counted",
         _ => "reported",
     }
-}
-
-/// The usage to charge, and how it is known: reported by the engine at the
-/// end, or so far; else counted; else the likely input alone.
-pub(super) fn known(
-    model: &Model,
-    reported: Option<(Counts, bool)>,
-    counted: Counted,
-    likely: u32,
-) -> (Usage, Flags) {
-    let (counts, flags) = match reported {
-        Some((counts, true)) => (counts, Flags::default()),
-        Some((counts, false)) => (counts, Flags::COUNTED),
-        None => {
-            let counts = Counts {
-                input: likely.into(),
-                cached: 0,
-                output: counted.output(),
-                reasoning: counted.reasoning.min(counted.output()),
-            };
-            let flags = if counts.output > 0 {
-                Flags::COUNTED
-            } else {
-                Flags::ESTIMATED
-            };
-            (counts, flags)
-        }
-    };
-    let (usage, lowered) = counts.to_usage(model);
-    let flags = if lowered {
-        flags.with(Flags::ESTIMATED)
-    } else {
-        flags
-    };
-    (usage, flags)
 }
 
 /// How long after its lease's end a hold may run: so that its debit is on the
@@ -175,109 +134,64 @@ async fn claim(
     }
 }
 
-/// Answers a chat completion request.
-pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Arriving>) -> Response<Body> {
+/// Answers a request of a metered endpoint.
+pub(super) async fn answer(
+    proxy: &Arc<Proxy>,
+    endpoint: &'static Endpoint,
+    request: Request<Arriving>,
+) -> Response<Body> {
     let arrived = Instant::now();
     let (parts, body) = request.into_parts();
     let key = match proxy.key(&parts.headers).await {
         Ok(key) => key,
         Err(refusal) => return proxy.refuse(refusal),
     };
-    let body = match Limited::new(body, proxy.body_bytes).collect().await {
-        Ok(body) => body.to_bytes(),
-        Err(error) if error.is::<LengthLimitError>() => return reply::too_large(proxy.body_bytes),
-        Err(_) => return reply::bad_request("the request's body broke off", None),
-    };
-    let chat = match Chat::parse(&body) {
-        Ok(chat) => chat,
-        Err(bad) => return reply::bad_request(&bad.message, bad.param),
-    };
-    let Some(route) = proxy.upstreams.of(&chat.model).cloned() else {
-        return proxy.refuse(Refusal::ModelNotFound);
-    };
-    let offered = fee::offered(
-        &proxy.priority,
-        &parts.headers,
-        chat.tier.as_deref(),
-        route.sells_priority(),
-    );
-    let errand = match offered {
-        Ok(fee) => route.errand(fee),
-        Err(refusal) => return proxy.refuse(refusal),
-    };
+    let leg = parts.extensions.get::<Leg>().cloned();
+    let answer = metered(proxy, endpoint, key, (parts.headers, leg), body, arrived);
+    answer.await.unwrap_or_else(|refused| *refused)
+}
+
+async fn metered(
+    proxy: &Arc<Proxy>,
+    endpoint: &'static Endpoint,
+    key: Arc<Key>,
+    (headers, leg): (HeaderMap, Option<Leg>),
+    body: Arriving,
+    arrived: Instant,
+) -> Result<Response<Body>, Box<Response<Body>>> {
+    let body = pricing::whole_body(proxy, body).await?;
+    let Priced {
+        call,
+        route,
+        errand,
+        per_choice,
+        mut ask,
+    } = pricing::price(proxy, endpoint, key, &headers, &body)?;
     // A queue that is full refuses before anything is reserved.
-    let station = match route.choose(errand, &[]) {
-        Ok(station) => station.clone(),
-        Err(refusal) => return proxy.refuse(refusal),
-    };
-    let number = |name: &str| {
-        let value = parts
-            .headers
-            .get(name)
-            .and_then(|value| value.to_str().ok());
-        value.map_or(Ok(0), str::parse::<u32>)
-    };
-    let (Ok(project), Ok(purpose)) = (number("x-tally-project"), number("x-tally-purpose")) else {
-        return reply::bad_request("x-tally-project and x-tally-purpose are numbers", None);
-    };
-    let class = parts
-        .headers
-        .get("x-tally-class")
-        .map(|value| value.to_str());
-    let Ok(class) = class.transpose() else {
-        return proxy.refuse(Refusal::ClassUnknown);
-    };
-    let wish = Wish {
-        model: &chat.model,
-        class: class.unwrap_or_default(),
-        fee: errand.offer.fee,
-        project,
-        purpose,
-        request: key.hash_request(&body),
-        choices: chat.choices,
-    };
-    let (size, choices) = (chat.size, chat.choices);
-    let per_choice = chat.max_output.unwrap_or(u32::MAX).min(route.max_output());
-    let ask = proxy.serving.ask(key, &wish, |model| {
-        let likely = known(model, None, Counted::default(), size.likely()).0;
-        let need = Need::Tokens {
-            input: size.bound(),
-            output: per_choice.saturating_mul(choices),
-            lower: true,
-        };
-        Ok((need, Some(likely)))
-    });
-    let mut ask = match ask {
-        Ok(ask) => ask,
-        Err(refusal) => return proxy.refuse(refusal),
-    };
-    ask.countable = tokenize::counts(&route, &chat);
+    let station = route.choose(errand, &[]).cloned();
+    let station = station.map_err(|refusal| Box::new(proxy.refuse(refusal)))?;
     // Until the hold is made, and named in the journal.
-    let _claim = match claim(proxy, &parts.headers, &ask.key).await {
-        Ok(claim) => {
-            ask.named = claim.as_ref().map(|(claim, now)| (claim.name(), *now));
-            claim
-        }
-        Err(refused) => return *refused,
-    };
+    let claim = claim(proxy, &headers, &ask.key).await?;
+    ask.named = claim.as_ref().map(|(claim, now)| (claim.name(), *now));
     // An answer that is not streamed leaves with its debit's fsync, which
     // covers the hold's record: that need not be hurried.
-    let urgency = if chat.stream {
+    let urgency = if call.stream {
         Urgency::Now
     } else {
         Urgency::Soon
     };
     let holds = &proxy.serving.holds;
-    let count = tokenize::count(&route, &chat);
-    let (hold, durable) = match holds.authorize_counting(&ask, count, urgency).await {
-        Ok(promise) => promise,
-        Err(refusal) => return proxy.refuse(refusal),
-    };
+    let count = tokenize::count(&route, &call);
+    let promise = holds.authorize_counting(&ask, count, urgency).await;
+    let (hold, durable) = promise.map_err(|refusal| Box::new(proxy.refuse(refusal)))?;
+    drop(claim);
     let (stream, wants_usage, wants_continuous) =
-        (chat.stream, chat.wants_usage, chat.wants_continuous);
+        (call.stream, call.wants_usage, call.wants_continuous);
+    let (size, choices) = (call.size, call.choices);
+    let asks = endpoint.stream_usage == StreamUsage::Asked;
     let bound = hold.output / choices;
     // A lowered hold is raised as it goes where its use is known exactly.
-    let tops_up = chat.stream && route.continuous_usage() && choices == 1;
+    let tops_up = stream && asks && route.continuous_usage() && choices == 1;
     let wanted = if tops_up { per_choice } else { bound };
     let payment = Payment::new(hold.output, wanted.saturating_mul(choices).max(hold.output));
     let likely = hold.exact.unwrap_or(size.likely());
@@ -286,11 +200,12 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Arriving>) -> Re
         wanted,
         prepared: None,
     };
-    let rewritten = plan.rewrite(chat, &station, &hold.receipt());
+    let rewritten = plan.rewrite(call, &station, &hold.receipt());
     let prepared = rewritten.unwrap_or_else(|| body.clone());
     plan.prepared = Some((station.index, prepared));
     let exchange = Exchange {
         proxy: proxy.clone(),
+        endpoint,
         route,
         plan,
         place: None,
@@ -300,8 +215,8 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Arriving>) -> Re
         payment,
         hold,
         durable,
-        leg: parts.extensions.get::<Leg>().cloned(),
-        headers: parts.headers,
+        leg,
+        headers,
         body,
         stream,
         wants_usage,
@@ -312,9 +227,8 @@ pub(super) async fn answer(proxy: &Arc<Proxy>, request: Request<Arriving>) -> Re
     };
     let (replied, reply) = oneshot::channel();
     tokio::spawn(exchange.run(replied));
-    reply
-        .await
-        .unwrap_or_else(|_| proxy.refuse(Refusal::NotServing))
+    let reply = reply.await;
+    Ok(reply.unwrap_or_else(|_| proxy.refuse(Refusal::NotServing)))
 }
 
 impl Exchange {
@@ -329,6 +243,10 @@ impl Exchange {
                     reply::upstream_failed("the engine does not answer"),
                 );
             }
+        };
+        let Some(answer) = decoded(answer) else {
+            let why = "the engine's answer is compressed in an unknown way";
+            return self.fail(replied, reply::upstream_failed(why));
         };
         if !answer.status().is_success() {
             return self.pass_error(answer, replied).await;
@@ -395,11 +313,7 @@ impl Exchange {
     }
 
     /// The engine refused: its words, no charge.
-    async fn pass_error(
-        self,
-        answer: Response<Arriving>,
-        replied: oneshot::Sender<Response<Body>>,
-    ) {
+    async fn pass_error(self, answer: Response<Decoded>, replied: oneshot::Sender<Response<Body>>) {
         let (parts, body) = answer.into_parts();
         let body = tokio::time::timeout(
             Duration::from_secs(10),
@@ -418,7 +332,7 @@ impl Exchange {
     /// An answer that is not streamed: all of it waits for its debit.
     async fn complete(
         mut self,
-        answer: Response<Arriving>,
+        answer: Response<Decoded>,
         mut replied: oneshot::Sender<Response<Body>>,
     ) {
         let (parts, body) = answer.into_parts();
@@ -438,9 +352,9 @@ impl Exchange {
         drop(self.place.take());
         let body = body.to_bytes();
         let chunk = std::str::from_utf8(&body)
-            .map(Chunk::read)
+            .map(self.endpoint.read)
             .unwrap_or_default();
-        if chunk.error && chunk.usage.is_none() && chunk.counted.output() == 0 {
+        if chunk.error && !chunk.has_output() {
             let mut response = Response::new(whole(body));
             copy_headers(&parts.headers, response.headers_mut());
             return self.fail(replied, response);
@@ -472,10 +386,11 @@ impl Exchange {
 
     /// A stream: its first byte waits for the hold's record, its last for the
     /// debit.
-    async fn stream(self, answer: Response<Arriving>, replied: oneshot::Sender<Response<Body>>) {
+    async fn stream(self, answer: Response<Decoded>, replied: oneshot::Sender<Response<Body>>) {
         let (parts, body) = answer.into_parts();
         let Exchange {
             proxy,
+            endpoint,
             place,
             early,
             grace,
@@ -505,11 +420,14 @@ impl Exchange {
             .observe(arrived.elapsed().as_secs_f64());
         // A client that is gone shows as a closed feed.
         let _ = replied.send(response);
-        let says = place
-            .as_ref()
-            .is_some_and(|place| place.station().upstream.continuous_usage);
+        let asks = endpoint.stream_usage == StreamUsage::Asked;
+        let says = asks
+            && place
+                .as_ref()
+                .is_some_and(|place| place.station().upstream.continuous_usage);
         let pump = Pump {
-            hide_usage: !wants_usage,
+            endpoint,
+            hide_usage: asks && !wants_usage,
             hide_continuous: says && !wants_continuous,
             continuous: says || wants_continuous,
             likely,

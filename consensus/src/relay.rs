@@ -1,0 +1,241 @@
+//! Between the engine and its network: votes, proposals and parts of bodies
+//! go over [`Direct`] streams while these reach all peers, and over the
+//! engine's own network (gossipsub) when they do not. All else is the
+//! engine's own.
+//!
+//! Why: gossipsub signs each message again and passes it on to every other
+//! peer, which checks that signature each time; in a full mesh of validators
+//! that is most of what a small block costs. What a breaking stream loses is
+//! repeated by the engine, over its own network.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use libp2p::PeerId;
+use malachitebft_app_channel::{
+    NetworkIdentity, NetworkMsg as FromHost,
+    app::{
+        config::NodeConfig,
+        consensus::SignedConsensusMsg,
+        engine::{
+            network::{NetworkEvent, NetworkMsg, NetworkRef},
+            util::output_port::OutputPort,
+        },
+        metrics::SharedRegistry,
+        spawn::spawn_network_actor,
+        streaming::StreamMessage,
+        types::PeerId as EnginePeer,
+    },
+};
+use malachitebft_codec::Codec;
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tracing::warn;
+
+use crate::{
+    codec::Wire,
+    context::{Engine, Part},
+    gossip::Direct,
+};
+
+/// Events that may wait for the engine; it loses what it is too slow for, as
+/// it does with its own network.
+const EVENTS: usize = 512;
+/// First byte of a frame: what follows.
+const VOTE_OR_PROPOSAL: u8 = 1;
+const PART: u8 = 2;
+
+/// The actor that the engine takes for its network.
+struct Relay {
+    wire: Wire,
+    direct: Direct,
+}
+
+struct State {
+    engine: NetworkRef<Engine>,
+    events: Arc<OutputPort<NetworkEvent<Engine>>>,
+    reading: JoinHandle<()>,
+}
+
+/// Starts the engine's network, and the relay before it.
+pub(crate) async fn spawn(
+    direct: Direct,
+    identity: NetworkIdentity,
+    config: &impl NodeConfig,
+    wire: Wire,
+) -> eyre::Result<(NetworkRef<Engine>, mpsc::Sender<FromHost<Engine>>)> {
+    let registry = SharedRegistry::global().with_moniker(config.moniker());
+    let (consensus, sync) = (config.consensus(), config.value_sync());
+    let engine = spawn_network_actor(consensus, sync, identity, &registry, wire).await?;
+    let (relay, _) = Actor::spawn(None, Relay { wire, direct }, engine).await?;
+    let (sender, mut receiver) = mpsc::channel::<FromHost<Engine>>(1);
+    let to = relay.clone();
+    tokio::spawn(async move {
+        while let Some(message) = receiver.recv().await {
+            if to.cast(message.into()).is_err() {
+                return;
+            }
+        }
+    });
+    Ok((relay, sender))
+}
+
+fn framed(kind: u8, message: &Bytes) -> Bytes {
+    let mut frame = BytesMut::with_capacity(1 + message.len());
+    frame.put_u8(kind);
+    frame.put_slice(message);
+    frame.freeze()
+}
+
+impl Relay {
+    /// Sends to all peers; `false`: not to each, or it has no encoding.
+    fn send<T>(&self, kind: u8, message: &T) -> bool
+    where
+        Wire: Codec<T>,
+    {
+        self.direct.reaches_all()
+            && self
+                .wire
+                .encode(message)
+                .is_ok_and(|message| self.direct.send(&framed(kind, &message)))
+    }
+
+    fn publish(
+        &self,
+        message: NetworkMsg<Engine>,
+        state: &State,
+    ) -> Result<(), ActorProcessingErr> {
+        let sent = match &message {
+            NetworkMsg::PublishConsensusMsg(message) => self.send(VOTE_OR_PROPOSAL, message),
+            NetworkMsg::PublishProposalPart(part) => self.send(PART, part),
+            _ => false,
+        };
+        if !sent {
+            state.engine.cast(message)?;
+        }
+        Ok(())
+    }
+}
+
+/// The engine has a type of its own for it.
+fn engine_peer(peer: PeerId) -> Option<EnginePeer> {
+    EnginePeer::from_bytes(&peer.to_bytes()).ok()
+}
+
+/// What a frame of a peer says.
+fn event(wire: &Wire, peer: PeerId, mut frame: Bytes) -> Option<NetworkEvent<Engine>> {
+    let message = frame.split_off(frame.len().min(1));
+    let peer = engine_peer(peer)?;
+    match frame.first() {
+        Some(&VOTE_OR_PROPOSAL) => {
+            let message: SignedConsensusMsg<Engine> = wire.decode(message).ok()?;
+            Some(match message {
+                SignedConsensusMsg::Vote(vote) => NetworkEvent::Vote(peer, vote),
+                SignedConsensusMsg::Proposal(proposal) => NetworkEvent::Proposal(peer, proposal),
+            })
+        }
+        Some(&PART) => {
+            let part: StreamMessage<Part> = wire.decode(message).ok()?;
+            Some(NetworkEvent::ProposalPart(peer, Some(peer), part))
+        }
+        _ => None,
+    }
+}
+
+#[async_trait::async_trait]
+impl Actor for Relay {
+    type Msg = NetworkMsg<Engine>;
+    type State = State;
+    type Arguments = NetworkRef<Engine>;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        engine: NetworkRef<Engine>,
+    ) -> Result<State, ActorProcessingErr> {
+        // One does not live without the other.
+        engine.link(myself.get_cell());
+        let events = Arc::new(OutputPort::with_capacity(EVENTS));
+        let (mut frames, to, wire) = (self.direct.receive(), events.clone(), self.wire);
+        let reading = tokio::spawn(async move {
+            while let Some((peer, frame)) = frames.recv().await {
+                match event(&wire, peer, frame) {
+                    Some(event) => to.send(event),
+                    None => warn!(%peer, "a message that means nothing was dropped"),
+                }
+            }
+        });
+        Ok(State {
+            engine,
+            events,
+            reading,
+        })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        if let NetworkMsg::Subscribe(subscriber) = message {
+            subscriber.subscribe_to_port(&state.events);
+            state.engine.cast(NetworkMsg::Subscribe(subscriber))?;
+            return Ok(());
+        }
+        self.publish(message, state)
+    }
+
+    async fn post_stop(
+        &self,
+        _: ActorRef<Self::Msg>,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        state.reading.abort();
+        state.engine.stop_and_wait(None, None).await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use malachitebft_core_types::{Round, SignedMessage};
+    use tally_ledger::crypto::{PublicKey, Signature};
+
+    use super::*;
+    use crate::context::{Address, Height, Vote};
+
+    const WIRE: Wire = Wire {
+        max_response: 1 << 20,
+    };
+
+    #[test]
+    fn a_vote_comes_back_as_its_sender_s_and_nothing_else_means_anything() {
+        let vote = Vote {
+            height: Height(7),
+            round: Round::new(1),
+            kind: malachitebft_core_types::VoteType::Prevote,
+            block: malachitebft_core_types::NilOrVal::Nil,
+            voter: Address(PublicKey([3; 32])),
+        };
+        let vote = SignedMessage::new(vote, Signature([5; 64]));
+        let message = WIRE
+            .encode(&SignedConsensusMsg::Vote(vote.clone()))
+            .unwrap();
+        let (peer, frame) = (PeerId::random(), framed(VOTE_OR_PROPOSAL, &message));
+        let got = event(&WIRE, peer, frame.clone());
+        assert!(got == Some(NetworkEvent::Vote(engine_peer(peer).unwrap(), vote)));
+        for length in 0..frame.len() {
+            assert!(
+                event(&WIRE, peer, frame.slice(..length)).is_none(),
+                "cut to {length}"
+            );
+        }
+        for kind in (0..=u8::MAX).filter(|kind| *kind != VOTE_OR_PROPOSAL) {
+            assert!(
+                event(&WIRE, peer, framed(kind, &message)).is_none(),
+                "{kind}"
+            );
+        }
+    }
+}
