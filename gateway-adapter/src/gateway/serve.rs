@@ -1,8 +1,13 @@
-//! Listening: HTTP for clients, gRPC for `MeteringService`. Both stop taking
-//! connections when told, and end when those that run have.
+//! Listening: HTTP for clients, gRPC for `MeteringService` and for Envoy. All
+//! stop taking connections when told, and end when those that run have.
 
 use std::{sync::Arc, time::Duration};
 
+use envoy_types::pb::envoy::service::{
+    auth::v3::authorization_server::AuthorizationServer,
+    ext_proc::v3::external_processor_server::ExternalProcessorServer,
+};
+use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -18,9 +23,18 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    envoy::{authorize::Authorize, process::Process},
     metering::{Metering, MeteringRpc},
-    proxy::Proxy,
+    proxy::{Proxy, body::Arriving},
 };
+
+/// Requests that one connection of Envoy may have at once.
+const ENVOY_STREAMS: u32 = 10_000;
+/// Bytes of messages that one of them, and one connection, may have on its
+/// way.
+const ENVOY_WINDOWS: (u32, u32) = (1 << 20, 1 << 24);
+/// Bytes of a message beside the request's body.
+const ENVOY_MESSAGE: usize = 1 << 20;
 
 /// Longest that a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -87,7 +101,9 @@ async fn serve(
     proxy: Arc<Proxy>,
     stop: CancellationToken,
 ) {
-    let service = hyper::service::service_fn(move |request| proxy.clone().answer(request));
+    let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+        proxy.clone().answer(request.map(Arriving::Http))
+    });
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
@@ -122,5 +138,30 @@ pub(super) async fn grpc(listener: TcpListener, metering: Arc<Metering>, stop: C
         .await
     {
         tracing::error!(%error, "MeteringService ended");
+    }
+}
+
+/// Serves Envoy until `stop`.
+pub(super) async fn envoy(listener: TcpListener, proxy: Arc<Proxy>, stop: CancellationToken) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter
+        .set_serving::<ExternalProcessorServer<Process>>()
+        .await;
+    let most = proxy.body_bytes.saturating_add(ENVOY_MESSAGE);
+    // Streams that still run when this is dropped end with it.
+    let cut = CancellationToken::new();
+    let _cut = cut.clone().drop_guard();
+    let process = ExternalProcessorServer::new(Process::new(proxy.clone(), cut));
+    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    let served = tonic::transport::Server::builder()
+        .max_concurrent_streams(ENVOY_STREAMS)
+        .initial_stream_window_size(ENVOY_WINDOWS.0)
+        .initial_connection_window_size(ENVOY_WINDOWS.1)
+        .add_service(process.max_decoding_message_size(most))
+        .add_service(AuthorizationServer::new(Authorize::new(proxy)))
+        .add_service(health)
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the services for Envoy ended");
     }
 }

@@ -1,10 +1,16 @@
-//! Bodies of answers: whole, or fed while they stream.
+//! Bodies of answers, whole or fed while they stream; and bodies that arrive,
+//! on a connection or in messages of Envoy.
 
-use std::io;
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -29,4 +35,41 @@ pub fn fed() -> (Feed, Body) {
         feed,
         StreamBody::new(ReceiverStream::new(fed)).boxed_unsync(),
     )
+}
+
+/// A body that arrives: a client's request or an engine's answer.
+#[derive(Debug)]
+pub enum Arriving {
+    /// On a connection.
+    Http(Incoming),
+    /// Piece by piece; `None` is its end. A feeder that goes away before that
+    /// ends nothing: then the client or the engine is gone, and whoever reads
+    /// is told by the closed way to the client.
+    Fed(mpsc::Receiver<Option<Bytes>>),
+    /// All of it, or nothing (more).
+    Whole(Option<Bytes>),
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        match this {
+            Arriving::Http(body) => Pin::new(body).poll_frame(context),
+            Arriving::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Arriving::Fed(pieces) => match ready!(pieces.poll_recv(context)) {
+                Some(Some(bytes)) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Some(None) => {
+                    *this = Arriving::Whole(None);
+                    Poll::Ready(None)
+                }
+                None => Poll::Pending,
+            },
+        }
+    }
 }

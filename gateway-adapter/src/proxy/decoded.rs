@@ -18,11 +18,10 @@ use futures::TryStreamExt;
 use http::{Response, header::CONTENT_ENCODING};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Incoming;
 use tokio::io::AsyncRead;
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use super::body::Body;
+use super::body::{Arriving, Body};
 
 /// Bytes that are decoded at a time.
 const PIECE: usize = 16 * 1024;
@@ -31,7 +30,7 @@ const PIECE: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) enum Decoded {
     /// It came like this.
-    Plain(Incoming),
+    Plain(Arriving),
     /// It was compressed.
     Coded(Body),
 }
@@ -55,7 +54,7 @@ impl http_body::Body for Decoded {
 }
 
 /// The answer without its compression; `None` if that is not known.
-pub(super) fn decoded(answer: Response<Incoming>) -> Option<Response<Decoded>> {
+pub(super) fn decoded(answer: Response<Arriving>) -> Option<Response<Decoded>> {
     let codings = answer.headers().get_all(CONTENT_ENCODING);
     let codings: Option<Vec<String>> = codings
         .iter()
@@ -87,7 +86,7 @@ pub(super) fn decoded(answer: Response<Incoming>) -> Option<Response<Decoded>> {
     Some(Response::from_parts(parts, body))
 }
 
-fn reader(body: Incoming) -> impl tokio::io::AsyncBufRead + Send + Unpin {
+fn reader(body: Arriving) -> impl tokio::io::AsyncBufRead + Send + Unpin {
     StreamReader::new(body.into_data_stream().map_err(io::Error::other))
 }
 

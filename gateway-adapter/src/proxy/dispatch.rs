@@ -3,7 +3,8 @@
 //!
 //! One hold pays whatever happens here. A request goes to another engine only
 //! before the first byte of an answer, and only where nothing was generated:
-//! nobody was listening, or the answer is 502, 503 or 504.
+//! nobody was listening, or the answer is 502, 503 or 504. Behind Envoy it
+//! goes out once: trying again would be Envoy's.
 
 use std::{
     sync::atomic::Ordering,
@@ -12,11 +13,10 @@ use std::{
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use super::{
-    body::Body,
+    body::{Arriving, Body},
     exchange::{Exchange, Stop, watched},
     request::Call,
 };
@@ -85,15 +85,20 @@ impl Exchange {
     pub(super) async fn dispatch(
         &mut self,
         replied: &mut oneshot::Sender<Response<Body>>,
-    ) -> Result<Response<Incoming>, Undone> {
+    ) -> Result<Response<Arriving>, Undone> {
         let mut tried = Vec::new();
         loop {
             let mut place = self.queue(&tried, replied).await.map_err(Undone::Waiting)?;
             let station = place.station().clone();
             let body = self.body_for(&station);
-            let call = station
-                .upstream
-                .post(self.endpoint.path, &self.headers, body);
+            let (upstream, path) = (&station.upstream, self.endpoint.path);
+            let (headers, leg) = (&self.headers, self.leg.as_ref());
+            let call = async {
+                match leg {
+                    Some(leg) => Ok(upstream.post_through(leg, path, headers, body).await),
+                    None => upstream.post(path, headers, body).await,
+                }
+            };
             let limits = self.limits();
             let answer = watched(&mut self.hold, limits, replied, call).await;
             let answer = answer.map_err(Undone::Working)?;
@@ -114,7 +119,7 @@ impl Exchange {
             };
             tried.push(station.index);
             let others = || self.route.choose(self.plan.errand, &tried).is_ok();
-            if elsewhere && tried.len() < MOST_TRIES && others() {
+            if elsewhere && self.leg.is_none() && tried.len() < MOST_TRIES && others() {
                 self.proxy.serving.metrics.retries.inc();
                 continue;
             }

@@ -12,13 +12,12 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
 use tally_ledger::{debit::Flags, ids::Time};
 use tokio::sync::oneshot;
 
 use super::{
     Proxy,
-    body::{Body, fed, whole},
+    body::{Arriving, Body, fed, whole},
     decoded::{Decoded, decoded},
     dispatch::{Plan, Undone},
     endpoint::{Endpoint, StreamUsage},
@@ -31,6 +30,7 @@ use super::{
 };
 use crate::{
     clock::unix_ms,
+    envoy::leg::Leg,
     holds::{EARLY_PART, Hold},
     journal::{Durable, Name, Urgency},
     key::Key,
@@ -59,6 +59,8 @@ pub(super) struct Exchange {
     payment: Payment,
     pub(super) hold: Hold,
     durable: Durable,
+    /// The way to the engine, where Envoy has the connection.
+    pub(super) leg: Option<Leg>,
     pub(super) headers: HeaderMap,
     /// As the client sent it.
     pub(super) body: Bytes,
@@ -136,7 +138,7 @@ async fn claim(
 pub(super) async fn answer(
     proxy: &Arc<Proxy>,
     endpoint: &'static Endpoint,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
 ) -> Response<Body> {
     let arrived = Instant::now();
     let (parts, body) = request.into_parts();
@@ -144,7 +146,8 @@ pub(super) async fn answer(
         Ok(key) => key,
         Err(refusal) => return proxy.refuse(refusal),
     };
-    let answer = metered(proxy, endpoint, key, parts.headers, body, arrived);
+    let leg = parts.extensions.get::<Leg>().cloned();
+    let answer = metered(proxy, endpoint, key, (parts.headers, leg), body, arrived);
     answer.await.unwrap_or_else(|refused| *refused)
 }
 
@@ -152,8 +155,8 @@ async fn metered(
     proxy: &Arc<Proxy>,
     endpoint: &'static Endpoint,
     key: Arc<Key>,
-    headers: HeaderMap,
-    body: Incoming,
+    (headers, leg): (HeaderMap, Option<Leg>),
+    body: Arriving,
     arrived: Instant,
 ) -> Result<Response<Body>, Box<Response<Body>>> {
     let body = pricing::whole_body(proxy, body).await?;
@@ -216,6 +219,7 @@ async fn metered(
         payment,
         hold,
         durable,
+        leg,
         headers,
         body,
         stream,

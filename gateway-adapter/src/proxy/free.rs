@@ -22,11 +22,14 @@ mod revoke;
 use std::sync::Arc;
 
 use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tally_ledger::ids::Amount;
 
-use super::{Proxy, body::Body, reply};
+use super::{
+    Proxy,
+    body::{Arriving, Body},
+    reply,
+};
 use crate::config::FreeRoute;
 
 /// Questions to nodes and engines at once.
@@ -55,7 +58,7 @@ fn method(route: FreeRoute) -> Method {
 pub(super) async fn answer(
     proxy: &Arc<Proxy>,
     route: FreeRoute,
-    request: Request<Incoming>,
+    request: Request<Arriving>,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     if parts.method != method(route) {

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `POST /v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/embeddings` | metered ([`endpoint`]) |
 //! | `GET /v1/models`, `/v1/tally/...` | free, for the caller's own account ([`free`]) |
+//! | `GET /v1/tally/admit` | free; whether the key may spend anything ([`admit`]) |
 //! | `GET /healthz` | 200 while the gateway serves |
 //! | anything else | 404: nothing is passed on unmetered |
 //!
 //! Neither prompts, answers nor keys are ever logged.
 
+mod admit;
 pub mod body;
 mod decoded;
 mod dispatch;
@@ -30,7 +32,6 @@ pub mod upstream;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header::AUTHORIZATION};
-use hyper::body::Incoming;
 use rand::RngCore;
 use tokio::sync::Semaphore;
 
@@ -42,7 +43,7 @@ use crate::{
     routing::Upstreams,
     serving::Serving,
 };
-use body::Body;
+use body::{Arriving, Body};
 use endpoint::Endpoint;
 
 /// The proxy.
@@ -74,12 +75,13 @@ impl Proxy {
     /// Answers one request.
     pub async fn answer(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        request: Request<Arriving>,
     ) -> Result<Response<Body>, Infallible> {
         let id = request.headers().get("x-request-id").cloned();
         let (method, path) = (request.method().clone(), request.uri().path());
         let free = free::route(path).filter(|route| self.free.contains(route));
         let mut response = match (&method, path) {
+            (&Method::GET, "/v1/tally/admit") => self.admitted(request.headers()).await,
             (&Method::GET, "/healthz") => self.health(),
             (&Method::GET, "/metrics") if self.metrics => reply::text(self.serving.metrics.text()),
             _ => match (Endpoint::of(path), free) {

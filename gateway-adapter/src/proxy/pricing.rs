@@ -6,9 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 
-use super::{Proxy, body::Body, endpoint::Endpoint, reply, request::Call, tokenize};
+use super::{
+    Proxy,
+    body::{Arriving, Body},
+    endpoint::Endpoint,
+    reply,
+    request::Call,
+    tokenize,
+};
 use crate::{
     ask::{Ask, Need},
     key::Key,
@@ -35,7 +41,7 @@ pub(super) struct Priced<'a> {
 /// All of a request's body, bounded.
 pub(super) async fn whole_body(
     proxy: &Proxy,
-    body: Incoming,
+    body: Arriving,
 ) -> Result<Bytes, Box<Response<Body>>> {
     match Limited::new(body, proxy.body_bytes).collect().await {
         Ok(body) => Ok(body.to_bytes()),

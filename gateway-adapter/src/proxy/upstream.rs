@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, Error, connect::HttpConnector},
@@ -13,7 +12,8 @@ use hyper_util::{
 };
 use zeroize::Zeroizing;
 
-use crate::config;
+use super::body::Arriving;
+use crate::{config, envoy::leg::Leg};
 
 /// Idle connections kept to one engine.
 const IDLE: usize = 1024;
@@ -151,20 +151,27 @@ impl Upstream {
             .expect("the url and the path were validated")
     }
 
-    async fn send(&self, mut request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Error> {
+    /// Adds the engine's own bearer.
+    fn sign(&self, request: &mut Request<Bytes>) {
         let bearer = self.bearer.clone();
         request
             .headers_mut()
             .extend(bearer.map(|bearer| (header::AUTHORIZATION, bearer)));
-        match &self.http {
-            Http::Plain(client) => client.request(request).await,
-            Http::Tls(client) => client.request(request).await,
-        }
+    }
+
+    async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Arriving>, Error> {
+        self.sign(&mut request);
+        let request = request.map(Full::new);
+        let answer = match &self.http {
+            Http::Plain(client) => client.request(request).await?,
+            Http::Tls(client) => client.request(request).await?,
+        };
+        Ok(answer.map(Arriving::Http))
     }
 
     /// What `GET path` is answered.
     pub async fn get(&self, path: &str) -> Result<StatusCode, Error> {
-        let mut request = Request::new(Full::default());
+        let mut request = Request::new(Bytes::new());
         *request.uri_mut() = self.uri(path);
         Ok(self.send(request).await?.status())
     }
@@ -176,8 +183,26 @@ impl Upstream {
         path: &str,
         client_headers: &HeaderMap,
         body: Bytes,
-    ) -> Result<Response<Incoming>, Error> {
-        let mut request = Request::new(Full::new(body));
+    ) -> Result<Response<Arriving>, Error> {
+        self.send(self.request(path, client_headers, body)).await
+    }
+
+    /// The same, through Envoy: its stream may be over before there is an
+    /// answer, but it gives no error.
+    pub async fn post_through(
+        &self,
+        leg: &Leg,
+        path: &str,
+        client_headers: &HeaderMap,
+        body: Bytes,
+    ) -> Response<Arriving> {
+        let mut request = self.request(path, client_headers, body);
+        self.sign(&mut request);
+        leg.call(request, &self.url).await
+    }
+
+    fn request(&self, path: &str, client_headers: &HeaderMap, body: Bytes) -> Request<Bytes> {
+        let mut request = Request::new(body);
         *request.method_mut() = http::Method::POST;
         *request.uri_mut() = self.uri(path);
         let headers = request.headers_mut();
@@ -190,7 +215,7 @@ impl Upstream {
             header::ACCEPT_ENCODING,
             HeaderValue::from_static("identity"),
         );
-        self.send(request).await
+        request
     }
 
     #[cfg(test)]

@@ -6,6 +6,7 @@
 pub mod chain;
 pub mod coded;
 pub mod engine;
+pub mod envoy;
 pub mod metering;
 pub mod nodes;
 pub mod shape;
@@ -41,6 +42,7 @@ pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
 pub struct Running {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    pub envoy: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<Result<(), GatewayError>>,
 }
@@ -94,6 +96,7 @@ impl Setup {
         let nodes = chain.nodes.iter().map(ToString::to_string).collect();
         let mut config = GatewayConfig::new(home.path(), nodes, "127.0.0.1:0".parse().unwrap());
         config.listen.grpc = Some("127.0.0.1:0".parse().unwrap());
+        config.listen.envoy = Some("127.0.0.1:0".parse().unwrap());
         config.upstreams = vec![config::Upstream {
             max_output: 100,
             ..config::Upstream::new(format!("http://{}", engine.address), vec!["m".into()])
@@ -138,6 +141,7 @@ impl Setup {
             .unwrap()
             .unwrap();
         let (http, grpc) = (gateway.http().unwrap(), gateway.grpc().unwrap());
+        let envoy = gateway.envoy().unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(gateway.run(async {
             if stopped.await.is_err() {
@@ -147,6 +151,7 @@ impl Setup {
         Running {
             http,
             grpc,
+            envoy,
             stop: Some(stop),
             task,
         }

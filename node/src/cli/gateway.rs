@@ -47,6 +47,7 @@ impl Gateway {
                 "listening": http,
                 "metering": gateway.grpc(),
                 "admin": gateway.admin(),
+                "envoy": gateway.envoy(),
             });
             output::print(format, &value)?;
             gateway.run(stop).await?;

@@ -60,7 +60,7 @@ function sendJson(response, status, body) {
   response.end(JSON.stringify(body));
 }
 
-function report(requestId, body, usage) {
+function report(requestId, headers, body, usage) {
   appendFileSync(options["usage-log"], JSON.stringify({
     request_id: requestId,
     model: body.model,
@@ -70,6 +70,7 @@ function report(requestId, body, usage) {
     completion_tokens: usage.completion,
     finish_reason: usage.finish,
     aborted: usage.aborted,
+    headers: Object.keys(headers),
   }) + "\n");
 }
 
@@ -122,7 +123,7 @@ async function chat(request, response) {
   const created = Math.floor(Date.now() / 1000);
   const answer = form(response, body, `chatcmpl-${requestId}`, created, prompt);
   const usage = await engine.generate(prompt, limits, hungUp.signal, answer.text);
-  report(requestId, body, usage);
+  report(requestId, request.headers, body, usage);
   if (!usage.aborted) answer.end(usage);
 }
 

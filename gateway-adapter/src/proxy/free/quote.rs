@@ -7,14 +7,13 @@
 use std::{sync::Arc, time::Instant};
 
 use http::{Response, request::Parts};
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tally_ledger::{
     ids::{ClassNumber, Height},
     price::Usage,
 };
 
-use super::{Body, Proxy, amount, found};
+use super::{Arriving, Body, Proxy, amount, found};
 use crate::{
     account::{Prospect, When},
     ask::{Ask, Need},
@@ -32,7 +31,7 @@ pub(super) async fn answer(
     proxy: &Arc<Proxy>,
     key: Arc<Key>,
     parts: &Parts,
-    body: Incoming,
+    body: Arriving,
 ) -> Result<Response<Body>, Box<Response<Body>>> {
     let route = route(parts.uri.query())?;
     let body = pricing::whole_body(proxy, body).await?;
