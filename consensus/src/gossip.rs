@@ -212,7 +212,7 @@ pub fn start(
         counters: counters.clone(),
         node,
     };
-    mesh.accept(TRANSACTIONS, max_message, to_node);
+    mesh.accept(TRANSACTIONS, max_message, None, to_node);
     let direct = config.direct.then(|| {
         let settings = Settings {
             protocol: direct::PROTOCOL,
@@ -222,7 +222,12 @@ pub fn start(
         };
         let inbox = direct::Inbox::default();
         let lanes = mesh.lanes(&settings, &inbox.counters);
-        mesh.accept(direct::PROTOCOL, codec::MAX_FRAME, inbox.clone());
+        mesh.accept(
+            direct::PROTOCOL,
+            codec::MAX_FRAME,
+            Some(direct::RATE),
+            inbox.clone(),
+        );
         Direct { lanes, inbox }
     });
     let task = tokio::spawn(mesh.run(stop.clone()));

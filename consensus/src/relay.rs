@@ -5,8 +5,8 @@
 //!
 //! Why: gossipsub signs each message again and passes it on to every other
 //! peer, which checks that signature each time; in a full mesh of validators
-//! that is most of what a small block costs. What a breaking stream loses is
-//! repeated by the engine, over its own network.
+//! that is much of what a small block costs. Votes that a breaking stream
+//! loses are repeated by the engine, over its own network.
 
 use std::sync::Arc;
 
@@ -28,9 +28,10 @@ use malachitebft_app_channel::{
     },
 };
 use malachitebft_codec::Codec;
+use malachitebft_core_types::ValidatorSet;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::{sync::mpsc, task::JoinHandle};
-use tracing::warn;
+use tracing::debug;
 
 use crate::{
     codec::Wire,
@@ -55,6 +56,9 @@ struct State {
     engine: NetworkRef<Engine>,
     events: Arc<OutputPort<NetworkEvent<Engine>>>,
     reading: JoinHandle<()>,
+    /// How many there are; more than any network has, as long as the engine
+    /// has not said.
+    validators: usize,
 }
 
 /// Starts the engine's network, and the relay before it.
@@ -89,11 +93,11 @@ fn framed(kind: u8, message: &Bytes) -> Bytes {
 
 impl Relay {
     /// Sends to all peers; `false`: not to each, or it has no encoding.
-    fn send<T>(&self, kind: u8, message: &T) -> bool
+    fn send<T>(&self, kind: u8, message: &T, validators: usize) -> bool
     where
         Wire: Codec<T>,
     {
-        self.direct.reaches_all()
+        self.direct.reaches_all(validators)
             && self
                 .wire
                 .encode(message)
@@ -106,8 +110,10 @@ impl Relay {
         state: &State,
     ) -> Result<(), ActorProcessingErr> {
         let sent = match &message {
-            NetworkMsg::PublishConsensusMsg(message) => self.send(VOTE_OR_PROPOSAL, message),
-            NetworkMsg::PublishProposalPart(part) => self.send(PART, part),
+            NetworkMsg::PublishConsensusMsg(message) => {
+                self.send(VOTE_OR_PROPOSAL, message, state.validators)
+            }
+            NetworkMsg::PublishProposalPart(part) => self.send(PART, part, state.validators),
             _ => false,
         };
         if !sent {
@@ -161,7 +167,7 @@ impl Actor for Relay {
             while let Some((peer, frame)) = frames.recv().await {
                 match event(&wire, peer, frame) {
                     Some(event) => to.send(event),
-                    None => warn!(%peer, "a message that means nothing was dropped"),
+                    None => debug!(%peer, "a message that means nothing was dropped"),
                 }
             }
         });
@@ -169,6 +175,7 @@ impl Actor for Relay {
             engine,
             events,
             reading,
+            validators: usize::MAX,
         })
     }
 
@@ -182,6 +189,9 @@ impl Actor for Relay {
             subscriber.subscribe_to_port(&state.events);
             state.engine.cast(NetworkMsg::Subscribe(subscriber))?;
             return Ok(());
+        }
+        if let NetworkMsg::UpdateValidatorSet(validators) = &message {
+            state.validators = validators.count();
         }
         self.publish(message, state)
     }

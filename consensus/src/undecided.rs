@@ -1,9 +1,7 @@
 //! Bodies of blocks that are not decided yet, durable before this node votes
 //! for one or proposes it. The engine's log holds only their ids.
 //!
-//! One file, written from its beginning again after each commit, in place: so
-//! that a body costs no change of the file's length. What is left of earlier
-//! heights behind the last record is skipped when the file is opened.
+//! One append-only file, emptied with each commit:
 //!
 //! ```text
 //! magic "tallyund", version u32 (1)
@@ -32,8 +30,6 @@ use crate::{
 const FILE: &str = "undecided";
 const HEADER: &[u8; 12] = b"tallyund\x01\x00\x00\x00";
 const FIXED: usize = 8 + 4 + 1 + 32;
-/// A file longer than this is cut when it is written again.
-const KEPT: u64 = 1 << 20;
 
 /// A body and where it was proposed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,22 +134,20 @@ impl Undecided {
             .map(|e| &e.body)
     }
 
-    /// Forgets everything up to a committed height, which is durable
-    /// elsewhere.
+    /// Forgets everything up to a committed height. The file need not be
+    /// durably shorter: old heights are skipped when it is opened.
     pub(crate) fn commit(&mut self, committed: Height) -> Result<(), ConsensusError> {
         self.entries.retain(|entry| entry.height > committed);
-        if !self.entries.is_empty() {
-            return Ok(());
-        }
-        if self.length > KEPT {
+        let header = HEADER.len() as u64;
+        if self.entries.is_empty() && self.length > header {
             self.file
-                .set_len(KEPT)
+                .set_len(header)
                 .map_err(|error| ConsensusError::File {
                     path: self.path.clone(),
                     error,
                 })?;
+            self.length = header;
         }
-        self.length = HEADER.len() as u64;
         Ok(())
     }
 }
@@ -251,45 +245,6 @@ mod tests {
         store.put(entry(6, 0, false, 9)).unwrap();
         let store = Undecided::open(&RealDisk, home.path(), Height(5)).unwrap();
         assert_eq!(store.entries, [entry(6, 0, false, 9)]);
-    }
-
-    #[test]
-    fn nothing_of_earlier_heights_comes_back_whatever_lies_over_it() {
-        let home = tempfile::tempdir().unwrap();
-        let mut store = Undecided::open(&RealDisk, home.path(), Height(0)).unwrap();
-        let mut random = 1u32;
-        let mut next = |most: u32| {
-            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (random >> 8) % most
-        };
-        for height in 1..200 {
-            let mut put = Vec::new();
-            // Bodies of few lengths, so that new records often end where an
-            // old one begins.
-            for round in 0..next(4) {
-                let entry = entry(height, round, true, (10 * next(3) + round + 1) as u8);
-                store.put(entry.clone()).unwrap();
-                put.push(entry);
-            }
-            drop(store);
-            store = Undecided::open(&RealDisk, home.path(), Height(height - 1)).unwrap();
-            assert_eq!(store.entries, put, "height {height}");
-            store.commit(Height(height)).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_large_file_is_cut_when_it_is_written_again() {
-        let home = tempfile::tempdir().unwrap();
-        let mut store = Undecided::open(&RealDisk, home.path(), Height(0)).unwrap();
-        let mut large = entry(1, 0, false, 1);
-        large.body = vec![7; 3 << 20].into();
-        store.put(large).unwrap();
-        store.commit(Height(1)).unwrap();
-        assert_eq!(fs::metadata(home.path().join(FILE)).unwrap().len(), KEPT);
-        store.put(entry(2, 0, false, 2)).unwrap();
-        let store = Undecided::open(&RealDisk, home.path(), Height(1)).unwrap();
-        assert_eq!(store.entries, [entry(2, 0, false, 2)]);
     }
 
     #[test]

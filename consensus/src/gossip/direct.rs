@@ -11,11 +11,21 @@ use bytes::Bytes;
 use libp2p::{PeerId, StreamProtocol};
 use tokio::sync::mpsc;
 
-use super::{Counters, GossipCounts, add, inbound::Taker, lane::Lane};
+use super::{
+    Counters, GossipCounts, add,
+    inbound::{Rate, Taker},
+    lane::Lane,
+};
 
 pub(super) const PROTOCOL: StreamProtocol = StreamProtocol::new("/tally/consensus/1");
 /// Most bytes that wait for one peer: a few blocks.
 pub(super) const ROOM: usize = 32 << 20;
+/// What is read of one peer: several times what a validator sends. The engine's
+/// queues have no bound, so this keeps a peer from filling them.
+pub(super) const RATE: Rate = Rate {
+    frames: 4_000,
+    bytes: 64 << 20,
+};
 /// Frames that wait for the engine, of all peers.
 const WAITING: usize = 64;
 
@@ -37,9 +47,10 @@ pub(super) struct Inbox {
 }
 
 impl Direct {
-    /// Whether there is a stream to each peer.
-    pub(crate) fn reaches_all(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.is_open())
+    /// Whether there is a stream to each peer, and enough of them for so many
+    /// validators.
+    pub(crate) fn reaches_all(&self, validators: usize) -> bool {
+        self.lanes.len() + 1 >= validators && self.lanes.iter().all(|lane| lane.is_open())
     }
 
     /// Sends a frame to all peers; `false`: not to each of them.

@@ -3,7 +3,7 @@
 //!
 //! The queue is bounded, and closed while there is no stream; nothing is ever
 //! sent again. A peer that does not read slows its lane, then loses what does
-//! not fit; one that reads nothing at all loses its connection.
+//! not fit; one that leaves a write waiting for 10 s loses its connection.
 
 use std::{
     collections::VecDeque,
@@ -52,6 +52,22 @@ pub(super) struct Lane {
     queue: Mutex<Queue>,
     work: Notify,
     counters: Arc<Counters>,
+}
+
+/// The lane is open while this lives, so also when its task is aborted.
+struct Open<'a>(&'a Lane);
+
+impl<'a> Open<'a> {
+    fn new(lane: &'a Lane) -> Self {
+        lane.set_open(true);
+        Self(lane)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.set_open(false);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -142,9 +158,9 @@ impl Lane {
         while connected.wait_for(|connected| *connected).await.is_ok() {
             match control.open_stream(peer, protocol.clone()).await {
                 Ok(stream) => {
-                    self.set_open(true);
+                    let open = Open::new(&self);
                     let error = self.write(stream).await;
-                    self.set_open(false);
+                    drop(open);
                     debug!(%peer, %protocol, %error, "a stream ended");
                     if error.kind() == io::ErrorKind::TimedOut {
                         // The connection is dead without knowing it.

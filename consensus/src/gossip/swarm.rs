@@ -7,7 +7,7 @@ use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder, allow_block_list,
     multiaddr::Protocol,
-    noise,
+    noise, ping,
     swarm::{DialError, NetworkBehaviour, SwarmEvent, dial_opts::DialOpts},
     tcp, yamux,
 };
@@ -21,17 +21,20 @@ use tracing::{debug, info};
 
 use super::{
     Counters, GossipConfig, GossipError, add,
-    inbound::{self, Taker},
+    inbound::{self, Rate, Taker},
     lane::{Lane, Settings},
 };
 use crate::{config::keypair, handle::Stop};
 
+/// A connection that does not answer for so long after a ping is dead.
+const PING: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(6));
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
     allowed: allow_block_list::Behaviour<allow_block_list::AllowedPeers>,
     streams: libp2p_stream::Behaviour,
+    ping: ping::Behaviour,
 }
 
 #[derive(Debug)]
@@ -108,13 +111,20 @@ impl Mesh {
     }
 
     /// Takes what peers send over a protocol, in frames of at most `limit`
-    /// bytes.
-    pub(super) fn accept(&mut self, protocol: StreamProtocol, limit: usize, taker: impl Taker) {
+    /// bytes, from each at most at `rate`.
+    pub(super) fn accept(
+        &mut self,
+        protocol: StreamProtocol,
+        limit: usize,
+        rate: Option<Rate>,
+        taker: impl Taker,
+    ) {
         let mut control = self.swarm.behaviour().streams.new_control();
         let streams = control
             .accept(protocol)
             .expect("each protocol has one taker");
-        self.tasks.spawn(inbound::accept(streams, limit, taker));
+        self.tasks
+            .spawn(inbound::accept(streams, limit, rate, taker));
     }
 
     pub(super) async fn run(mut self, stop: Stop) {
@@ -139,6 +149,14 @@ impl Mesh {
                 self.listening.send_replace(Some(address));
             }
             SwarmEvent::ConnectionEstablished { peer_id, .. } => self.set_connected(peer_id, true),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(ping::Event {
+                peer,
+                connection,
+                result: Err(ping::Failure::Timeout | ping::Failure::Other { .. }),
+            })) => {
+                debug!(%peer, "a connection is dead");
+                self.swarm.close_connection(connection);
+            }
             SwarmEvent::ConnectionClosed {
                 peer_id,
                 num_established,
@@ -186,6 +204,11 @@ fn swarm(key: &SecretKey) -> Result<Swarm<Behaviour>, GossipError> {
     let behaviour = Behaviour {
         allowed: allow_block_list::Behaviour::default(),
         streams: libp2p_stream::Behaviour::new(),
+        ping: ping::Behaviour::new(
+            ping::Config::new()
+                .with_interval(PING.0)
+                .with_timeout(PING.1),
+        ),
     };
     let builder = SwarmBuilder::with_existing_identity(keypair(key))
         .with_tokio()

@@ -160,7 +160,11 @@ impl Exchange {
         let limits = self.limits();
         let place = watched(&mut self.hold, limits, replied, place).await?;
         metrics.queue_wait.observe(came.elapsed().as_secs_f64());
-        place.map_err(Stop::Cut)
+        // What cut a running request may be what made this place free.
+        match self.hold.cut() {
+            Some(refusal) => Err(Stop::Cut(refusal)),
+            None => place.map_err(Stop::Cut),
+        }
     }
 
     fn body_for(&self, station: &Station) -> Bytes {
