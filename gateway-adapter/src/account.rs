@@ -190,7 +190,7 @@ impl Account {
             Some((last, _)) => last / 2,
             None => least,
         };
-        let wanted = wanted.clamp(least, u64::MAX / 4);
+        let wanted = wanted.max(least).min(u64::MAX / 4);
         inner.wanted.insert(pair, (wanted, now));
         inner.requested.push(pair);
         // Not more than the rule grants: a Lease that is granted less than it

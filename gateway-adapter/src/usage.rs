@@ -63,16 +63,18 @@ struct Details {
     reasoning_tokens: Option<u64>,
 }
 
-#[derive(Deserialize)]
+/// By the names of chat completions and of responses; some engines send both.
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct Reported {
-    #[serde(alias = "input_tokens")]
     prompt_tokens: Option<u64>,
-    #[serde(alias = "output_tokens")]
+    input_tokens: Option<u64>,
     completion_tokens: Option<u64>,
-    #[serde(default, alias = "input_tokens_details")]
+    output_tokens: Option<u64>,
     prompt_tokens_details: Option<Details>,
-    #[serde(default, alias = "output_tokens_details")]
+    input_tokens_details: Option<Details>,
     completion_tokens_details: Option<Details>,
+    output_tokens_details: Option<Details>,
 }
 
 impl Counts {
@@ -80,14 +82,17 @@ impl Counts {
     /// for `null` and for anything without prompt tokens.
     pub fn parse(json: &str) -> Option<Counts> {
         let usage: Reported = serde_json::from_str::<Option<Reported>>(json).ok()??;
-        let cached = usage.prompt_tokens_details.and_then(|d| d.cached_tokens);
-        let reasoning = usage
+        let input = usage.prompt_tokens_details.or(usage.input_tokens_details);
+        let cached = input.and_then(|details| details.cached_tokens);
+        let output = usage
             .completion_tokens_details
-            .and_then(|d| d.reasoning_tokens);
+            .or(usage.output_tokens_details);
+        let reasoning = output.and_then(|details| details.reasoning_tokens);
+        let generated = usage.completion_tokens.or(usage.output_tokens);
         Some(Counts {
-            input: usage.prompt_tokens?,
+            input: usage.prompt_tokens.or(usage.input_tokens)?,
             cached: cached.unwrap_or(0),
-            output: usage.completion_tokens.unwrap_or(0),
+            output: generated.unwrap_or(0),
             reasoning: reasoning.unwrap_or(0),
         })
     }

@@ -102,7 +102,7 @@ async fn only_where_nothing_was_generated_another_engine_is_asked() {
     for (status, retried) in [
         (502, true),
         (503, true),
-        (504, true),
+        (504, false),
         (500, false),
         (429, false),
     ] {

@@ -34,7 +34,7 @@ const NOT_OURS: [HeaderName; 8] = [
 
 /// Reads Envoy's headers; those with a `:` apart.
 fn headers(from: &EnvoyHeaders, mut pseudo: impl FnMut(&str, &[u8])) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(from.headers.len());
+    let mut headers = HeaderMap::new();
     for header in &from.headers {
         let value = match header.raw_value.as_slice() {
             [] => header.value.as_bytes(),
@@ -46,7 +46,8 @@ fn headers(from: &EnvoyHeaders, mut pseudo: impl FnMut(&str, &[u8])) -> HeaderMa
         }
         let name = HeaderName::from_bytes(header.key.as_bytes());
         if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value)) {
-            headers.append(name, value);
+            // More than a map takes are not passed on.
+            let _ = headers.try_append(name, value);
         }
     }
     headers

@@ -37,24 +37,24 @@ impl MeteringService for MeteringRpc {
         &self,
         request: Request<v1::AuthorizeRequest>,
     ) -> Result<Response<v1::AuthorizeResponse>, Status> {
-        let answer = self.0.authorize(request.into_inner()).await;
-        answer.map(Response::new)
+        let (metering, request) = (self.0.clone(), request.into_inner());
+        apart(async move { metering.authorize(request).await }).await
     }
 
     async fn settle(
         &self,
         request: Request<v1::SettleRequest>,
     ) -> Result<Response<v1::SettleResponse>, Status> {
-        let answer = self.0.settle(request.into_inner()).await;
-        answer.map(Response::new)
+        let (metering, request) = (self.0.clone(), request.into_inner());
+        apart(async move { metering.settle(request).await }).await
     }
 
     async fn void(
         &self,
         request: Request<v1::VoidRequest>,
     ) -> Result<Response<v1::VoidResponse>, Status> {
-        let answer = self.0.void(request.into_inner()).await;
-        answer.map(Response::new)
+        let (metering, request) = (self.0.clone(), request.into_inner());
+        apart(async move { metering.void(request).await }).await
     }
 
     async fn meter(
@@ -65,6 +65,16 @@ impl MeteringService for MeteringRpc {
         tokio::spawn(run(self.0.clone(), request.into_inner(), answers));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+}
+
+/// Does a call in a task of its own: a client that gives up waiting does not
+/// leave half of it.
+async fn apart<T: Send + 'static>(
+    call: impl Future<Output = Result<T, Status>> + Send + 'static,
+) -> Result<Response<T>, Status> {
+    let done = tokio::spawn(call).await;
+    let lost = |_| Err(Status::internal("the call broke off"));
+    done.unwrap_or_else(lost).map(Response::new)
 }
 
 /// Serves a stream until its client ends it and all is answered. Each request

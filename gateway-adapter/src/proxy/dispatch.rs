@@ -3,7 +3,7 @@
 //!
 //! One hold pays whatever happens here. A request goes to another engine only
 //! before the first byte of an answer, and only where nothing was generated:
-//! nobody was listening, or the answer is 502, 503 or 504. Behind Envoy it
+//! nobody was listening, or the answer is 502 or 503. Behind Envoy it
 //! goes out once: trying again would be Envoy's.
 
 use std::{
@@ -73,7 +73,8 @@ impl Plan {
 /// go elsewhere.
 fn outcome(status: StatusCode) -> (Outcome, bool) {
     match status.as_u16() {
-        502..=504 => (Outcome::Away, true),
+        // Not 504: the engine may have worked on it, and still do.
+        502 | 503 => (Outcome::Away, true),
         500.. => (Outcome::Failed, false),
         _ => (Outcome::Answered, false),
     }
@@ -124,6 +125,9 @@ impl Exchange {
                 continue;
             }
             self.place = Some(place);
+            // No other engine is asked: a long stream need not keep them.
+            self.body = Bytes::new();
+            self.plan.prepared = None;
             return answer.map_err(|_| Undone::Engine);
         }
     }

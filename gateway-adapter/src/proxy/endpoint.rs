@@ -83,13 +83,12 @@ pub static CHAT: Endpoint = Endpoint {
     limits: &["max_completion_tokens", "max_tokens"],
     default_output: None,
     choices: &["n", "best_of"],
-    unseen: &["web_search_options"],
+    unseen: &["web_search_options", "chat_template"],
     prompt: prompt::of_chat,
     counted: &[
         "model",
         "messages",
         "tools",
-        "chat_template",
         "chat_template_kwargs",
         "add_generation_prompt",
         "continue_final_message",
@@ -107,10 +106,10 @@ pub static COMPLETIONS: Endpoint = Endpoint {
     // As OpenAI and vLLM have it.
     default_output: Some(16),
     limits: &["max_tokens"],
-    unseen: &[],
+    unseen: &["prompt_embeds"],
     prompt: prompt::of_completions,
     counted: &["model", "prompt", "add_special_tokens"],
-    uncounted: &["suffix", "prompt_embeds"],
+    uncounted: &["suffix"],
     cut: sse::cut_text,
     ..CHAT
 };
@@ -123,6 +122,9 @@ pub static RESPONSES: Endpoint = Endpoint {
     choices: &[],
     unseen: &[
         "previous_response_id",
+        "previous_response",
+        "previous_input_messages",
+        "chat_template",
         "conversation",
         "background",
         "prompt",
@@ -142,7 +144,7 @@ pub static EMBEDDINGS: Endpoint = Endpoint {
     stream_usage: StreamUsage::None,
     limits: &[],
     choices: &[],
-    unseen: &[],
+    unseen: &["chat_template"],
     prompt: prompt::of_embeddings,
     counted: &[],
     uncounted: &[],

@@ -13,6 +13,9 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+/// Most fields; each is compared with all before it.
+const MAX_FIELDS: usize = 256;
+
 /// Fields in their order.
 #[derive(Debug)]
 pub struct Object<'a>(Vec<(Cow<'a, str>, Cow<'a, RawValue>)>);
@@ -28,6 +31,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
                 let mut fields: Vec<(Cow<'de, str>, Cow<'de, RawValue>)> = Vec::new();
                 while let Some(name) = map.next_key::<Name<'de>>()? {
+                    if fields.len() >= MAX_FIELDS {
+                        let why = format!("more than {MAX_FIELDS} fields");
+                        return Err(A::Error::custom(why));
+                    }
                     if fields.iter().any(|(known, _)| *known == name.0) {
                         return Err(A::Error::custom(format!("`{}` appears twice", name.0)));
                     }
@@ -53,6 +60,11 @@ impl<'a> Object<'a> {
     pub fn get(&self, name: &str) -> Option<&str> {
         let field = self.0.iter().find(|(known, _)| known == name)?;
         Some(field.1.get()).filter(|json| *json != "null")
+    }
+
+    /// The fields' names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_ref())
     }
 
     /// A field as a type; `None` if it is absent or `null`.
@@ -105,6 +117,16 @@ impl<'a> Object<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_fields_than_any_request_has_are_refused() {
+        let fields = |count: usize| {
+            let all: Vec<String> = (0..count).map(|i| format!("\"f{i}\":0")).collect();
+            format!("{{{}}}", all.join(","))
+        };
+        assert!(Object::parse(fields(MAX_FIELDS).as_bytes()).is_ok());
+        assert!(Object::parse(fields(MAX_FIELDS + 1).as_bytes()).is_err());
+    }
 
     #[test]
     fn what_is_not_changed_stays_as_it_was() {

@@ -69,7 +69,12 @@ pub(super) fn of_chat(object: &Object<'_>) -> Result<Prompt, BadRequest> {
         "documents",
         "chat_template_kwargs",
     ];
-    let bytes = length(object, "messages") + length(object, "chat_template");
+    let json = object.get("messages").unwrap_or_default();
+    if refers(json) {
+        let why = "`messages` refers to a file that is not in the request: send its content";
+        return Err(bad(why, Some("messages")));
+    }
+    let bytes = text_bytes(json);
     Ok(Prompt {
         size: PromptSize {
             bytes: bytes + rendered(object, &templates),
@@ -93,23 +98,15 @@ pub(super) fn form(name: &'static str) -> impl Fn(serde_json::Error) -> BadReque
 
 /// The prompts of completions.
 pub(super) fn of_completions(object: &Object<'_>) -> Result<Prompt, BadRequest> {
-    let embeds = length(object, "prompt_embeds");
     let given: Option<Texts> = object.read("prompt").map_err(form("prompt"))?;
-    if given.is_none() && embeds == 0 {
-        return Err(bad("`prompt` is missing", Some("prompt")));
-    }
-    let given = given.unwrap_or_default();
-    let embedded: Option<Texts> = object
-        .read("prompt_embeds")
-        .map_err(form("prompt_embeds"))?;
-    let prompts = given.prompts() + embedded.map_or(0, |embedded| embedded.prompts());
+    let given = given.ok_or_else(|| bad("`prompt` is missing", Some("prompt")))?;
+    let prompts = given.prompts();
     if prompts > MAX_PROMPTS {
         let why = format!("`prompt` must hold at most {MAX_PROMPTS} prompts");
         return Err(bad(why, Some("prompt")));
     }
     let mut size = given.size(object.get("prompt").unwrap_or_default());
-    // A vector has many bytes.
-    size.bytes += length(object, "suffix") + embeds;
+    size.bytes += length(object, "suffix");
     Ok(Prompt {
         size,
         prompts: prompts.max(1) as u32,
@@ -128,7 +125,7 @@ pub(super) fn of_embeddings(object: &Object<'_>) -> Result<Prompt, BadRequest> {
     let mut size = given
         .unwrap_or_default()
         .size(object.get("input").unwrap_or_default());
-    size.bytes += chat.len() as u64 + length(object, "chat_template");
+    size.bytes += text_bytes(chat);
     size.bytes += rendered(object, &["chat_template_kwargs"]);
     size.messages += messages.unwrap_or(0);
     size.media = media(chat);
@@ -145,6 +142,26 @@ pub(super) fn media(json: &str) -> u64 {
     let mut found = 0;
     strings(json, |text, _| found += u64::from(MEDIA.contains(&text)));
     found
+}
+
+/// Whether it refers to files that it does not carry.
+pub(super) fn refers(json: &str) -> bool {
+    let mut refers = false;
+    strings(json, |text, is_name| {
+        refers |= is_name && matches!(text, "file_id" | "file_url");
+    });
+    refers
+}
+
+/// Bytes of messages; four times, where they hold calls of tools, whose
+/// arguments a template renders anew.
+pub(super) fn text_bytes(json: &str) -> u64 {
+    let mut calls = false;
+    strings(json, |text, is_name| {
+        calls |= is_name && matches!(text, "tool_calls" | "function_call" | "arguments");
+    });
+    let times = if calls { 4 } else { 1 };
+    times * json.len() as u64
 }
 
 /// Each string of some JSON that is not longer than a name, with whether it
@@ -366,6 +383,20 @@ mod tests {
     }
 
     #[test]
+    fn files_elsewhere_are_refused_and_calls_of_tools_count_four_times() {
+        let chat = |messages: &str| {
+            let json = format!(r#"{{"messages":{messages}}}"#);
+            of_chat(&Object::parse(json.as_bytes()).unwrap())
+        };
+        let file = chat(r#"[{"content":[{"type":"file","file":{"file_id":"f"}}]}]"#);
+        assert_eq!(file.unwrap_err().param, Some("messages"));
+        let said = r#"[{"content":"tool_calls file_id"}]"#;
+        assert_eq!(chat(said).unwrap().size.bytes, said.len() as u64);
+        let calls = r#"[{"tool_calls":[{"function":{"arguments":"[1,1,1]"}}]}]"#;
+        assert_eq!(chat(calls).unwrap().size.bytes, 4 * calls.len() as u64);
+    }
+
+    #[test]
     fn token_numbers_are_counted_and_texts_bounded_by_their_bytes() {
         let size = |json: &str| {
             let object = Object::parse(json.as_bytes()).unwrap();
@@ -379,8 +410,6 @@ mod tests {
         let text = size(r#"{"prompt":["ab","cd"],"suffix":"xyz"}"#);
         assert_eq!((text.size.bytes, text.prompts), (11 + 5, 2));
         assert!(!text.is_text && size(r#"{"prompt":"a"}"#).is_text);
-        let embeds = size(r#"{"prompt_embeds":"AAAA"}"#);
-        assert_eq!((embeds.size.bytes, embeds.prompts), (6, 1));
         let many = format!(r#"{{"prompt":[{}"x"]}}"#, "\"x\",".repeat(2_048));
         let object = Object::parse(many.as_bytes()).unwrap();
         assert_eq!(of_completions(&object).unwrap_err().param, Some("prompt"));

@@ -13,6 +13,9 @@ use crate::usage::PromptSize;
 /// Most answers that one request may ask for per prompt.
 const MAX_CHOICES: u32 = 128;
 
+/// Limits of output that some engines obey instead of the route's own.
+const OTHER_LIMITS: [&str; 3] = ["n_predict", "num_predict", "max_new_tokens"];
+
 /// What is wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadRequest {
@@ -67,8 +70,8 @@ impl<'a> Call<'a> {
     pub fn parse(endpoint: &'static Endpoint, body: &'a [u8]) -> Result<Self, BadRequest> {
         let object = Object::parse(body)
             .map_err(|error| bad(format!("not a JSON object: {error}"), None))?;
-        let field =
-            |name: &'static str| move |_| bad(format!("`{name}` has another form"), Some(name));
+        let wrong = |name: &'static str| bad(format!("`{name}` has another form"), Some(name));
+        let field = |name: &'static str| move |_| wrong(name);
         let model: String = object
             .read("model")
             .map_err(field("model"))?
@@ -80,6 +83,10 @@ impl<'a> Call<'a> {
         if stream && endpoint.stream_usage == StreamUsage::None {
             return Err(bad("this endpoint does not stream", Some("stream")));
         }
+        let options = object.get("stream_options").unwrap_or("{}");
+        if Object::parse(options.as_bytes()).is_err() {
+            return Err(wrong("stream_options"));
+        }
         let options: StreamOptions = match endpoint.stream_usage {
             StreamUsage::Asked => object
                 .read("stream_options")
@@ -87,15 +94,7 @@ impl<'a> Call<'a> {
                 .unwrap_or_default(),
             _ => StreamOptions::default(),
         };
-        for name in endpoint.unseen {
-            if object.get(name).is_some_and(|json| json != "false") {
-                let why = format!(
-                    "`{name}` brings input that is not in the request and cannot be paid for: \
-                     send all input in the request"
-                );
-                return Err(bad(why, Some(name)));
-            }
-        }
+        refuse_unmeasured(endpoint, &object)?;
         let prompt = (endpoint.prompt)(&object)?;
         let mut choices = 1;
         for name in endpoint.choices {
@@ -221,14 +220,46 @@ fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// A limit of output; one beyond 32 bits is as good as none.
+/// Refuses what would be spent without showing in the hold.
+fn refuse_unmeasured(endpoint: &Endpoint, object: &Object<'_>) -> Result<(), BadRequest> {
+    for name in endpoint.unseen {
+        if object.get(name).is_some_and(|json| json != "false") {
+            let why = format!(
+                "`{name}` brings input that cannot be told from the request and so cannot be \
+                 paid for: send all input in the request"
+            );
+            return Err(bad(why, Some(name)));
+        }
+    }
+    let names = endpoint.limits.iter().chain(endpoint.choices);
+    let names = names.chain(&["model", "stream", "stream_options"]);
+    let other = object.names().find(|given| {
+        let same = |name: &&str| given.eq_ignore_ascii_case(name) && given != name;
+        let limits = endpoint.generates() && OTHER_LIMITS.contains(given);
+        limits || names.clone().any(same)
+    });
+    match other {
+        Some(other) => {
+            let why = format!("`{other}` is no field of this endpoint, and some engines obey it");
+            Err(bad(why, None))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A limit of output; one beyond 32 bits is as good as none. Zero means "none"
+/// to many engines.
 fn limit(object: &Object<'_>, name: &'static str) -> Result<Option<u32>, BadRequest> {
-    let limit: Option<u64> = object.read(name).map_err(|_| {
+    let wrong = || {
         bad(
-            format!("`{name}` must be a whole number, 0 or more"),
+            format!("`{name}` must be a whole number, 1 or more"),
             Some(name),
         )
-    })?;
+    };
+    let limit: Option<u64> = object.read(name).map_err(|_| wrong())?;
+    if limit == Some(0) {
+        return Err(wrong());
+    }
     Ok(limit.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX)))
 }
 
@@ -249,6 +280,29 @@ mod tests {
         let call = Call::parse(endpoint, body.as_bytes()).unwrap();
         call.rewrite(&upstream(), bound, "0-1-2", None)
             .unwrap_or_else(|| body.to_owned())
+    }
+
+    #[test]
+    fn what_an_engine_may_obey_but_no_hold_covers_is_refused() {
+        for field in [
+            r#""max_tokens":0"#,
+            r#""max_completion_tokens":0"#,
+            r#""n_predict":100000"#,
+            r#""max_tokens":1,"MAX_TOKENS":100000"#,
+            r#""N":8"#,
+            r#""chat_template":"{{ messages }}""#,
+            r#""stream_options":{"x":1,"x":2,"include_usage":false}"#,
+        ] {
+            let body = format!(r#"{{"model":"m","messages":[],{field}}}"#);
+            assert!(Call::parse(&CHAT, body.as_bytes()).is_err(), "{field}");
+        }
+        for field in ["previous_response", "previous_input_messages"] {
+            let body = format!(r#"{{"model":"m","input":"hi","{field}":["x"]}}"#);
+            let wrong = Call::parse(&RESPONSES, body.as_bytes()).unwrap_err();
+            assert_eq!(wrong.param, Some(field));
+        }
+        let embeds = br#"{"model":"m","prompt":"x","prompt_embeds":"AAAA"}"#;
+        assert!(Call::parse(&COMPLETIONS, embeds).is_err());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde_json::{Value, json, value::RawValue};
 use super::{
     endpoint::Ending,
     object::Object,
-    prompt::{Prompt, form, media, rendered, strings},
+    prompt::{Prompt, form, media, refers, rendered, text_bytes},
     request::{BadRequest, bad},
     sse::Chunk,
 };
@@ -32,11 +32,7 @@ pub(super) fn prompt(object: &Object<'_>) -> Result<Prompt, BadRequest> {
         .read("input")
         .map_err(form("input"))?
         .unwrap_or_default();
-    let mut file = false;
-    strings(input, |text, is_name| {
-        file |= is_name && matches!(text, "file_id" | "file_url");
-    });
-    if reference || file {
+    if reference || refers(input) {
         let why = "`input` refers to an item or file that is not in the request: send its content";
         return Err(bad(why, Some("input")));
     }
@@ -55,7 +51,7 @@ pub(super) fn prompt(object: &Object<'_>) -> Result<Prompt, BadRequest> {
         .map_or(0, |json| json.len() as u64);
     Ok(Prompt {
         size: PromptSize {
-            bytes: input.len() as u64 + instructions + rendered(object, &["tools", "text"]),
+            bytes: text_bytes(input) + instructions + rendered(object, &["tools", "text"]),
             messages: count + u64::from(instructions > 0),
             media: media(input),
             ..PromptSize::default()

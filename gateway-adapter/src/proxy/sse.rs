@@ -105,7 +105,7 @@ pub struct Chunk {
 #[derive(Deserialize)]
 struct RawChunk<'a> {
     #[serde(borrow, default)]
-    choices: Option<Vec<Choice<'a>>>,
+    choices: Option<&'a RawValue>,
     #[serde(borrow, default)]
     usage: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -114,8 +114,10 @@ struct RawChunk<'a> {
 
 #[derive(Deserialize)]
 struct Choice<'a> {
-    #[serde(borrow, default, alias = "message")]
+    #[serde(borrow, default)]
     delta: Option<Delta<'a>>,
+    #[serde(borrow, default)]
+    message: Option<Delta<'a>>,
     #[serde(borrow, default)]
     text: Option<std::borrow::Cow<'a, str>>,
 }
@@ -126,7 +128,10 @@ struct Delta<'a> {
     content: Option<std::borrow::Cow<'a, str>>,
     #[serde(borrow, default)]
     refusal: Option<std::borrow::Cow<'a, str>>,
-    #[serde(borrow, default, alias = "reasoning")]
+    /// Engines have both names, and some send both.
+    #[serde(borrow, default)]
+    reasoning: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow, default)]
     reasoning_content: Option<std::borrow::Cow<'a, str>>,
     #[serde(borrow, default)]
     tool_calls: Option<Vec<ToolCall<'a>>>,
@@ -158,7 +163,7 @@ impl Delta<'_> {
             .filter_map(|call| call.function.as_ref())
             .map(|function| length(&function.name) + length(&function.arguments))
             .sum();
-        let reasoning = length(&self.reasoning_content);
+        let reasoning = length(&self.reasoning_content).max(length(&self.reasoning));
         let said = length(&self.content) + length(&self.refusal) + tools;
         if said + reasoning > 0 {
             counted.deltas += 1;
@@ -180,26 +185,40 @@ impl Chunk {
         let Ok(raw) = serde_json::from_str::<RawChunk<'_>>(json) else {
             return Chunk::default();
         };
-        let mut counted = Counted::default();
-        for choice in raw.choices.iter().flatten() {
-            match (&choice.delta, &choice.text) {
-                (Some(delta), _) => delta.count(&mut counted),
-                (None, Some(text)) if !text.is_empty() => {
-                    counted.deltas += 1;
-                    counted.bytes += text.len() as u64;
-                }
-                _ => {}
-            }
-        }
+        let choices = raw.choices.map_or("[]", RawValue::get);
         let present = |value: Option<&RawValue>| value.is_some_and(|value| value.get() != "null");
         Chunk {
             usage: raw.usage.and_then(|usage| Counts::parse(usage.get())),
-            only_usage: raw.choices.as_ref().is_none_or(Vec::is_empty) && present(raw.usage),
-            counted,
+            only_usage: matches!(choices, "[]" | "null") && present(raw.usage),
+            counted: count(choices),
             error: present(raw.error),
             ..Chunk::default()
         }
     }
+}
+
+/// What the choices hold. In a form that is not known they are one delta, so
+/// that it is neither free nor hides the usage beside it.
+fn count(choices: &str) -> Counted {
+    let mut counted = Counted::default();
+    let Ok(choices) = serde_json::from_str::<Option<Vec<Choice<'_>>>>(choices) else {
+        counted.deltas = 1;
+        return counted;
+    };
+    for choice in choices.iter().flatten() {
+        match (
+            choice.delta.as_ref().or(choice.message.as_ref()),
+            &choice.text,
+        ) {
+            (Some(delta), _) => delta.count(&mut counted),
+            (None, Some(text)) if !text.is_empty() => {
+                counted.deltas += 1;
+                counted.bytes += text.len() as u64;
+            }
+            _ => {}
+        }
+    }
+    counted
 }
 
 /// The event without its usage, for a client that did not ask for it.
@@ -251,6 +270,23 @@ pub(super) fn failed(message: &str, code: &str, _: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_names_for_one_thing_hide_neither_output_nor_usage() {
+        let usage = r#""usage":{"prompt_tokens":3,"input_tokens":3,"completion_tokens":2,"output_tokens":2}"#;
+        let both = r#"{"content":null,"reasoning":"why","reasoning_content":"why"}"#;
+        for name in ["message", "delta"] {
+            let chunk = Chunk::read(&format!(r#"{{"choices":[{{"{name}":{both}}}],{usage}}}"#));
+            let counts = chunk.usage.unwrap();
+            assert_eq!((counts.input, counts.output), (3, 2));
+            assert_eq!((chunk.counted.deltas, chunk.counted.reasoning), (1, 1));
+        }
+        // A form that is not known counts, and hides nothing.
+        let odd = r#"{"choices":[{"delta":{"content":[{"text":"x"}]}}]"#;
+        let chunk = Chunk::read(&format!("{odd},{usage}}}"));
+        assert_eq!(chunk.usage.unwrap().output, 2);
+        assert!(Chunk::read(&format!("{odd}}}")).has_output());
+    }
 
     #[test]
     fn events_are_found_however_the_bytes_are_cut() {

@@ -20,7 +20,7 @@ const IDLE: usize = 1024;
 
 /// Headers that belong to one connection, or to the gateway, and are not
 /// passed on.
-const NOT_PASSED: [HeaderName; 12] = [
+const NOT_PASSED: [HeaderName; 18] = [
     header::CONNECTION,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
@@ -33,6 +33,14 @@ const NOT_PASSED: [HeaderName; 12] = [
     header::AUTHORIZATION,
     header::ACCEPT_ENCODING,
     header::EXPECT,
+    // Of the client's dealings with this gateway, or of the operator's with
+    // the engine.
+    header::COOKIE,
+    header::SET_COOKIE,
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("openai-organization"),
+    HeaderName::from_static("openai-project"),
 ];
 
 #[derive(Debug, Clone)]
