@@ -1,11 +1,12 @@
 //! Whether an engine is used: a synchronous state machine.
 //!
 //! ```text
-//! up ------ cannot be reached, or 502, 503, 504: at once ------> down
+//! up ------ cannot be reached, or 502, 503: at once -----------> down
 //! up ------ another failure before the first byte, 3 in a row -> down
 //! down ---- its pause is over: one request is let through -----> probing
 //! probing - that request's answer begins ----------------------> up
 //! probing - it fails: the next pause is twice as long ---------> down
+//! probing - it has not answered for five seconds: one more ----> probing
 //! ```
 //!
 //! The first pause is half a second, the longest half a minute. A check in
@@ -18,6 +19,9 @@
 const FIRST_PAUSE: u64 = 500;
 /// The longest.
 const LONGEST_PAUSE: u64 = 30_000;
+/// How long a probe decides alone, in ms: an answer that is not streamed
+/// begins at its end.
+pub const PROBE_ALONE: u64 = 5_000;
 /// Failures in a row that take an engine down, where one does not.
 const IN_A_ROW: u32 = 3;
 /// Failed checks in a row that do.
@@ -39,8 +43,8 @@ enum State {
     Up,
     /// Until then no request is sent.
     Down(u64),
-    /// One request was.
-    Probing,
+    /// One request was, at that time.
+    Probing(u64),
 }
 
 /// An engine's health.
@@ -83,7 +87,8 @@ impl Health {
         match self.state {
             State::Up => Gate::Open,
             State::Down(until) if now >= until => Gate::Probe,
-            State::Down(_) | State::Probing => Gate::Shut,
+            State::Probing(since) if now >= since.saturating_add(PROBE_ALONE) => Gate::Probe,
+            State::Down(_) | State::Probing(_) => Gate::Shut,
         }
     }
 
@@ -101,21 +106,21 @@ impl Health {
     pub fn pause(&self, now: u64) -> u64 {
         match self.state {
             State::Down(until) => until.saturating_sub(now),
-            State::Up | State::Probing => 0,
+            State::Up | State::Probing(_) => 0,
         }
     }
 
     /// The request that the gate called a probe goes.
-    pub fn probe(&mut self) {
-        self.state = State::Probing;
+    pub fn probe(&mut self, now: u64) {
+        self.state = State::Probing(now);
     }
 
     /// An exchange began, or could not; `probe`: it was the one that decides.
     /// Whether the engine has gone down by it.
     pub fn began(&mut self, outcome: Outcome, probe: bool, now: u64) -> bool {
         match (self.state, outcome) {
-            (State::Probing, Outcome::Answered) if probe => *self = Health::default(),
-            (State::Probing, _) if probe => return self.down(now),
+            (State::Probing(_), Outcome::Answered) if probe => *self = Health::default(),
+            (State::Probing(_), _) if probe => return self.down(now),
             (State::Up, Outcome::Answered) => self.failures = 0,
             (State::Up, Outcome::Failed) => {
                 self.failures += 1;
@@ -123,14 +128,14 @@ impl Health {
             }
             (State::Up, Outcome::Away) => return self.down(now),
             // Requests from before the pause say nothing new.
-            (State::Down(_) | State::Probing, _) => {}
+            (State::Down(_) | State::Probing(_), _) => {}
         }
         false
     }
 
     /// The probe ended without telling anything: the next one decides.
     pub fn undecided(&mut self, now: u64) {
-        if self.state == State::Probing {
+        if matches!(self.state, State::Probing(_)) {
             self.state = State::Down(now);
         }
     }
@@ -155,7 +160,7 @@ impl Health {
                 self.state = State::Down(until.max(now + 2 * again));
                 hopeful
             }
-            State::Probing => false,
+            State::Probing(_) => false,
         }
     }
 
@@ -172,6 +177,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_probe_that_does_not_answer_is_not_alone_for_long() {
+        let mut health = Health::default();
+        assert!(health.began(Outcome::Away, false, 0));
+        assert_eq!(health.gate(FIRST_PAUSE), Gate::Probe);
+        health.probe(1_000);
+        assert_eq!(health.gate(1_000 + PROBE_ALONE - 1), Gate::Shut);
+        assert_eq!(health.gate(1_000 + PROBE_ALONE), Gate::Probe);
+        health.probe(1_000 + PROBE_ALONE);
+        assert_eq!(health.gate(1_000 + PROBE_ALONE), Gate::Shut);
+        // Either of them decides.
+        assert!(!health.began(Outcome::Answered, true, 7_000));
+        assert!(health.is_up());
+    }
+
+    #[test]
     fn one_probe_decides_and_pauses_grow() {
         let mut health = Health::default();
         let mut now = 1_000;
@@ -181,7 +201,7 @@ mod tests {
             assert_eq!(health.is_hopeful(), pause == 500);
             now += pause;
             assert_eq!(health.gate(now), Gate::Probe);
-            health.probe();
+            health.probe(0);
             assert_eq!(health.gate(now), Gate::Shut);
             // Others, sent before, decide nothing.
             assert!(!health.began(Outcome::Answered, false, now));
@@ -190,7 +210,7 @@ mod tests {
             assert!(health.began(Outcome::Failed, true, now));
         }
         now += 30_000;
-        health.probe();
+        health.probe(0);
         assert!(!health.began(Outcome::Answered, true, now));
         assert!(health.is_up());
         // The next pause is short again.
@@ -215,7 +235,7 @@ mod tests {
     fn a_probe_that_says_nothing_lets_the_next_decide() {
         let mut health = Health::default();
         health.began(Outcome::Away, false, 0);
-        health.probe();
+        health.probe(0);
         health.undecided(700);
         assert_eq!(health.gate(700), Gate::Probe);
         health.undecided(700);
@@ -237,7 +257,7 @@ mod tests {
         assert_eq!(health.gate(4_000), Gate::Shut);
         assert!(!health.checked(true, 2_000, 4_000));
         assert_eq!(health.gate(4_000), Gate::Probe);
-        health.probe();
+        health.probe(0);
         assert!(health.began(Outcome::Away, true, 4_000));
         assert!(!health.checked(true, 2_000, 4_100));
         assert_eq!(health.gate(4_100), Gate::Probe);

@@ -8,7 +8,7 @@ use tally_ledger::ids::Amount;
 use tokio::sync::oneshot;
 
 use super::{
-    health::{Gate, Health, Outcome},
+    health::{Gate, Health, Outcome, PROBE_ALONE},
     queue::{Offer, Queue, Rank, key},
 };
 use crate::{
@@ -172,7 +172,13 @@ impl Station {
     fn place(self: &Arc<Self>, inner: &mut Inner, gate: Gate) -> Place {
         let probe = gate == Gate::Probe;
         if probe {
-            inner.health.probe();
+            inner.health.probe(steady_ms());
+            // Then one more may go, and who waits is to know.
+            let station = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(std::time::Duration::from_millis(PROBE_ALONE)).await;
+                station.serve();
+            });
         }
         Place {
             station: self.clone(),
