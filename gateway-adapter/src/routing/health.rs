@@ -201,7 +201,7 @@ mod tests {
             assert_eq!(health.is_hopeful(), pause == 500);
             now += pause;
             assert_eq!(health.gate(now), Gate::Probe);
-            health.probe(0);
+            health.probe(now);
             assert_eq!(health.gate(now), Gate::Shut);
             // Others, sent before, decide nothing.
             assert!(!health.began(Outcome::Answered, false, now));
@@ -210,7 +210,7 @@ mod tests {
             assert!(health.began(Outcome::Failed, true, now));
         }
         now += 30_000;
-        health.probe(0);
+        health.probe(now);
         assert!(!health.began(Outcome::Answered, true, now));
         assert!(health.is_up());
         // The next pause is short again.
