@@ -16,7 +16,7 @@ use malachitebft_app_channel::app::{
 use malachitebft_core_consensus::Input;
 use malachitebft_core_types::{NilOrVal, Round, SignedMessage, Validity, ValueOrigin, VoteType};
 use tally_consensus::{
-    ConsensusError, Decision, Guard, Mode, Observing, SentVote, Status,
+    ConsensusError, Decision, Guard, Mode, Observing, Status,
     codec::Wire,
     context::{self, Address, BlockId, Proposal, Vote},
     guard::{Message, Position, Step},
@@ -82,9 +82,12 @@ async fn two_of_four_cannot_go_on_and_all_four_can_again() {
     }
     // What was under way may still be decided, nothing more.
     let stuck = nodes[0].height().max(nodes[1].height()) + 1;
-    let nil = |v: SentVote| v.height.0 > 2 && v.block.is_none();
-    let voted = |s: &Status| s.last_vote.is_some_and(nil);
-    nodes[0].wait("a vote for nothing", voted).await;
+    // For a block if its proposer is one of the two, else for nothing.
+    let undecided = |s: &Status| s.last_vote.is_some_and(|v| v.height > s.committed);
+    nodes[0]
+        .wait("a vote that decides nothing", undecided)
+        .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(nodes[..2].iter().all(|node| node.height() <= stuck));
     for node in &mut nodes[2..] {
         node.start();
