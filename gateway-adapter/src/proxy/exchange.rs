@@ -73,15 +73,6 @@ pub(super) struct Exchange {
     pub(super) deadline: tokio::time::Instant,
 }
 
-/// How a request ended, for the metric.
-fn ending(flags: Flags) -> &'static str {
-    match flags {
-        flags if flags.has(Flags::ESTIMATED) => "estimated",
-        flags if flags.has(Flags::COUNTED) => "counted",
-        _ => "reported",
-    }
-}
-
 /// How long after its lease's end a hold may run: so that its debit is on the
 /// chain before the lease is closed there.
 fn grace(proxy: &Proxy) -> Duration {
@@ -312,7 +303,7 @@ impl Exchange {
     /// with the call; what it made is not known: the last mark counts.
     fn abandon(self) {
         let usage = crate::holds::fallback(&self.hold.record);
-        self.proxy.serving.metrics.end(ending(Flags::ESTIMATED));
+        self.proxy.serving.metrics.settled(Flags::ESTIMATED);
         self.hold.settle(usage, Flags::ESTIMATED);
     }
 
@@ -369,7 +360,7 @@ impl Exchange {
         let mut response = Response::new(whole(body));
         copy_headers(&parts.headers, response.headers_mut());
         mark(&self.hold, response.headers_mut());
-        self.proxy.serving.metrics.end(ending(flags));
+        self.proxy.serving.metrics.settled(flags);
         let settled = self.hold.settle(usage, flags);
         if let Ok(cost) = HeaderValue::from_str(&settled.charged.to_string()) {
             response.headers_mut().insert("x-tally-cost", cost);
@@ -446,7 +437,10 @@ impl Exchange {
         };
         let ended = pump.run(body).await;
         drop(place);
-        proxy.serving.metrics.end(ended.map_or("void", ending));
+        match ended {
+            Some(flags) => proxy.serving.metrics.settled(flags),
+            None => proxy.serving.metrics.end("void"),
+        }
     }
 }
 

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! `--nice 10` runs the validators below the gateway and the load, which share
-//! the two cores here and would not elsewhere. `--set` puts a line into every validator's `config.toml`; `--binary` names
-//! a program built earlier, to compare two.
+//! the two cores here and would not elsewhere. `--set` puts a line into every
+//! validator's `config.toml`; `--binary` names a program built earlier, to
+//! compare two.
 //!
 //! Prints one JSON line per figure: median and range over the runs, the load,
 //! the machine's idle share and the fdatasync latency of the same runs.
