@@ -1,7 +1,4 @@
 //! One node with the engine of one, its real services and a real client.
-#![allow(clippy::unwrap_used)]
-
-mod net;
 
 use std::{
     fs,
@@ -9,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use net::{CHECKER, CT, GATEWAY, ISSUER, Net, Running, key, list, submit, until};
+use crate::net::{CHECKER, CT, GATEWAY, ISSUER, Net, Running, key, list, submit, until};
 use tally_ledger::{
     account::Account,
     action::{Action, BindApiKey, Correct},
@@ -265,7 +262,7 @@ async fn what_is_refused_while_a_block_is_built_is_answered_at_once() {
             let mut full = [id; 16];
             full[0] = round;
             let signers = [AccountNumber(0).into()];
-            let until = (net::now() / HOUR_MS) as u32 + 24;
+            let until = (crate::net::now() / HOUR_MS) as u32 + 24;
             net.sign_at(full, until, &signers, Action::BindApiKey(bind), Vec::new())
         };
         let tasks: Vec<_> = (0..TOGETHER)
@@ -309,7 +306,7 @@ async fn a_correction_needs_no_proof_from_its_author() {
     let correct = Correct {
         entry,
         amount: Amount(400),
-        expires: Time(net::now() + DAY_MS),
+        expires: Time(crate::net::now() + DAY_MS),
     };
     let signers = [ISSUER.into(), CHECKER.into()];
     let corrected = node
@@ -390,7 +387,7 @@ async fn a_certified_block_that_executes_to_another_root_stops_the_start_and_say
     let home = &net.homes[0];
     let state = State::genesis(&net.genesis).unwrap();
     let none: [Transaction; 0] = [];
-    let mut block = build(&state, Time(net::now()), 0, none, &Strict).block;
+    let mut block = build(&state, Time(crate::net::now()), 0, none, &Strict).block;
     let executed = block.header.state_root;
     block.header.state_root.0[0] ^= 1;
     // Signed by the one validator all the same.
@@ -400,7 +397,7 @@ async fn a_certified_block_that_executes_to_another_root_stops_the_start_and_say
     let signature = consensus.sign(Domain::Precommit, &net.chain(), &vote);
     let certificate = Certificate {
         round: 0,
-        precommits: net::list(vec![(0, signature)]),
+        precommits: crate::net::list(vec![(0, signature)]),
     };
     let (disk, folder) = (Arc::new(RealDisk), home.data().join("blocks"));
     let (mut files, _) = BlockFiles::open(disk, &folder, net.chain(), 1 << 20).unwrap();

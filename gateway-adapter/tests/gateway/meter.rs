@@ -1,11 +1,8 @@
 //! `MeteringService.Meter`: holds and debits over one stream.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::collections::BTreeMap;
 
-use support::{
+use crate::support::{
     Setup,
     metering::{metering, used, wish},
 };
@@ -21,7 +18,7 @@ struct Meter {
 }
 
 impl Meter {
-    async fn open(gateway: &support::Running) -> Self {
+    async fn open(gateway: &crate::support::Running) -> Self {
         let (asks, stream) = mpsc::channel(1024);
         let mut client = metering(gateway).await;
         let answers = client.meter(ReceiverStream::new(stream)).await.unwrap();

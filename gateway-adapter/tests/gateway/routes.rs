@@ -1,10 +1,7 @@
 //! What clients see of the proxy besides answers.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{Setup, chain, chat, get, send, send_as};
 use serde_json::json;
-use support::{Setup, chain, chat, get, send, send_as};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn refusals_look_like_openais() {

@@ -1,11 +1,8 @@
 //! Requests and tokens per minute: counted for keys, accounts and classes,
 //! told in headers, and settled by what was used.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{Setup, chain, chat, metric, send, send_as};
 use serde_json::json;
-use support::{Setup, chain, chat, metric, send, send_as};
 use tally_gateway_adapter::config::Rate;
 use tally_proto::v1::{self, metering_service_client::MeteringServiceClient};
 

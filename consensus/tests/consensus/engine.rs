@@ -1,15 +1,12 @@
 //! Four validators in one process, over loopback: agreement, crashes, and
 //! who may vote when.
-#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
-
-mod common;
 
 use std::{
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
-use common::{CHAIN, Node, assert_agreement, keys, network, now_ms};
+use crate::common::{CHAIN, Node, assert_agreement, keys, network, now_ms};
 use malachitebft_app_channel::app::{
     consensus::ProposedValue, engine::wal::encode_entry, wal::Log,
 };

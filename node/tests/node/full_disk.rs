@@ -1,10 +1,6 @@
 //! A full disk: whichever file cannot be written, the node stops with a line
 //! that says what to do, acknowledges nothing that it does not have, and goes
 //! on when there is room.
-#![allow(clippy::unwrap_used)]
-
-mod cli_common;
-mod net;
 
 use std::{
     io,
@@ -14,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use net::{CT, Net, Running, until};
+use crate::net::{CT, Net, Running, until};
 use tally_ledger::transaction::Transaction;
 use tally_node::{
     Engine,
@@ -191,7 +187,10 @@ async fn undecided_blocks_without_room_stop_the_node() {
 
 /// A process whose files may not grow above `limit` blocks of 512 bytes; what
 /// it says on stderr, and its exit code.
-fn limited(net: &cli_common::Net, limit: u64) -> std::thread::JoinHandle<(Option<i32>, String)> {
+fn limited(
+    net: &crate::cli_common::Net,
+    limit: u64,
+) -> std::thread::JoinHandle<(Option<i32>, String)> {
     let script = format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" node --home net/v0");
     let child = Command::new("sh")
         .args(["-c", &script, env!("CARGO_BIN_EXE_tally")])
@@ -212,7 +211,7 @@ fn limited(net: &cli_common::Net, limit: u64) -> std::thread::JoinHandle<(Option
 /// A real process, and the system's own refusal to write more.
 #[test]
 fn a_process_that_may_not_write_more_ends_with_a_line_and_starts_again() {
-    let mut net = cli_common::Net::make(1);
+    let mut net = crate::cli_common::Net::make(1);
     let ended = limited(&net, 48);
     let deadline = Instant::now() + Duration::from_secs(90);
     let mut finals = Vec::new();

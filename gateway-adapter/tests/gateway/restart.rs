@@ -1,13 +1,10 @@
 //! Stops, kills, lost journals, validators that are down: nothing is lost,
 //! nothing is charged twice.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::{io::Write, path::Path, sync::atomic::Ordering};
 
+use crate::support::{Setup, chat, send, until};
 use serde_json::json;
-use support::{Setup, chat, send, until};
 use tally_gateway_adapter::journal::{LeaseSent, Record};
 use tally_ledger::{
     action::{Action, Lease, OpenJournal},
@@ -28,7 +25,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// What a kill leaves: the journal as it is now. The old process never
 /// reaches the chain again.
-async fn killed(setup: &mut Setup, gateway: support::Running) {
+async fn killed(setup: &mut Setup, gateway: crate::support::Running) {
     let home = tempfile::tempdir().unwrap();
     copy(
         &setup.home.path().join("journal"),
@@ -235,7 +232,7 @@ async fn lost_answers_of_nodes_double_nothing() {
         setup.chain.gateway().last_lease.0 == 1 && !setup.chain.account(0).leases.is_empty()
     })
     .await;
-    let deadline = tokio::time::Instant::now() + support::DEADLINE;
+    let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
     while send(gateway.http, &chat(5, json!({}))).await.status != 200 {
         assert!(tokio::time::Instant::now() < deadline, "still refused");
     }

@@ -1,8 +1,5 @@
 //! The queue before an engine: its order, its bounds, and that nothing is
 //! charged for waiting in it.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::{
     net::SocketAddr,
@@ -10,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::{Answer, Setup, chain, chat, metric, queued, send};
 use serde_json::{Value, json};
-use support::{Answer, Setup, chain, chat, metric, queued, send};
 use tally_ledger::{action::Action, ids::AccountNumber};
 use tokio::task::JoinHandle;
 
@@ -28,10 +25,10 @@ async fn setup(queue: u32) -> Setup {
 
 /// Sends a request with a fee.
 async fn paying(to: SocketAddr, body: &Value, fee: &str) -> Answer {
-    let mut request = support::request(to, body, &chain::api_key_text(0));
+    let mut request = crate::support::request(to, body, &chain::api_key_text(0));
     let headers = request.headers_mut();
     headers.insert("x-tally-priority-fee", fee.parse().unwrap());
-    support::read(support::client().request(request).await.unwrap()).await
+    crate::support::read(crate::support::client().request(request).await.unwrap()).await
 }
 
 fn spawn(to: SocketAddr, name: &str, fee: &'static str) -> JoinHandle<Answer> {
@@ -44,7 +41,7 @@ fn spawn(to: SocketAddr, name: &str, fee: &'static str) -> JoinHandle<Answer> {
 async fn occupy(setup: &Setup, to: SocketAddr) -> JoinHandle<Answer> {
     let before = setup.engine.asked();
     let first = tokio::spawn(async move { send(to, &chat(5, json!({"hold": 0}))).await });
-    support::until("the engine is asked", || setup.engine.asked() > before).await;
+    crate::support::until("the engine is asked", || setup.engine.asked() > before).await;
     first
 }
 
@@ -128,11 +125,12 @@ async fn a_fee_that_nobody_pays_is_refused_before_anything_is_reserved() {
         answer.body
     );
     // The class that the client chose pays none.
-    let mut request = support::request(gateway.http, &body, &chain::api_key_text(0));
+    let mut request = crate::support::request(gateway.http, &body, &chain::api_key_text(0));
     let headers = request.headers_mut();
     headers.insert("x-tally-priority-fee", "0.001".parse().unwrap());
     headers.insert("x-tally-class", "main".parse().unwrap());
-    let answer = support::read(support::client().request(request).await.unwrap()).await;
+    let answer =
+        crate::support::read(crate::support::client().request(request).await.unwrap()).await;
     let said = (answer.status.as_u16(), answer.code());
     assert_eq!(said, (400, "priority_fee_too_high".to_owned()));
     assert_eq!(metric(gateway.http, "tally_gateway_leases_total").await, 0);
@@ -180,9 +178,9 @@ async fn who_leaves_the_queue_is_charged_nothing() {
     let gateway = setup.gateway().await;
     let to = gateway.http;
     let first = occupy(&setup, to).await;
-    let client = support::client();
+    let client = crate::support::client();
     let key = chain::api_key_text(0);
-    let sent = tokio::spawn(client.request(support::request(to, &chat(5, json!({})), &key)));
+    let sent = tokio::spawn(client.request(crate::support::request(to, &chat(5, json!({})), &key)));
     queued(to, 1).await;
     sent.abort();
     let _ = sent.await;
@@ -269,7 +267,7 @@ async fn twice_the_capacity_is_refused_and_waits_stay_bounded() {
     let to = gateway.http;
     send(to, &chat(1, json!({}))).await;
     // Four places of 50 ms: eighty a second. Twice that come for two seconds.
-    let client = support::client();
+    let client = crate::support::client();
     let mut tasks = tokio::task::JoinSet::new();
     let mut tick = tokio::time::interval(Duration::from_micros(6_250));
     for _ in 0..320 {
@@ -278,8 +276,8 @@ async fn twice_the_capacity_is_refused_and_waits_stay_bounded() {
         tasks.spawn(async move {
             let body = chat(1, json!({"ms": EACH}));
             let began = Instant::now();
-            let request = support::request(to, &body, &chain::api_key_text(0));
-            let answer = support::read(client.request(request).await.unwrap()).await;
+            let request = crate::support::request(to, &body, &chain::api_key_text(0));
+            let answer = crate::support::read(client.request(request).await.unwrap()).await;
             (answer.status.as_u16(), began.elapsed())
         });
     }

@@ -1,12 +1,9 @@
 //! What consensus sends straight to each validator, and what it does when
 //! one of them is not reached.
-#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
-
-mod common;
 
 use std::{path::Path, sync::atomic::Ordering, time::Duration};
 
-use common::{Node, assert_agreement, free_ports, keys, network};
+use crate::common::{Node, assert_agreement, free_ports, keys, network};
 use tally_consensus::{
     Multiaddr,
     gossip::{self, Gossip, GossipConfig},

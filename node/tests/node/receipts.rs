@@ -1,12 +1,9 @@
 //! Receipts of a large block that is history: each is found and proven, and
 //! asking for all of them is no work per receipt that grows with the block.
-#![allow(clippy::unwrap_used)]
-
-mod net;
 
 use std::time::Instant;
 
-use net::{CT, GATEWAY, Net, Running};
+use crate::net::{CT, GATEWAY, Net, Running};
 use tally_ledger::{
     certified::Trust,
     ids::Amount,

@@ -1,12 +1,9 @@
 //! `Idempotency-Key`: the same request twice is served and charged once.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::{net::SocketAddr, sync::atomic::Ordering};
 
+use crate::support::{Answer, Setup, chain, chat, client, read, request, until};
 use serde_json::{Value, json};
-use support::{Answer, Setup, chain, chat, client, read, request, until};
 
 async fn send_named(to: SocketAddr, body: &Value, key: u32, name: &str) -> Answer {
     let mut request = request(to, body, &chain::api_key_text(key));

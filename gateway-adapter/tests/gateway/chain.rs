@@ -1,13 +1,10 @@
 //! How the gateway deals with the chain: many leases at once, and what can
 //! never be taken.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::sync::atomic::Ordering;
 
+use crate::support::{Setup, chain, chat, send, send_as, until};
 use serde_json::json;
-use support::{Setup, chain, chat, send, send_as, until};
 use tally_gateway_adapter::chain::leases::IN_FLIGHT;
 use tally_ledger::reason::Reason;
 

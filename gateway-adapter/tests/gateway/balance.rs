@@ -1,16 +1,13 @@
 //! The end of a balance: never overspent, nobody refused falsely.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::sync::Arc;
 
-use serde_json::json;
-use support::{
+use crate::support::{
     Answer, Setup, chain, chat,
     metering::{metering, used, wish},
     send,
 };
+use serde_json::json;
 use tally_ledger::{action::Action, ids::AccountNumber};
 use tally_proto::v1;
 use tokio::sync::Semaphore;
@@ -150,7 +147,7 @@ async fn who_waits_is_served_in_the_order_of_arrival() {
     let gateway = setup.gateway().await;
     let mut client = metering(&gateway).await;
     let waited = async || {
-        let page = support::get(gateway.http, "/metrics").await.body;
+        let page = crate::support::get(gateway.http, "/metrics").await.body;
         let line = page
             .lines()
             .find(|line| line.starts_with("tally_gateway_waited_total"));
@@ -170,7 +167,7 @@ async fn who_waits_is_served_in_the_order_of_arrival() {
         tasks.push(tokio::spawn(
             async move { client.authorize(wish(10, 10)).await },
         ));
-        let deadline = tokio::time::Instant::now() + support::DEADLINE;
+        let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
         while waited().await < before + i {
             assert!(tokio::time::Instant::now() < deadline, "{i} does not wait");
         }
@@ -225,7 +222,7 @@ async fn a_grant_that_arrives_serves_the_next_request() {
         (429, "insufficient_quota")
     );
     setup.chain.issue(0, chain::MAIN, 1_000);
-    let deadline = tokio::time::Instant::now() + support::DEADLINE;
+    let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
     while send(gateway.http, &chat(5, json!({}))).await.status != 200 {
         assert!(tokio::time::Instant::now() < deadline, "still refused");
     }

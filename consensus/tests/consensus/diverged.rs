@@ -2,16 +2,13 @@
 //! invalid: the node is at fault, stops, and says which block it was. The
 //! host is driven by hand, message by message; the same with the engine is in
 //! `engine.rs`.
-#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
-
-mod common;
 
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use common::{CHAIN, Counter, Node, keys, network};
+use crate::common::{CHAIN, Counter, Node, keys, network};
 use malachitebft_app_channel::{AppMsg, NetworkMsg};
 use malachitebft_core_types::{
     CommitCertificate, CommitSignature, NilOrVal, Round, VoteExtensions, VoteType,
@@ -165,7 +162,7 @@ async fn a_block_that_comes_certified_and_is_invalid_stops_the_node() {
     let folder = tempfile::tempdir().unwrap();
     let node = &network(folder.path(), "synced", 4)[0];
     let body = [&1_u64.to_le_bytes()[..], &[0; 6]].concat();
-    let block = common::body_id(&body);
+    let block = crate::common::body_id(&body);
     node.knobs.diverges.store(true, Ordering::Relaxed);
     let mut hand = Hand::open(node);
     // Of a block that nobody has certified, the peer is to blame.

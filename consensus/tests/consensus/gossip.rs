@@ -1,5 +1,4 @@
 //! The gossip of transactions, over loopback.
-#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use std::time::{Duration, Instant};
 

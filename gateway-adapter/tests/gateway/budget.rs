@@ -1,14 +1,11 @@
 //! Exact budgets: a balance for a hundred requests serves a hundred, through
 //! one gateway or several, and nobody's answer is cut short while somebody
 //! else's runs.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::sync::{Arc, atomic::Ordering};
 
+use crate::support::{Answer, Running, Setup, chat, send};
 use serde_json::{Value, json};
-use support::{Answer, Running, Setup, chat, send};
 use tally_gateway_adapter::config::Tokenize;
 use tokio::{sync::Semaphore, task::JoinSet};
 

@@ -1,13 +1,10 @@
 //! Several engines for a model: which one is chosen, what happens when one
 //! fails, and that a request is paid for once.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::sync::{Arc, atomic::Ordering};
 
+use crate::support::{Engine, Setup, chat, metric, send};
 use serde_json::json;
-use support::{Engine, Setup, chat, metric, send};
 
 const PLENTY: u64 = 1_000_000;
 
@@ -36,7 +33,7 @@ async fn requests_go_to_the_engine_with_the_fewest() {
     for i in 1..=6 {
         let body = chat(5, json!({"hold": 0}));
         running.push(tokio::spawn(async move { send(to, &body).await }));
-        support::until("an engine is asked", || {
+        crate::support::until("an engine is asked", || {
             setup.engine.asked() + other.asked() == i
         })
         .await;
@@ -44,11 +41,11 @@ async fn requests_go_to_the_engine_with_the_fewest() {
     assert_eq!((setup.engine.asked(), other.asked()), (3, 3));
     // The first one gets free: it is the next one's.
     setup.engine.release(3);
-    support::until("they end", || {
+    crate::support::until("they end", || {
         setup.engine.running.load(Ordering::SeqCst) == 0
     })
     .await;
-    support::until("the gateway knows", || {
+    crate::support::until("the gateway knows", || {
         running.iter().filter(|r| r.is_finished()).count() == 3
     })
     .await;
@@ -80,7 +77,7 @@ async fn an_engine_that_is_gone_costs_nobody_anything_and_comes_back() {
     let retries = metric(gateway.http, "tally_gateway_upstream_retries_total").await;
     assert!((1..=3).contains(&retries), "{retries}");
     let engine = Engine::start_at(address).await;
-    let deadline = tokio::time::Instant::now() + support::DEADLINE;
+    let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
     while engine.asked() < 2 {
         assert!(tokio::time::Instant::now() < deadline, "it never came back");
         assert_eq!(
@@ -156,7 +153,7 @@ async fn who_waits_at_an_engine_that_fails_is_served_by_another() {
         };
         running.push(tokio::spawn(async move { send(to, &chat(5, test)).await }));
         if i < 2 {
-            support::until("an engine is asked", || {
+            crate::support::until("an engine is asked", || {
                 setup.engine.asked() + other.asked() == i + 1
             })
             .await;
@@ -166,7 +163,7 @@ async fn who_waits_at_an_engine_that_fails_is_served_by_another() {
     queued_in_all(to, 4).await;
     setup.engine.status.store(503, Ordering::Relaxed);
     setup.engine.release(1);
-    support::until("one has failed", || setup.engine.asked() == 2).await;
+    crate::support::until("one has failed", || setup.engine.asked() == 2).await;
     queued_in_all(to, 4).await;
     other.release(1);
     for request in running {
@@ -180,9 +177,9 @@ async fn who_waits_at_an_engine_that_fails_is_served_by_another() {
 
 /// Waits until that many requests wait before all engines.
 async fn queued_in_all(to: std::net::SocketAddr, count: i64) {
-    let deadline = tokio::time::Instant::now() + support::DEADLINE;
+    let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
     loop {
-        let page = support::get(to, "/metrics").await.body;
+        let page = crate::support::get(to, "/metrics").await.body;
         let lines = page.lines();
         let each = lines.filter_map(|line| line.strip_prefix("tally_gateway_queued_requests{"));
         let sum: i64 = each
@@ -226,7 +223,7 @@ async fn where_no_engine_is_left_a_request_is_refused_before_anything_is_reserve
     assert_eq!(metric(to, "tally_gateway_voids_total").await, voids);
     assert_eq!(metric(to, "tally_gateway_upstream_up").await, 0);
     let _engine = Engine::start_at(address).await;
-    let deadline = tokio::time::Instant::now() + support::DEADLINE;
+    let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
     while send(to, &chat(5, json!({}))).await.status != 200 {
         assert!(tokio::time::Instant::now() < deadline, "it never came back");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
@@ -249,7 +246,7 @@ async fn an_engine_that_says_it_is_not_well_gets_no_requests() {
         "tally_gateway_upstream_up{{upstream=\"{}\"}}",
         setup.engine.address
     );
-    let deadline = tokio::time::Instant::now() + support::DEADLINE;
+    let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
     while metric(gateway.http, &label).await != 0 {
         assert!(tokio::time::Instant::now() < deadline, "never down");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;

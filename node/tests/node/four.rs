@@ -1,11 +1,8 @@
 //! Four validators with the real engine, in one process.
-#![allow(clippy::unwrap_used)]
-
-mod net;
 
 use std::fs;
 
-use net::{Net, Running, until};
+use crate::net::{Net, Running, until};
 use tally_node::Engine;
 use tally_proto::v1;
 

@@ -1,11 +1,8 @@
 //! Every ending is charged right: one test for each row of the table in the
 //! README.
-#![allow(clippy::unwrap_used)]
 
-mod support;
-
+use crate::support::{Setup, chat, send};
 use serde_json::json;
-use support::{Setup, chat, send};
 use tally_ledger::debit::Flags;
 
 const PLENTY: u64 = 1_000_000;
@@ -37,10 +34,10 @@ async fn a_normal_answer_is_charged_what_the_engine_reports() {
 /// Sends a stream request, reads `events` events, then hangs up.
 async fn hang_up(setup: &Setup, to: std::net::SocketAddr, body: &serde_json::Value, events: usize) {
     use http_body_util::BodyExt;
-    let key = support::chain::api_key_text(0);
-    let client = support::client();
+    let key = crate::support::chain::api_key_text(0);
+    let client = crate::support::client();
     let answer = client
-        .request(support::request(to, body, &key))
+        .request(crate::support::request(to, body, &key))
         .await
         .unwrap();
     let mut body = answer.into_body();
@@ -50,7 +47,7 @@ async fn hang_up(setup: &Setup, to: std::net::SocketAddr, body: &serde_json::Val
         seen.extend_from_slice(frame.data_ref().unwrap());
     }
     drop((body, client));
-    support::until("the engine notices", || {
+    crate::support::until("the engine notices", || {
         setup
             .engine
             .cancelled
@@ -125,10 +122,10 @@ async fn a_client_gone_before_the_first_byte_is_charged_its_input() {
         let gateway = setup.gateway().await;
         let mut body = chat(20, test);
         body["stream"] = stream.into();
-        let client = support::client();
-        let key = support::chain::api_key_text(0);
-        let sent = tokio::spawn(client.request(support::request(gateway.http, &body, &key)));
-        support::until("the engine is asked", || {
+        let client = crate::support::client();
+        let key = crate::support::chain::api_key_text(0);
+        let sent = tokio::spawn(client.request(crate::support::request(gateway.http, &body, &key)));
+        crate::support::until("the engine is asked", || {
             setup
                 .engine
                 .requests
@@ -142,7 +139,7 @@ async fn a_client_gone_before_the_first_byte_is_charged_its_input() {
         let (receipt, debit) = setup.chain.only_receipt().await;
         assert_eq!(receipt.flags, Flags::ESTIMATED);
         assert_eq!(debit.detail.usage.0, [likely(&body), 0, 0, 0, 0, 0]);
-        support::until("the engine notices", || {
+        crate::support::until("the engine notices", || {
             setup
                 .engine
                 .cancelled
@@ -294,7 +291,7 @@ async fn a_revoked_key_ends_its_running_stream() {
     let gateway = setup.gateway().await;
     let body = streamed(20, json!({"hold": 4}));
     let sent = tokio::spawn(async move { send(gateway.http, &body).await });
-    support::until("the engine is asked", || {
+    crate::support::until("the engine is asked", || {
         setup
             .engine
             .requests

@@ -1,14 +1,11 @@
 //! The engine of one: the same trait, the same handle.
-#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
-
-mod common;
 
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use common::{Counter, Knobs, keys, validators};
+use crate::common::{Counter, Knobs, keys, validators};
 use tally_consensus::{ConsensusError, Wake, solo};
 
 fn counter(knobs: &Arc<Knobs>, count: u8) -> Counter {

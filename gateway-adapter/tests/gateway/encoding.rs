@@ -1,14 +1,11 @@
 //! An engine that compresses though it was asked not to: its answers are
 //! metered, and reach the client plain.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::sync::atomic::Ordering;
 
+use crate::support::{Setup, chain, chat, send, until};
 use http_body_util::BodyExt;
 use serde_json::json;
-use support::{Setup, chain, chat, send, until};
 use tally_ledger::debit::Flags;
 
 const PLENTY: u64 = 1_000_000;
@@ -49,8 +46,8 @@ async fn a_compressed_stream_is_delivered_as_it_comes() {
     let gateway = setup.gateway().await;
     let mut body = chat(20, json!({"hold": 3, "encoding": "gzip"}));
     body["stream"] = true.into();
-    let client = support::client();
-    let request = support::request(gateway.http, &body, &chain::api_key_text(0));
+    let client = crate::support::client();
+    let request = crate::support::request(gateway.http, &body, &chain::api_key_text(0));
     let mut answer = client.request(request).await.unwrap().into_body();
     let mut seen = String::new();
     // The engine waits: what came before must come through.

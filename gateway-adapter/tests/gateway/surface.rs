@@ -1,14 +1,11 @@
 //! The routes beside chat completions: the same endings are charged the same,
 //! each in its own form.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::sync::atomic::Ordering;
 
+use crate::support::{Answer, Setup, chain, post, until};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use support::{Answer, Setup, chain, post, until};
 use tally_gateway_adapter::config::Tokenize;
 use tally_ledger::debit::Flags;
 
@@ -172,7 +169,7 @@ async fn a_client_that_hangs_up_is_charged_what_was_generated() {
         let setup = Setup::new(PLENTY).await;
         let gateway = setup.gateway().await;
         let body = streamed(path, 20, json!({"hold": 3}));
-        let client = support::client();
+        let client = crate::support::client();
         let answer = client
             .request(http_request(gateway.http, path, &body))
             .await
@@ -198,7 +195,7 @@ async fn a_client_that_hangs_up_is_charged_what_was_generated() {
         let setup = Setup::new(PLENTY).await;
         let gateway = setup.gateway().await;
         let body = request(path, 20, json!({"silent": true}));
-        let client = support::client();
+        let client = crate::support::client();
         let sent = tokio::spawn(client.request(http_request(gateway.http, path, &body)));
         until("the engine is asked", || {
             setup.engine.requests.load(Ordering::Relaxed) == 1
@@ -286,7 +283,7 @@ async fn output_is_lowered_near_the_end_of_the_balance() {
     );
     setup.chain.issue(0, chain::MAIN, 1);
     // A refusal may rest on what was proven half a second ago.
-    let deadline = tokio::time::Instant::now() + support::DEADLINE;
+    let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
     let body = request(EMBEDDINGS, 0, json!({}));
     loop {
         let answer = post(gateway.http, EMBEDDINGS, &body).await;

@@ -1,13 +1,10 @@
 //! What happens to a hold while its answer is made: it is raised, made
 //! smaller, moves to another lease, or ends for want of one.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::sync::atomic::Ordering;
 
+use crate::support::{Answer, Setup, chain, chat, send, until};
 use serde_json::{Value, json};
-use support::{Answer, Setup, chain, chat, send, until};
 use tally_gateway_adapter::config::Tokenize;
 use tally_ledger::{action::Action, debit::Flags, ids::AccountNumber};
 

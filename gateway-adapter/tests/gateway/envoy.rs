@@ -1,11 +1,13 @@
 //! What holds for the proxy holds behind Envoy: the same endings are charged
 //! the same, and nothing passes without being metered.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::sync::{Arc, atomic::Ordering};
 
+use crate::support::{
+    Answer, Running, Setup, chain, chat,
+    envoy::{self, Envoy, Filter},
+    get, send, send_as, until,
+};
 use envoy_types::pb::envoy::{
     extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode,
     service::{
@@ -21,11 +23,6 @@ use envoy_types::pb::envoy::{
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use support::{
-    Answer, Running, Setup, chain, chat,
-    envoy::{self, Envoy, Filter},
-    get, send, send_as, until,
-};
 use tally_ledger::{action::Action, debit::Flags, ids::AccountNumber};
 
 const PLENTY: u64 = 1_000_000;
@@ -172,8 +169,8 @@ async fn a_client_that_hangs_up_is_charged_what_was_generated() {
         body["stream"] = stream.into();
         let (to, asked, key) = (envoy.address, body.clone(), chain::api_key_text(0));
         let sent = tokio::spawn(async move {
-            let client = support::client();
-            let answer = client.request(support::request(to, &asked, &key));
+            let client = crate::support::client();
+            let answer = client.request(crate::support::request(to, &asked, &key));
             let mut answer = answer.await.unwrap().into_body();
             let mut seen = Vec::new();
             while seen.windows(2).filter(|pair| pair == b"\n\n").count() < events {
@@ -375,7 +372,8 @@ async fn admit(gateway: &Running, bearer: &str) -> (u16, String) {
         .header("authorization", format!("Bearer {bearer}"))
         .body(http_body_util::Full::default())
         .unwrap();
-    let answer = support::read(support::client().request(request).await.unwrap()).await;
+    let answer =
+        crate::support::read(crate::support::client().request(request).await.unwrap()).await;
     let code = answer.header("x-tally-code").to_owned();
     (answer.status.as_u16(), code)
 }
@@ -436,7 +434,7 @@ async fn admission_by_key_holds_nothing_and_knows_keys_balances_and_freezes() {
     let code = "insufficient_quota";
     assert_eq!(both, (refused(429, code), refused(403, code)));
     setup.chain.by_issuers(Action::Freeze(AccountNumber(0)));
-    let deadline = tokio::time::Instant::now() + support::DEADLINE;
+    let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
     while check(&gateway, &key).await != refused(403, "account_frozen") {
         assert!(tokio::time::Instant::now() < deadline, "never refused");
     }

@@ -1,14 +1,11 @@
 //! Routes that cost nothing, each about the caller's own account only.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::sync::atomic::Ordering;
 
+use crate::support::{Setup, call, chain, chat, get, post, read, send, send_as, until};
 use base64::Engine as _;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use support::{Setup, call, chain, chat, get, post, read, send, send_as, until};
 use tally_gateway_adapter::config::{FreeRoute, Tokenize};
 use tally_ledger::{
     action::Action,
@@ -157,7 +154,7 @@ async fn a_quote_reserves_nothing_and_says_what_would_happen() {
 }
 
 async fn until_frozen(to: std::net::SocketAddr, body: &Value) {
-    let deadline = tokio::time::Instant::now() + support::DEADLINE;
+    let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
     loop {
         let quote = post(to, QUOTE, body).await.json();
         if quote["refusal"]["code"] == "account_frozen" {
@@ -222,7 +219,7 @@ async fn a_receipt_is_pending_then_proven_and_only_its_accounts() {
     let theirs = call(to, "GET", path, &other, String::new()).await;
     assert_eq!(theirs.status, 404, "another account's debit");
     setup.chain.set_down(false);
-    let deadline = tokio::time::Instant::now() + support::DEADLINE;
+    let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
     let receipt = loop {
         let answer = get(to, path).await;
         if answer.status == 200 {
@@ -268,7 +265,7 @@ async fn a_receipt_is_pending_then_proven_and_only_its_accounts() {
         .header("accept", "application/octet-stream")
         .body(http_body_util::Full::default())
         .unwrap();
-    let answer = support::client().request(request).await.unwrap();
+    let answer = crate::support::client().request(request).await.unwrap();
     assert_eq!(answer.headers()["content-type"], "application/octet-stream");
     let bytes = answer.into_body().collect().await.unwrap().to_bytes();
     assert!(
@@ -371,7 +368,7 @@ async fn which_routes_are_free_is_policy() {
     let request = http::Request::get(format!("http://{}/v1/models", gateway.http))
         .body(http_body_util::Full::default())
         .unwrap();
-    let answer = read(support::client().request(request).await.unwrap()).await;
+    let answer = read(crate::support::client().request(request).await.unwrap()).await;
     assert_eq!(answer.status, 401, "a free route needs a key too");
     gateway.stop().await.unwrap();
 }

@@ -1,10 +1,8 @@
 //! The listener: TLS or not, HTTP/1.1 and HTTP/2.
-#![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::sync::Arc;
 
+use crate::support::{Setup, chain, chat, read};
 use http::Version;
 use http_body_util::Full;
 use hyper_rustls::HttpsConnectorBuilder;
@@ -13,7 +11,6 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use serde_json::json;
-use support::{Setup, chain, chat, read};
 use tally_gateway_adapter::{Gateway, GatewayError, config::Tls};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer};
 
@@ -91,7 +88,7 @@ async fn clients_are_served_over_tls_in_both_versions() {
     let plain = http::Request::get(format!("http://{}/healthz", gateway.http))
         .body(Full::default())
         .unwrap();
-    assert!(support::client().request(plain).await.is_err());
+    assert!(crate::support::client().request(plain).await.is_err());
     gateway.stop().await.unwrap();
     assert_eq!(setup.chain.receipts().len(), 6);
     setup.chain.check();

@@ -1,0 +1,24 @@
+//! The gateway between a chain and an engine, both in this process: what each
+//! request is charged, whatever happens to it. One program for all, so that
+//! it is linked once.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+mod balance;
+mod budget;
+mod chain;
+mod encoding;
+mod endings;
+mod envoy;
+mod free;
+mod listener;
+mod meter;
+mod queue;
+mod rates;
+mod repeats;
+mod restart;
+mod routes;
+mod running;
+mod surface;
+mod upstreams;

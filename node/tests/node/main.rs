@@ -1,0 +1,11 @@
+//! Nodes with their real services, in this process unless a disk or a limit
+//! asks for one of their own. One program for all, so that it is linked once.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../cli_common/mod.rs"]
+mod cli_common;
+mod four;
+mod full_disk;
+mod net;
+mod receipts;
+mod solo;
