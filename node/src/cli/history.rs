@@ -25,6 +25,9 @@ use super::{
     output::{self, Format},
 };
 
+/// Ending of history files.
+pub(crate) const HISTORY: &str = "history";
+
 /// Histories: all entries of somebody, and proof that none is missing
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum HistoryCommand {
@@ -113,7 +116,7 @@ impl Get {
         let mut client = runtime.block_on(self.node.connect())?;
         let (mut from, mut to) = (self.from, self.to);
         loop {
-            let bytes = runtime.block_on(self.fetch(&mut client, from, to))?;
+            let (bytes, _) = runtime.block_on(fetch(&mut client, self.of(), from, to))?;
             let verified = verify(&bytes, &mut trust)?;
             // Without a last height it is that of the first answer.
             to = if to == 0 {
@@ -145,20 +148,10 @@ impl Get {
         }
     }
 
-    async fn fetch(&self, client: &mut Client, from: u64, to: u64) -> anyhow::Result<Vec<u8>> {
-        let request = v1::GetHistoryRequest {
-            of: Some(self.of()),
-            from_height: from,
-            to_height: to,
-        };
-        let answer = client.audit.get_history(request).await;
-        Ok(answer.map_err(|e| failure(&e))?.into_inner().file.to_vec())
-    }
-
     /// `PREFIX-1.history`, ...
     fn path(&self, number: usize) -> PathBuf {
         let mut name = self.out.clone().into_os_string();
-        name.push(format!("-{number}.history"));
+        name.push(format!("-{number}.{HISTORY}"));
         name.into()
     }
 }
@@ -193,6 +186,24 @@ impl Verify {
         output::print(format, &rows)?;
         Ok(exit)
     }
+}
+
+/// A history file from a node, and the height from which the next one goes on;
+/// 0: there is none.
+pub(crate) async fn fetch(
+    client: &mut Client,
+    of: Of,
+    from_height: u64,
+    to_height: u64,
+) -> anyhow::Result<(Vec<u8>, u64)> {
+    let request = v1::GetHistoryRequest {
+        of: Some(of),
+        from_height,
+        to_height,
+    };
+    let answer = client.audit.get_history(request).await;
+    let answer = answer.map_err(|e| failure(&e))?.into_inner();
+    Ok((answer.file.to_vec(), answer.next_height))
 }
 
 /// What is missing between two files of one subject.
