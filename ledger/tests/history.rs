@@ -66,7 +66,7 @@ fn file_of(world: &World, subject: Subject, heights: (u64, u64), shown: &[u64]) 
 /// behind.
 fn row(world: &World, subject: Subject, from: u64, to: u64) -> Vec<u64> {
     let indexes = |entries: Vec<(u64, Entry)>| entries.into_iter().map(|(index, _)| index);
-    let before = indexes(all(world, subject, 0, from.saturating_sub(1))).last();
+    let before = indexes(all(world, subject, 0, from.saturating_sub(1))).next_back();
     let before = before.filter(|_| from > 0);
     let within = indexes(all(world, subject, from, to));
     let behind = indexes(all(world, subject, to + 1, u64::MAX)).next();
