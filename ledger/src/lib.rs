@@ -20,6 +20,7 @@ pub mod block;
 pub mod certified;
 pub mod class;
 pub mod codec;
+pub mod consistency_file;
 pub mod correction;
 pub mod crypto;
 pub mod debit;

@@ -9,35 +9,15 @@ mod world;
 
 use serde_json::json;
 use tally_ledger::{
-    block::{Certificate, vote_bytes},
-    certified::{CertifiedHeader, Trust},
-    crypto::{Domain, SecretKey},
+    certified::Trust,
     debit::Debit,
     entry::Entry,
     genesis::Genesis,
     history::{HistoryError, HistoryFile, Shown, Subject},
     ids::*,
-    state::State,
     tree::Table,
 };
 use world::*;
-
-fn certified(state: &State) -> CertifiedHeader {
-    let header = *state.header().unwrap();
-    let vote = vote_bytes(header.height, 0, Some(&header.id()));
-    let precommit = |index: u16| {
-        let key = SecretKey::from_seed(&[200 + index as u8; 32]);
-        (index, key.sign(Domain::Precommit, state.chain(), &vote))
-    };
-    CertifiedHeader {
-        header,
-        certificate: Certificate {
-            round: 0,
-            precommits: list((0..3).map(precommit).collect()),
-        },
-        set_changes: list(Vec::new()),
-    }
-}
 
 /// The subject's entries of these heights, by looking at all entries.
 fn all(world: &World, subject: Subject, from: u64, to: u64) -> Vec<(u64, Entry)> {
@@ -52,7 +32,7 @@ fn file_of(world: &World, subject: Subject, heights: (u64, u64), shown: &[u64]) 
     let entry = |index: &u64| (*index, Shown::from(world.entries[*index as usize].clone()));
     let (table, number) = subject.end();
     HistoryFile {
-        certified: certified(&world.state),
+        certified: world.certified(),
         subject,
         from: Height(heights.0),
         to: Height(heights.1),

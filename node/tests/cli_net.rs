@@ -171,6 +171,14 @@ fn prove_histories(net: &Net, controls: usize) {
     .ok();
     let gap = verify("ann-1.history later-1.history").fails(7);
     assert!(gap.is_empty(), "it is in the table: {gap}");
+    let grown = net.run(2, "consistency get --old 2 --out grown.consistency GENESIS");
+    assert_eq!(grown.json()["old height"], 2);
+    let check = |file: &str| {
+        let verify = format!("--format json consistency verify {file} --genesis net/genesis.json");
+        run(folder, &verify)
+    };
+    check("grown.consistency").ok();
+    check("ann-1.history").fails(7);
     let mut bytes = std::fs::read(folder.join("ann-1.history")).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

@@ -1,4 +1,4 @@
-"""Verifies Tally's receipt, state and history files, from the genesis alone.
+"""Verifies Tally's receipt, state, history and consistency files, from the genesis alone.
 
 A second implementation, written from ledger/README.md, to show that the page
 is enough: it shares no code with the ledger. It needs `blake3` and
@@ -169,6 +169,30 @@ def root_of_one(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
         node, last = node >> 1, last >> 1
     need(last == 0, "a path that is too short")
     return root
+
+
+def grew(old: int, new: int, old_root: bytes, new_root: bytes, path: list[bytes]) -> None:
+    """RFC 9162, 2.1.4.2: the older log is the beginning of the newer one."""
+    need(0 < old <= new, "a log that shrank")
+    if old == new:
+        need(not path and old_root == new_root, "two logs of one size")
+        return
+    rest = list(path) if old & (old - 1) else [old_root, *path]
+    need(bool(rest), "a path that is too short")
+    node, last = old - 1, new - 1
+    while node & 1:
+        node, last = node >> 1, last >> 1
+    from_old = from_new = rest[0]
+    for sibling in rest[1:]:
+        need(last > 0, "a path that is too long")
+        if node & 1 or node == last:
+            from_old, from_new = node_hash(sibling, from_old), node_hash(sibling, from_new)
+            while not node & 1 and node:
+                node, last = node >> 1, last >> 1
+        else:
+            from_new = node_hash(from_new, sibling)
+        node, last = node >> 1, last >> 1
+    need(last == 0 and from_old == old_root and from_new == new_root, "not the log's beginning")
 
 
 # Genesis, headers, certificates ---------------------------------------------
@@ -399,6 +423,15 @@ class Verifier:
         need(receipt["charged"] <= limit, "debit: charged more than the limit")
         return fee
 
+    # Consistency -----------------------------------------------------------
+
+    def consistency_file(self, r: Reader) -> dict:
+        old, new = self.header(r), self.header(r)
+        path = r.list(r.hash, 65)
+        need(old.height <= new.height, "the headers are not in order")
+        grew(old.log_size, new.log_size, old.log_root, new.log_root, path)
+        return {"consistency": (old.height, new.height), "roots": (old.log_root.hex(), new.log_root.hex())}
+
     # Histories -------------------------------------------------------------
 
     def history_file(self, r: Reader) -> dict:
@@ -602,6 +635,7 @@ KINDS = [
     Kind(b"TALLYRCT", Verifier.receipt_file),
     Kind(b"TALLYSTA", Verifier.state_file),
     Kind(b"TALLYHIS", Verifier.history_file),
+    Kind(b"TALLYCON", Verifier.consistency_file),
 ]
 
 

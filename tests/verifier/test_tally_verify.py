@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tally_verify import Invalid, Reader, Verifier, encode_genesis, verify
 
+SUFFIXES = (".receipt", ".state", ".history", ".consistency")
 VECTORS = Path(__file__).parents[2] / "ledger" / "vectors"
 
 
@@ -65,7 +66,7 @@ class Vectors(unittest.TestCase):
         self.assertEqual(verifier.chain.hex(), vectors["chain"])
 
     def test_all_files_prove_what_they_show(self) -> None:
-        for name, least in (("files.json", 4), ("history.json", 5)):
+        for name, least in (("files.json", 4), ("history.json", 5), ("consistency.json", 2)):
             verifier, files = self.files(name)
             self.assertGreaterEqual(len(files), least)
             for key, data in files.items():
@@ -73,7 +74,7 @@ class Vectors(unittest.TestCase):
                     verify(verifier, data)
 
     def test_no_bit_can_be_flipped(self) -> None:
-        for name in ("files.json", "history.json"):
+        for name in ("files.json", "history.json", "consistency.json"):
             verifier, files = self.files(name)
             for key, data in files.items():
                 proven = verify(verifier, data)
@@ -92,7 +93,7 @@ def check(genesis: Path, folder: Path, mutations: int) -> int:
     verifier = Verifier.of(text)
     assert encode_genesis(text)
     dice = random.Random(7)
-    files = sorted(p for p in folder.iterdir() if p.suffix in (".receipt", ".state", ".history"))
+    files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES)
     rejected = 0
     for path in files:
         data = path.read_bytes()
@@ -107,7 +108,7 @@ def check(genesis: Path, folder: Path, mutations: int) -> int:
             if other != proven and not asks_something_else(proven, other):
                 print(f"{path}: bit {bit} flipped proves {other}")
                 return 1
-    kinds = {suffix: sum(p.suffix == suffix for p in files) for suffix in (".receipt", ".state", ".history")}
+    kinds = {suffix: sum(p.suffix == suffix for p in files) for suffix in SUFFIXES}
     print(f"{len(files)} files proven {kinds}; of {len(files) * mutations} altered ones {rejected} rejected")
     return 0
 

@@ -8,10 +8,11 @@ use tally_ledger::{
     action::{
         Action, BindApiKey, Debits, Issue, Lease, NewGrant, OpenAccount, OpenJournal, Surrender,
     },
-    block::{Block, Validator, ValidatorSet},
+    block::{Block, Certificate, Validator, ValidatorSet, vote_bytes},
+    certified::CertifiedHeader,
     class::{Burn, ClassRules},
     codec::List,
-    crypto::{PublicKey, SecretKey},
+    crypto::{Domain, PublicKey, SecretKey},
     debit::{DEBIT_VERSION, Debit, Detail, Fixed, Flags, KIND_REQUEST, Position, batch_leaf},
     entry::{Entry, Event, Receipt, Shortfall},
     execute::{BlockError, Strict, admit, build, check},
@@ -76,6 +77,25 @@ impl World {
             world.open_journal(gateway, true);
         }
         world
+    }
+
+    /// The last header, certified by all validators.
+    pub fn certified(&self) -> CertifiedHeader {
+        let header = *self.state.header().unwrap();
+        let vote = vote_bytes(header.height, 0, Some(&header.id()));
+        let precommit = |index: u16| {
+            let key = SecretKey::from_seed(&[200 + index as u8; 32]);
+            let signature = key.sign(Domain::Precommit, self.state.chain(), &vote);
+            (index, signature)
+        };
+        CertifiedHeader {
+            header,
+            certificate: Certificate {
+                round: 0,
+                precommits: list((0..3).map(precommit).collect()),
+            },
+            set_changes: List::default(),
+        }
     }
 
     pub fn time(&self) -> Time {

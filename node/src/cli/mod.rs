@@ -8,6 +8,7 @@ mod batch;
 mod class;
 mod client;
 mod clock;
+mod consistency;
 mod demo;
 mod entry;
 mod exit;
@@ -110,6 +111,8 @@ enum Command {
     #[command(subcommand)]
     History(history::HistoryCommand),
     #[command(subcommand)]
+    Consistency(consistency::ConsistencyCommand),
+    #[command(subcommand)]
     Entry(entry::EntryCommand),
     #[command(subcommand)]
     Role(role::RoleCommand),
@@ -148,6 +151,7 @@ impl Command {
             Command::Key(command) => command.run(format),
             Command::Receipt(command) => command.run(format),
             Command::History(command) => command.run(format),
+            Command::Consistency(command) => command.run(format),
             Command::Entry(command) => command.run(format),
             Command::Role(command) => command.run(format),
             Command::Class(command) => command.run(format),

@@ -1,8 +1,13 @@
 //! What an auditor needs, fetched into a folder: every receipt file, the
 //! proven leaves of all classes and of the gateway at one height, and the
-//! complete histories of the accounts, the gateway and of control.
+//! complete histories of the accounts, the gateway and of control, and that the
+//! log only grew.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use futures::{StreamExt, TryStreamExt};
@@ -13,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use crate::cli::{
     audit::{RECEIPT, STATE},
     client::{Client, failure},
+    consistency,
     history::{self, HISTORY},
     receipt::fetch,
 };
@@ -45,29 +51,47 @@ pub(crate) async fn receipts(
 }
 
 /// Fetches the complete histories of all accounts, of gateway 0 and of
-/// control, writes their files and gives how many there are.
-pub(crate) async fn histories(client: &mut Client, dir: &Path) -> anyhow::Result<usize> {
+/// control, and writes their files.
+pub(crate) async fn histories(client: &mut Client, dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut accounts = 0;
     while leaf(client, Table::Accounts, accounts).await?.is_some() {
         accounts += 1;
     }
     let subjects = (0..accounts).map(Of::Account);
     let subjects = subjects.chain([Of::Gateway(0), Of::Control(true)]);
-    let mut written = 0;
+    let mut paths = Vec::new();
     for of in subjects {
         let mut from = 0;
         loop {
             let (bytes, next) = history::fetch(client, of, from, 0).await?;
-            let path = dir.join(format!("{written:04}.{HISTORY}"));
+            let path = dir.join(format!("{:04}.{HISTORY}", paths.len()));
             fs::write(&path, &bytes).with_context(|| format!("writing {}", path.display()))?;
-            written += 1;
+            paths.push(path);
             if next == 0 {
                 break;
             }
             from = next;
         }
     }
-    Ok(written)
+    Ok(paths)
+}
+
+/// Fetches proofs that the log only grew: to half of the last height, and from
+/// there to it.
+pub(crate) async fn consistency(
+    client: &mut Client,
+    dir: &Path,
+    last: u64,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let half = last / 2;
+    let mut paths = Vec::new();
+    for (old, new) in [(1, half), (half, last)] {
+        let bytes = consistency::fetch(client, old, new).await?;
+        let path = dir.join(format!("{old:06}-{new:06}.consistency"));
+        fs::write(&path, &bytes).with_context(|| format!("writing {}", path.display()))?;
+        paths.push(path);
+    }
+    Ok(paths)
 }
 
 /// Fetches the leaves of all classes and gateways, again until all are of one

@@ -1,0 +1,159 @@
+//! `tally consistency`: that the log only grew between two heights, as a file
+//! that proves it. To verify, the file and the genesis are enough.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use tally_ledger::{
+    certified::{CertifiedHeader, Trust},
+    codec::List,
+    consistency_file::ConsistencyFile,
+};
+use tally_proto::{convert::hash, v1};
+
+use super::{
+    args::{GenesisArg, runtime},
+    client::{Client, NodeArg, failure},
+    exit::{Exit, Failure},
+    keys::write_new_file,
+    output::{self, Format},
+};
+
+/// Consistency: proof that the log only grew
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum ConsistencyCommand {
+    /// Fetch the proof between two heights from a node, and verify it
+    #[command(
+        after_help = "Example:\n  tally consistency get --old 1200 --new 5000 --out may.consistency \
+        --genesis genesis.json"
+    )]
+    Get(Get),
+    /// Verify consistency files with nothing but the genesis
+    #[command(
+        after_help = "Example:\n  tally consistency verify *.consistency --genesis genesis.json"
+    )]
+    Verify(Verify),
+}
+
+/// Arguments of `consistency get`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Get {
+    /// Height of the older log
+    #[arg(long, value_name = "HEIGHT", value_parser = clap::value_parser!(u64).range(1..))]
+    old: u64,
+    /// Height of the newer log; without it the last
+    #[arg(
+        long,
+        default_value_t = 0,
+        hide_default_value = true,
+        value_name = "HEIGHT"
+    )]
+    new: u64,
+    /// Where to write the file
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    genesis: GenesisArg,
+    #[command(flatten)]
+    node: NodeArg,
+}
+
+/// Arguments of `consistency verify`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Verify {
+    /// Consistency files
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    genesis: GenesisArg,
+}
+
+impl ConsistencyCommand {
+    /// Runs the command.
+    pub(crate) fn run(self, format: Format) -> anyhow::Result<Exit> {
+        match self {
+            ConsistencyCommand::Get(get) => get.run(format),
+            ConsistencyCommand::Verify(verify) => verify.run(format),
+        }
+    }
+}
+
+impl Get {
+    fn run(self, format: Format) -> anyhow::Result<Exit> {
+        let genesis = self.genesis.read()?;
+        let bytes = runtime()?.block_on(async {
+            let mut client = self.node.connect().await?;
+            fetch(&mut client, self.old, self.new).await
+        })?;
+        let row = verify(&bytes, &mut Trust::new(&genesis)?)?;
+        write_new_file(&self.out, &bytes, 0o644)?;
+        output::print(format, &row)?;
+        Ok(Exit::Done)
+    }
+}
+
+impl Verify {
+    fn run(self, format: Format) -> anyhow::Result<Exit> {
+        let genesis = self.genesis.read()?;
+        let mut trust = Trust::new(&genesis)?;
+        let (mut rows, mut exit) = (Vec::new(), Exit::Done);
+        for path in &self.files {
+            let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+            let mut row = verify(&bytes, &mut trust).unwrap_or_else(|error| {
+                exit = Exit::Invalid;
+                json!({"verified": format!("NO: {error}")})
+            });
+            row["file"] = json!(path);
+            rows.push(row);
+        }
+        output::print(format, &rows)?;
+        Ok(exit)
+    }
+}
+
+/// A consistency file between two heights, 0 being the last, from a node.
+pub(crate) async fn fetch(client: &mut Client, old: u64, new: u64) -> anyhow::Result<Vec<u8>> {
+    let old = certified(client, old).await?;
+    let new = certified(client, new).await?;
+    let request = v1::GetConsistencyRequest {
+        old: old.header.log_size,
+        new: new.header.log_size,
+    };
+    let answer = client.audit.get_consistency(request).await;
+    let path = answer.map_err(|e| failure(&e))?.into_inner().path;
+    let path: Result<Vec<_>, _> = path.iter().map(|bytes| hash("path", bytes)).collect();
+    let path = List::new(path?)
+        .ok()
+        .context("the node's path is too long")?;
+    Ok(ConsistencyFile { old, new, path }.encode())
+}
+
+async fn certified(client: &mut Client, height: u64) -> anyhow::Result<CertifiedHeader> {
+    let request = v1::GetHeaderRequest { height };
+    let answer = client.audit.get_header(request).await;
+    let found = answer.map_err(|e| failure(&e))?.into_inner().header;
+    let found = found.context("the node's answer lacks the header")?;
+    let (header, certificate) = found.parts()?;
+    Ok(CertifiedHeader {
+        header,
+        certificate,
+        set_changes: List::default(),
+    })
+}
+
+/// Decodes and verifies a file's bytes; what it proves.
+fn verify(bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<Value> {
+    let invalid = |why: String| Failure::error(Exit::Invalid, why);
+    let file = ConsistencyFile::decode(bytes).map_err(|e| invalid(e.to_string()))?;
+    let (old, new) = file
+        .verify_with(trust)
+        .map_err(|e| invalid(e.to_string()))?;
+    Ok(json!({
+        "verified": "yes, the log only grew",
+        "old height": old.height,
+        "old entries": old.log_size,
+        "new height": new.height,
+        "new entries": new.log_size,
+    }))
+}
