@@ -30,6 +30,7 @@ use tally_ledger::{
     parameters::Parameters,
     person::Roles,
     price::{Meter, Model, PriceTable},
+    rates::Rates,
     reason::Reason,
     receipt::ReceiptFile,
     state::{State, genesis_entry},
@@ -346,6 +347,37 @@ impl Chain {
     /// Two issuers.
     pub fn by_issuers(&self, action: Action) {
         self.act(Person(0), &[Person(1).into()], action);
+    }
+
+    /// Two admins.
+    pub fn by_admins(&self, action: Action) {
+        self.act(Person(2), &[Person(3).into()], action);
+    }
+
+    pub fn set_rates(&self, rates: &Rates) {
+        self.by_admins(Action::SetRates(rates.clone()));
+    }
+
+    pub fn suspend(&self, gateway: u32) {
+        self.by_admins(Action::SuspendGateway(GatewayNumber(gateway)));
+    }
+
+    /// Waits until the gateway at `to` has applied everything so far.
+    pub async fn followed(&self, to: SocketAddr) {
+        let now = self.inner.lock().unwrap().state.height().0 as i64;
+        let height = async || super::metric(to, "tally_gateway_chain_height").await;
+        let deadline = tokio::time::Instant::now() + super::DEADLINE;
+        // A look at a later height begins when the one before it is done.
+        let mut seen = 0;
+        while seen <= now {
+            assert!(tokio::time::Instant::now() < deadline, "it does not follow");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            seen = height().await;
+        }
+        while height().await <= seen {
+            assert!(tokio::time::Instant::now() < deadline, "it does not follow");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub fn open_account(&self) -> AccountNumber {
