@@ -218,7 +218,7 @@ impl Gateway {
         let (start, terms, fleet) = first_terms(&light).await?;
         let journal = Arc::new(opened.journal);
         let metrics = Metrics::shared();
-        let upstreams = Arc::new(Upstreams::new(engines, config.priority.unit, &metrics));
+        let upstreams = Arc::new(Upstreams::new(engines, &metrics));
         let checked = upstreams.clone();
         for name in config.rates.class.keys() {
             if terms.class_named(name).is_none() {
