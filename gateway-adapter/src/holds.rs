@@ -316,7 +316,7 @@ impl Holds {
         mut pass: Pass,
         urgency: Urgency,
     ) -> Result<(Hold, Durable), Refusal> {
-        if let Err(refusal) = pass.with_class(reservation.class) {
+        if let Err(refusal) = pass.with_class(ask, reservation.class, reservation.output) {
             let (account, limit) = (&ask.key.account, reservation.limit);
             account.released(reservation.lease, limit, 0, None);
             self.give_back(account);

@@ -135,13 +135,13 @@ fn tokens(model: &Model, usage: &Usage) -> u64 {
 }
 
 /// The tokens that a request is likely to use: its prompt's, as far as they
-/// are known, and all of its output.
-fn likely(ask: &Ask) -> u64 {
+/// are known, and all of its output, if it may have no more than `most`.
+fn likely(ask: &Ask, most: u32) -> u64 {
     match ask.need {
         Need::Exact(usage) => tokens(ask.model(), &usage),
         Need::Tokens { input, output, .. } => {
             let prompt = ask.mark.map(|mark| tokens(ask.model(), &mark));
-            prompt.unwrap_or(input.into()) + u64::from(output)
+            prompt.unwrap_or(input.into()) + u64::from(output.min(most))
         }
     }
 }
@@ -194,7 +194,7 @@ impl Rates {
             rates: self.clone(),
             limits: self.limits(),
             scopes: Vec::new(),
-            tokens: likely(ask),
+            tokens: likely(ask, u32::MAX),
         };
         for scope in scopes(&ask.key) {
             pass.take(scope)?;
@@ -264,8 +264,17 @@ impl Pass {
         Ok(())
     }
 
-    /// The request is paid with this class.
-    pub fn with_class(&mut self, class: ClassNumber) -> Result<(), Refusal> {
+    /// The request has a hold of this class that pays for so much output: if
+    /// it was lowered, or the prompt was counted, that is likely from now on.
+    pub fn with_class(
+        &mut self,
+        ask: &Ask,
+        class: ClassNumber,
+        output: u32,
+    ) -> Result<(), Refusal> {
+        let before = std::mem::replace(&mut self.tokens, likely(ask, output));
+        self.give(0, before.saturating_sub(self.tokens));
+        self.owe(self.tokens.saturating_sub(before));
         self.take(Scope::Class(class))
     }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use crate::support::{
     Answer, Setup, chain, chat,
+    metering::{metering, wish},
     metric, send, send_as,
 };
 use serde_json::json;
@@ -277,5 +278,31 @@ async fn with_sticky_routing_only_classes_are_shared_and_the_lower_limit_holds()
     }
     gateway.stop().await.unwrap();
     assert_eq!(setup.engine.asked(), 4);
+    setup.chain.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lowered_hold_takes_what_it_may_use() {
+    let mut setup = Setup::new(110).await;
+    let account = setup.chain.open_account();
+    setup.chain.issue(account.0, chain::MAIN, PLENTY);
+    setup.chain.bind(account.0);
+    let tokens = Rate {
+        requests: None,
+        tokens: Some(1_100),
+    };
+    setup.config.rates.class = [("main".to_owned(), tokens)].into();
+    setup.config.rates.key = tokens;
+    let gateway = setup.gateway().await;
+    let mut client = metering(&gateway).await;
+    // A thousand are asked for, 25 can be paid.
+    let hold = client.authorize(wish(10, 1_000)).await.unwrap();
+    assert_eq!(hold.into_inner().max_output, 25);
+    // Of the class's 1,100 tokens 35 are taken.
+    let mut other = wish(10, 1_055);
+    other.key = Some(v1::authorize_request::Key::Bearer(chain::api_key_text(1)));
+    let hold = client.authorize(other).await.unwrap().into_inner();
+    assert_eq!(hold.max_output, 1_055);
+    gateway.stop().await.unwrap();
     setup.chain.check();
 }
