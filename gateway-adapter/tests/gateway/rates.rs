@@ -2,7 +2,7 @@
 //! told in headers, settled by what was used, and shared by the gateways when
 //! the chain sets them.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use crate::support::{
     Answer, Setup, chain, chat,
@@ -210,6 +210,26 @@ async fn a_running_gateway_follows_the_rates_of_the_chain_and_its_share() {
     assert_eq!((answer.status.as_u16(), told(&answer)), (200, ("", "")));
     gateway.stop().await.unwrap();
     setup.chain.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rates_that_cannot_be_read_at_once_are_read_later() {
+    let setup = Setup::new(PLENTY).await;
+    let gateway = setup.gateway().await;
+    let to = gateway.http;
+    let withhold = |it| {
+        let withholds = &setup.chain.withholds_parameters;
+        withholds.store(it, Ordering::Relaxed);
+    };
+    withhold(true);
+    setup.chain.set_rates(&of_keys(14));
+    // It has seen the entry, asked in vain, and given up.
+    setup.chain.followed(to).await;
+    assert_eq!(told(&one(to).await), ("", ""));
+    withhold(false);
+    setup.chain.followed(to).await;
+    assert_eq!(told(&one(to).await), ("5", "4"));
+    gateway.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

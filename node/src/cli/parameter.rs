@@ -26,7 +26,8 @@ Example:
       class.priority.requests=6000 fee_unit=0.002 --genesis genesis.json \\
       --key admin-0.key --key admin-1.key
 
-A limit is per minute, over all gateways; `none` is no limit. A second of waiting
+A limit is per minute, over all gateways; `none` is no limit, which `tally tx show`
+writes as 4294967295. A second of waiting
 in a gateway's queue is worth as much as a priority fee of fee_unit, in CT.
 All validators and gateways must run a version that knows rates before the first
 change: an older validator takes the block for invalid and falls behind, an older

@@ -180,6 +180,8 @@ pub struct Chain {
     pub down: AtomicBool,
     /// The nodes lose the answers to Submit.
     pub mute: AtomicBool,
+    /// The nodes do not answer about parameters and rates.
+    pub withholds_parameters: AtomicBool,
     /// ms that a Submit takes.
     pub slow: AtomicU64,
     /// Submits under way, and the most at once.
@@ -214,6 +216,7 @@ impl Chain {
             nodes: listeners.iter().map(|l| l.local_addr().unwrap()).collect(),
             down: AtomicBool::new(false),
             mute: AtomicBool::new(false),
+            withholds_parameters: AtomicBool::new(false),
             slow: AtomicU64::new(0),
             submitting: AtomicUsize::new(0),
             most_submitting: AtomicUsize::new(0),
