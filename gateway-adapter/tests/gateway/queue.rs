@@ -190,16 +190,23 @@ async fn the_fee_unit_of_the_chain_counts_from_then_on() {
     // A fee of five units passes who came a little earlier.
     wait("early", "0").await;
     wait("early and paid", "0.005").await;
+    let unit = async |fee_unit| {
+        setup.chain.set_rates(&Rates {
+            fee_unit: Amount(fee_unit),
+            ..Rates::default()
+        });
+        setup.chain.followed(to).await;
+    };
     // From now on it is worth five milliseconds.
-    setup.chain.set_rates(&Rates {
-        fee_unit: Amount(1_000_000),
-        ..Rates::default()
-    });
-    setup.chain.followed(to).await;
+    unit(1_000_000).await;
     wait("late", "0").await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     wait("late and paid", "0.005").await;
-    setup.engine.release(5);
+    // And now more than an hour; what was waited before keeps its worth.
+    unit(1).await;
+    wait("last", "0").await;
+    wait("last and paid", "0.005").await;
+    setup.engine.release(1);
     assert_eq!(first.await.unwrap().status, 200);
     for answer in waiting {
         assert_eq!(answer.await.unwrap().status, 200);
@@ -207,7 +214,17 @@ async fn the_fee_unit_of_the_chain_counts_from_then_on() {
     gateway.stop().await.unwrap();
     let seen = setup.engine.seen.lock().unwrap().clone();
     let users: Vec<_> = seen.iter().skip(1).map(|(_, body)| &body["user"]).collect();
-    assert_eq!(users, ["early and paid", "early", "late", "late and paid"]);
+    assert_eq!(
+        users,
+        [
+            "early and paid",
+            "early",
+            "late",
+            "late and paid",
+            "last and paid",
+            "last"
+        ]
+    );
     setup.chain.check();
 }
 
