@@ -28,6 +28,7 @@ pub mod execute;
 pub mod gateway;
 pub mod genesis;
 pub mod hash;
+pub mod history;
 pub mod ids;
 pub mod merkle;
 pub mod parameters;

@@ -127,6 +127,12 @@ impl AuditService for Node {
             ..Default::default()
         }))
     }
+    async fn get_history(
+        &self,
+        _: Request<v1::GetHistoryRequest>,
+    ) -> Answer<v1::GetHistoryResponse> {
+        not_here()
+    }
     async fn get_supply(&self, _: Request<v1::GetSupplyRequest>) -> Answer<v1::GetSupplyResponse> {
         not_here()
     }
