@@ -17,7 +17,10 @@ use std::{
     },
 };
 
-use tally_ledger::ids::Amount;
+use tally_ledger::{
+    ids::{Amount, Time},
+    rates::RatesState,
+};
 
 use crate::{
     clock::steady_ms, config::Tokenize, metrics::Metrics, proxy::upstream::Upstream,
@@ -61,12 +64,12 @@ pub struct Errand {
 }
 
 impl Upstreams {
-    /// These engines; a fee of `unit` is worth a second of waiting.
-    pub fn new(upstreams: Vec<Upstream>, unit: Amount, metrics: &Arc<Metrics>) -> Self {
+    /// These engines.
+    pub fn new(upstreams: Vec<Upstream>, metrics: &Arc<Metrics>) -> Self {
         let stations: Vec<_> = upstreams
             .into_iter()
             .enumerate()
-            .map(|(index, upstream)| Arc::new(Station::new(index, upstream, unit, metrics)))
+            .map(|(index, upstream)| Arc::new(Station::new(index, upstream, metrics)))
             .collect();
         let mut of: HashMap<String, Vec<Arc<Station>>> = HashMap::new();
         for station in &stations {
@@ -134,12 +137,12 @@ impl Route {
             .any(|station| station.upstream.concurrency.is_some() || station.upstream.priority)
     }
 
-    /// A request that comes now.
-    pub fn errand(&self, fee: Amount) -> Errand {
+    /// A request that comes now, under these rates.
+    pub fn errand(&self, fee: Amount, rates: &RatesState) -> Errand {
         Errand {
             offer: Offer {
                 fee,
-                arrived: steady_ms(),
+                worth: rates.worth_at(Time(steady_ms())),
             },
             first: self.turn.fetch_add(1, Ordering::Relaxed),
         }

@@ -335,6 +335,11 @@ pub enum Event {
         /// Which.
         gateway: GatewayNumber,
     },
+    /// Kind 26.
+    RatesSet {
+        /// By which transaction.
+        transaction: TransactionId,
+    },
 }
 
 impl Event {

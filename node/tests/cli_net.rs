@@ -204,6 +204,24 @@ fn govern(net: &Net) {
         net.run(1, "parameter show GENESIS").json()["heartbeat_ms"],
         4000
     );
+    let shown = net.run(1, "parameter show GENESIS").json();
+    assert_eq!(
+        (&shown["fee_unit"], &shown["key.requests"]),
+        (&"0.001000".into(), &"none".into())
+    );
+    let unknown = net.run(0, &format!("parameter set-rates class.5.tokens=9 {admins}"));
+    assert!(unknown.fails(4).contains("UnknownClass (41)"));
+    let set = "parameter set-rates key.requests=60 class.priority.tokens=9000 fee_unit=0.002";
+    entry(&net.run(0, &format!("{set} {admins}")).json(), "RatesSet");
+    let more = net.run(1, &format!("parameter set-rates account.tokens=5 {admins}"));
+    entry(&more.json(), "RatesSet");
+    let shown = net.run(2, "parameter show GENESIS").json();
+    assert_eq!(
+        (&shown["fee_unit"], &shown["key.requests"]),
+        (&"0.002000".into(), &60.into())
+    );
+    assert_eq!(shown["class.priority.tokens"], 9000);
+    assert_eq!(shown["account.tokens"], 5);
 
     run(folder, "keypair create eva.key --kind person").ok();
     let persons = net

@@ -559,7 +559,7 @@ def read_event(r: Reader) -> dict:
         opened = {"gateway": r.u32(), "journal": r.u32(), "intact": r.flag()}
         return {"tag": tag, "closed": r.u64(), "closed hash": r.hash(), **opened}
     else:
-        need(tag <= 23, "an unknown event")
+        need(tag <= 24, "an unknown event")
         r.take(sum(fields.get(tag, [32])))
     return {"tag": tag}
 

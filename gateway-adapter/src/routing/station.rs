@@ -24,7 +24,6 @@ pub struct Station {
     pub index: usize,
     /// How it is reached.
     pub upstream: Arc<Upstream>,
-    unit: Amount,
     waiting: Gauge,
     up: Gauge,
     inner: Mutex<Inner>,
@@ -85,18 +84,17 @@ pub struct Place {
 
 impl Station {
     /// An engine at which nothing runs; it counts as up.
-    pub fn new(index: usize, upstream: Upstream, unit: Amount, metrics: &Arc<Metrics>) -> Self {
+    pub fn new(index: usize, upstream: Upstream, metrics: &Arc<Metrics>) -> Self {
         let label = Engine {
             upstream: upstream.host().to_owned(),
         };
         let places = upstream.concurrency.unwrap_or(usize::MAX);
-        let queue = Queue::new(places, upstream.queue, unit);
+        let queue = Queue::new(places, upstream.queue);
         let station = Station {
             index,
             waiting: metrics.queued.get_or_create_owned(&label),
             up: metrics.upstream_up.get_or_create_owned(&label),
             upstream: Arc::new(upstream),
-            unit,
             inner: Mutex::new(Inner {
                 queue,
                 health: Health::default(),
@@ -113,7 +111,7 @@ impl Station {
     /// vLLM's `priority` for a request: lower is earlier, in the order of the
     /// queue; in micro-CT.
     pub fn priority(&self, offer: Offer) -> i64 {
-        let micro = key(offer, self.unit).div_euclid(1_000);
+        let micro = key(offer).div_euclid(1_000);
         i64::try_from(micro).unwrap_or(if micro < 0 { i64::MIN } else { i64::MAX })
     }
 

@@ -29,6 +29,7 @@ mod node;
 mod output;
 mod parameter;
 mod price;
+mod rates;
 mod receipt;
 mod role;
 mod status;
