@@ -33,6 +33,7 @@ pub mod merkle;
 pub mod parameters;
 pub mod person;
 pub mod price;
+pub mod queue_order;
 pub mod reason;
 pub mod receipt;
 pub mod snapshot;
