@@ -134,13 +134,10 @@ impl Route {
             .any(|station| station.upstream.concurrency.is_some() || station.upstream.priority)
     }
 
-    /// A request that comes now.
-    pub fn errand(&self, fee: Amount) -> Errand {
+    /// A request that came at `arrived`, as its debit will say.
+    pub fn errand(&self, fee: Amount, arrived: u64) -> Errand {
         Errand {
-            offer: Offer {
-                fee,
-                arrived: steady_ms(),
-            },
+            offer: Offer { fee, arrived },
             first: self.turn.fetch_add(1, Ordering::Relaxed),
         }
     }

@@ -1,6 +1,7 @@
 //! The queue under virtual time, against the rule as the page says it.
 
 use proptest::prelude::*;
+use tally_ledger::queue_order::{self, Served};
 
 use super::*;
 
@@ -23,14 +24,24 @@ fn effective(request: &Request, now: u64) -> u128 {
 struct Outcome {
     /// Number, when it came, when it went, its fee.
     served: Vec<(usize, u64, u64, u64)>,
+    /// As their debits would say.
+    numbers: Vec<Served>,
     refused: usize,
     left: usize,
     longest: usize,
 }
 
+fn numbered(request: &Request, numbers: Numbers) -> Served {
+    Served {
+        key: request.offer.key(UNIT),
+        joined: numbers.joined,
+        dispatched: numbers.dispatched,
+    }
+}
+
 /// Requests (gap in ms, fee, service in ms, patience in ms) through a queue.
 fn simulate(places: usize, most: usize, requests: &[(u64, u64, u64, u64)]) -> Outcome {
-    let mut queue: Queue<Request> = Queue::new(places, most, UNIT);
+    let mut queue: Queue<Request> = Queue::new(places, most, UNIT, 1_000);
     let mut waiting: Vec<(Request, Rank)> = Vec::new();
     let mut running: Vec<u64> = Vec::new();
     let mut outcome = Outcome::default();
@@ -60,8 +71,8 @@ fn simulate(places: usize, most: usize, requests: &[(u64, u64, u64, u64)]) -> Ou
             !gone
         });
         while let Some(request) = arrivals.next_if(|request| request.offer.arrived <= now) {
-            let went = queue.take();
-            if went {
+            if let Some(numbers) = queue.take() {
+                outcome.numbers.push(numbered(&request, numbers));
                 running.push(now + requests[request.number].2);
                 outcome
                     .served
@@ -72,7 +83,9 @@ fn simulate(places: usize, most: usize, requests: &[(u64, u64, u64, u64)]) -> Ou
                 outcome.refused += 1;
             }
         }
-        while let Some((rank, request)) = queue.call() {
+        while let Some(called) = queue.call() {
+            let Called { rank, request, .. } = called;
+            outcome.numbers.push(numbered(&request, called.numbers));
             // In the order of the page: highest effective fee, then arrival.
             let best = waiting
                 .iter()
@@ -109,6 +122,10 @@ proptest! {
         let outcome = simulate(places, most, &requests);
         let ended = outcome.served.len() + outcome.refused + outcome.left;
         prop_assert_eq!(ended, requests.len());
+        // Whoever reads the numbers finds the same.
+        let order = queue_order::check(&outcome.numbers);
+        prop_assert!(order.is_kept(), "{:?}", order);
+        prop_assert!(order.pairs == 0 || outcome.longest >= 2, "{:?}", order);
         for (number, arrived, went, fee) in &outcome.served {
             for (other, later, before, more) in &outcome.served {
                 // Who went first although it came later paid for it: one unit
@@ -167,13 +184,17 @@ fn twice_the_capacity_is_refused_and_not_queued_without_bound() {
 
 #[test]
 fn a_full_queue_says_when_to_come_again() {
-    let mut queue: Queue<()> = Queue::new(1, 8, UNIT);
+    let mut queue: Queue<()> = Queue::new(1, 8, UNIT, 0);
     let offer = |fee| Offer {
         fee: Amount(fee),
         arrived: 0,
     };
-    assert!(queue.take());
-    assert!(!queue.take());
+    let numbers = Numbers {
+        joined: 1,
+        dispatched: 2,
+    };
+    assert_eq!(queue.take(), Some(numbers));
+    assert_eq!(queue.take(), None);
     for _ in 0..6 {
         queue.wait(offer(0), 0, ()).unwrap();
     }
@@ -203,5 +224,5 @@ fn keys_fit_any_fee_and_time() {
         fee: Amount::ZERO,
         arrived: u64::MAX,
     };
-    assert!(key(most, Amount(1)) < key(late, Amount(1_000_000_000)));
+    assert!(most.key(Amount(1)) < late.key(Amount(1_000_000_000)));
 }
