@@ -16,7 +16,7 @@ use std::{
 
 use rand::RngCore;
 use tally_ledger::{
-    debit::{DEBIT_VERSION, Debit, Detail, Fixed, Flags, KIND_REQUEST},
+    debit::{DEBIT_VERSION, Debit, Detail, Fixed, Flags, KIND_REQUEST, Queued},
     ids::{Amount, DebitNumber, GatewayNumber, JournalNumber},
     price::{PriceTable, Usage},
 };
@@ -79,6 +79,9 @@ pub struct Hold {
     pub output: u32,
     /// The prompt's tokens, if the engine counted them.
     pub exact: Option<u32>,
+    /// Where the request waited for the engine that has it. Not journalled:
+    /// it is known only after the hold was promised.
+    pub queued: Queued,
     /// What it counts for in the limits per minute.
     pass: Pass,
     started: Instant,
@@ -121,8 +124,14 @@ pub fn parse_receipt_id(text: &str) -> Option<(GatewayNumber, HoldId)> {
         .then_some((GatewayNumber(gateway), id))
 }
 
-/// The debit that settles a hold.
-pub fn debit_of(hold: &HoldRecord, usage: Usage, flags: Flags, duration: u32) -> Debit {
+/// The debit that settles a hold of a request that waited as `queued` says.
+pub fn debit_of(
+    hold: &HoldRecord,
+    usage: Usage,
+    flags: Flags,
+    duration: u32,
+    queued: Queued,
+) -> Debit {
     let mut salt = [0; 16];
     rand::thread_rng().fill_bytes(&mut salt);
     Debit {
@@ -149,6 +158,7 @@ pub fn debit_of(hold: &HoldRecord, usage: Usage, flags: Flags, duration: u32) ->
             arrival: hold.arrival,
             duration,
             request: hold.request,
+            queued: Some(queued),
         },
     }
 }
@@ -166,7 +176,9 @@ pub async fn settle_recovered(journal: &Journal) -> Result<usize, JournalFailed>
     held.sort_unstable_by_key(|hold| hold.id);
     let mut last = None;
     for hold in &held {
-        let debit = debit_of(hold, fallback(hold), Flags::ESTIMATED, 0);
+        // Where it waited died with the process.
+        let queued = Queued::default();
+        let debit = debit_of(hold, fallback(hold), Flags::ESTIMATED, 0, queued);
         last = journal.debit(&debit).or(last);
     }
     if let Some((_, durable)) = last {
@@ -364,6 +376,7 @@ impl Holds {
             record,
             output: reservation.output,
             exact: ask.exact,
+            queued: Queued::default(),
             pass,
             started: Instant::now(),
             resolved: false,
@@ -438,7 +451,7 @@ impl Hold {
         let charged = cost.min(self.record.limit);
         self.pass.settle(&self.prices.models[self.model], &usage);
         let millis = u32::try_from(self.started.elapsed().as_millis()).unwrap_or(u32::MAX);
-        let debit = debit_of(&self.record, usage, flags, millis);
+        let debit = debit_of(&self.record, usage, flags, millis, self.queued);
         let (number, durable) = self
             .holds
             .journal

@@ -137,12 +137,13 @@ impl Route {
             .any(|station| station.upstream.concurrency.is_some() || station.upstream.priority)
     }
 
-    /// A request that comes now, under these rates.
-    pub fn errand(&self, fee: Amount, rates: &RatesState) -> Errand {
+    /// A request that came at `arrived`, as its debit will say, under these
+    /// rates.
+    pub fn errand(&self, fee: Amount, arrived: u64, rates: &RatesState) -> Errand {
         Errand {
             offer: Offer {
                 fee,
-                worth: rates.worth_at(Time(steady_ms())),
+                worth: rates.worth_at(Time(arrived)),
             },
             first: self.turn.fetch_add(1, Ordering::Relaxed),
         }

@@ -7,7 +7,7 @@ use tally_ledger::{hash::Hash, ids::Amount, price::Usage};
 use crate::{
     ask::{Ask, Need},
     chain::{light::Light, terms::Current},
-    clock::unix_ms,
+    clock::arrival_ms,
     holds::Holds,
     key::{self, Key},
     metrics::Metrics,
@@ -93,7 +93,7 @@ impl Serving {
             countable: false,
             named: None,
             exact: None,
-            arrival: unix_ms(),
+            arrival: arrival_ms(),
             project: wish.project,
             purpose: wish.purpose,
             request: wish.request,

@@ -80,7 +80,8 @@ impl ConsistencyFile {
     /// Reads a file's bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let limit = MAX_CONSISTENCY_FILE_BYTES;
-        read_file(CONSISTENCY_MAGIC, CONSISTENCY_FILE_VERSION, bytes, limit)
+        let read = read_file(CONSISTENCY_MAGIC, &[CONSISTENCY_FILE_VERSION], bytes, limit);
+        read.map(|(_, file)| file)
     }
 
     /// Checks everything in the file, starting from the genesis; the two

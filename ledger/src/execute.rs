@@ -35,7 +35,7 @@ use std::borrow::Borrow;
 use crate::{
     block::{BLOCK_VERSION, Block, HEADER_BYTES, Header},
     crypto::{ChainId, Domain, PublicKey, Signature},
-    debit::RECORD_BYTES,
+    debit,
     entry::Entry,
     hash::Hash,
     ids::Time,
@@ -346,8 +346,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Debits that a transaction carries, by its payload's length: known before
-/// anything is decoded. A correction's proof counts as a few.
+/// Debits that a transaction carries, by its payload's length.
 fn debit_count(transaction: &Transaction) -> u64 {
-    (transaction.payload.len() / RECORD_BYTES) as u64
+    debit::debit_count(&transaction.payload) as u64
 }

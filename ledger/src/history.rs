@@ -282,7 +282,8 @@ impl HistoryFile {
     /// Reads a file's bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let limit = MAX_HISTORY_FILE_BYTES;
-        read_file(HISTORY_MAGIC, HISTORY_FILE_VERSION, bytes, limit)
+        let read = read_file(HISTORY_MAGIC, &[HISTORY_FILE_VERSION], bytes, limit);
+        read.map(|(_, file)| file)
     }
 
     /// Checks everything in the file, starting from the genesis.

@@ -35,6 +35,7 @@ pub mod merkle;
 pub mod parameters;
 pub mod person;
 pub mod price;
+pub mod queue_order;
 pub mod rates;
 pub mod reason;
 pub mod receipt;

@@ -149,8 +149,9 @@ impl RatesState {
         self.worth.0 + u128::from(since) * u128::from(self.rates.fee_unit.0)
     }
 
-    /// Other rates from `now` on; what waiting was worth stays.
-    pub(crate) fn next(&self, rates: Rates, now: Time) -> RatesState {
+    /// Other rates from `now` on, the time of a block; what waiting was worth
+    /// stays.
+    pub fn next(&self, rates: Rates, now: Time) -> RatesState {
         RatesState {
             worth: Sum(self.worth_at(now)),
             since: now,

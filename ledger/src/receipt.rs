@@ -2,11 +2,14 @@
 //! the genesis alone, without a network and without trust in who wrote it.
 //!
 //! ```text
-//! magic "TALLYRCT" | version u8 = 1 | header 219 | certificate |
+//! magic "TALLYRCT" | version u8 | header 219 | certificate |
 //! set changes u64 = 0 | log index u64 | leaf 86 | path (u64 n, n x 32) |
-//! detail (0, or 1 and 112 bytes) | debit proof (0, or 1 and the proof) |
+//! detail (0, or 1 and 112 bytes, or 2 and 128 bytes) |
+//! debit proof (0, or 1 and the proof) |
 //! price table (0, or 1 and header, certificate, set changes, state proof)
 //! ```
+//!
+//! The version is 2 if the file carries a detail of version 2, else 1.
 //!
 //! What a verified file proves:
 //!
@@ -49,8 +52,10 @@ pub(crate) mod layout;
 
 /// First bytes of a receipt file.
 pub const RECEIPT_MAGIC: [u8; 8] = *b"TALLYRCT";
-/// Version of the file's layout.
-pub const RECEIPT_FILE_VERSION: u8 = 1;
+/// Version of the file's layout, if it carries a detail of version 2.
+pub const RECEIPT_FILE_VERSION: u8 = 2;
+/// Version of any other receipt file.
+pub const FIRST_RECEIPT_FILE_VERSION: u8 = 1;
 /// Most bytes of a receipt file.
 pub const MAX_RECEIPT_FILE_BYTES: usize = 1024 * 1024;
 /// Most bytes of a Debits body.
@@ -226,15 +231,32 @@ pub enum DebitError {
 }
 
 impl ReceiptFile {
+    fn version(&self) -> u8 {
+        match self.detail {
+            Some(detail) if detail.queued.is_some() => RECEIPT_FILE_VERSION,
+            _ => FIRST_RECEIPT_FILE_VERSION,
+        }
+    }
+
     /// The file's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        layout::file(RECEIPT_MAGIC, RECEIPT_FILE_VERSION, self)
+        layout::file(RECEIPT_MAGIC, self.version(), self)
     }
 
     /// Reads a file's bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let known = [FIRST_RECEIPT_FILE_VERSION, RECEIPT_FILE_VERSION];
         let limit = MAX_RECEIPT_FILE_BYTES;
-        layout::read_file(RECEIPT_MAGIC, RECEIPT_FILE_VERSION, bytes, limit)
+        let (version, file): (u8, ReceiptFile) =
+            layout::read_file(RECEIPT_MAGIC, &known, bytes, limit)?;
+        if version == file.version() {
+            Ok(file)
+        } else {
+            Err(DecodeError {
+                what: std::any::type_name::<Self>(),
+                why: format!("version {version}, the content is of {}", file.version()),
+            })
+        }
     }
 
     /// Checks everything in the file, starting from the genesis.

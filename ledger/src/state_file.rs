@@ -54,7 +54,8 @@ impl StateFile {
 
     /// Reads a file's bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        read_file(STATE_MAGIC, STATE_FILE_VERSION, bytes, MAX_STATE_FILE_BYTES)
+        let known = [STATE_FILE_VERSION];
+        read_file(STATE_MAGIC, &known, bytes, MAX_STATE_FILE_BYTES).map(|(_, file)| file)
     }
 
     /// Checks everything in the file, starting from the genesis. The leaf's

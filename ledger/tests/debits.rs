@@ -7,7 +7,7 @@ mod world;
 
 use tally_ledger::{
     action::{Action, BindApiKey},
-    debit::{Debit, Flags, Position, batch_leaf, journal_hash},
+    debit::{Debit, Flags, Position, Queued, batch_leaf, journal_hash, record_bytes},
     entry::Receipt,
     execute::{Strict, admit, build},
     hash::Hash,
@@ -90,6 +90,32 @@ fn a_fee_above_the_class_is_loss_and_not_capped() {
     let mut debit = world::debit(lease, 7);
     debit.fixed.fee = Amount(5);
     check(&world.debit(G0, debit), 12, 7, NONE);
+}
+
+#[test]
+fn both_versions_are_charged_alike_and_follow_each_other_in_a_journal() {
+    let (mut world, lease) = priority();
+    let mut queued = priority_debit(lease, 7);
+    queued.fixed.fee = Amount(5);
+    queued.detail.queued = Some(Queued {
+        queue: 2,
+        joined: u64::MAX,
+        dispatched: 3,
+    });
+    for debits in [
+        [first_version(queued); 3],
+        [queued; 3],
+        [first_version(queued); 3],
+    ] {
+        let transaction = world.debits_tx(G0, &debits);
+        let length = 3 * record_bytes(debits[0].fixed.version).unwrap();
+        assert_eq!(transaction.payload.len(), length);
+        for receipt in receipts(&world.run(transaction)) {
+            check(&receipt, 12, 12, NONE);
+            assert_eq!(receipt.detail, debits[0].detail.hash());
+        }
+    }
+    assert_eq!(world.state.gateway(G0).unwrap().last_debit.0, 9);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use tally_ledger::{
     codec::{self, DecodeError, List},
     correction::CorrectionProof,
     crypto::{ChainId, PublicKey, Signature},
-    debit::{Debit, Flags, Position, RECORD_BYTES},
+    debit::{Debit, Flags, Position, RECORD_BYTES, record_bytes},
     entry::{EventLeaf, KIND_RECEIPT, Receipt},
     genesis::{Genesis, MAX_GENESIS_BYTES},
     hash::Hash,
@@ -358,14 +358,17 @@ proptest! {
     #[test]
     fn records_and_leaves_read_back(
         record in vec(any::<u8>(), RECORD_BYTES),
+        version in 1u8..=2,
         n in any::<(u16, u64, u32, u32)>(),
         at in any::<(u32, u32, u64)>(),
         amounts in any::<(u16, u64, u64)>(),
         detail in hash(),
     ) {
-        let record: [u8; RECORD_BYTES] = record.try_into().unwrap();
+        let mut record = record;
+        record[0] = version;
+        record.truncate(record_bytes(version).unwrap());
         let mut written = Vec::new();
-        Debit::read(&record).write(&mut written);
+        Debit::read(&record).unwrap().write(&mut written);
         prop_assert_eq!(&written, &record);
         let receipt = Receipt {
             flags: Flags(n.0),

@@ -18,7 +18,7 @@ use tally_ledger::{
     codec,
     correction::CorrectionProof,
     crypto::{ChainId, Domain},
-    debit::{Position, batch_leaf},
+    debit::{Debit, Position, batch_leaf},
     entry::EventLeaf,
     hash::{Context, Hash},
     ids::*,
@@ -196,13 +196,12 @@ fn votes_headers_blocks() {
     assert_eq!(Header::decode(&header.encode()), Ok(header));
 }
 
-#[test]
-fn debits() {
+fn batch(debit: fn(u32) -> Debit) -> Value {
     let key = Context::Journal.key();
     let mut running = Hash::ZERO;
     let mut leaves = Vec::new();
     let mut of = |n: u32| {
-        let debit = samples::debit(n);
+        let debit = debit(n);
         let mut record = Vec::new();
         debit.write(&mut record);
         let position = Position {
@@ -226,10 +225,17 @@ fn debits() {
     };
     let records: Vec<Value> = (0..5).map(&mut of).collect();
     let root = root_of(&leaves).to_string();
-    check(
-        "debits",
-        json!({ "gateway": 0, "journal": 1, "records": records, "root": root }),
-    );
+    json!({ "gateway": 0, "journal": 1, "records": records, "root": root })
+}
+
+#[test]
+fn debits() {
+    check("debits", batch(samples::debit));
+}
+
+#[test]
+fn debits_of_version_2() {
+    check("debits_2", batch(samples::queued_debit));
 }
 
 #[test]
@@ -412,4 +418,24 @@ fn proofs_and_files() {
         }),
     );
     assert_eq!(StateFile::decode(&absent.encode()), Ok(absent));
+}
+
+#[test]
+fn receipt_files_of_version_2() {
+    let chain = Chain::with_queued_receipts();
+    let queued = chain.receipt_file(3, Height(1));
+    let verified = queued.verify(&chain.genesis).unwrap();
+    assert_eq!(verified.detail.unwrap().queued.unwrap().dispatched, 4);
+    // Without a detail nothing tells the versions of debits apart.
+    let plain = ReceiptFile {
+        detail: None,
+        ..chain.receipt_file(0, Height(2))
+    };
+    check(
+        "files_2",
+        json!({
+            "receipt_file": text(queued.encode()),
+            "receipt_file_without_detail": text(plain.encode()),
+        }),
+    );
 }

@@ -19,7 +19,7 @@ use tally_ledger::{
     codec::List,
     correction::CorrectionProof,
     crypto::ChainId,
-    debit::RECORD_BYTES,
+    debit::debit_count,
     entry::Entry,
     execute::{Built, Execution, build, check},
     hash::Hash,
@@ -233,7 +233,7 @@ fn debits_of(block: &Block) -> usize {
     block
         .transactions
         .iter()
-        .map(|t| t.payload.len() / RECORD_BYTES)
+        .map(|t| debit_count(&t.payload))
         .sum()
 }
 

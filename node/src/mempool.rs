@@ -19,7 +19,7 @@ use std::{
 
 use tally_ledger::{
     action::Action,
-    debit::RECORD_BYTES,
+    debit::debit_count,
     ids::{GatewayNumber, JournalNumber},
     reason::Reason,
     state::State,
@@ -145,7 +145,7 @@ impl Waiting {
     }
 
     fn debits(&self) -> usize {
-        self.transaction.payload.len() / RECORD_BYTES
+        debit_count(&self.transaction.payload)
     }
 }
 

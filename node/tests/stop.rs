@@ -5,12 +5,16 @@
 
 mod cli_common;
 
-use std::{fs, time::Duration};
+use std::{fs, thread::JoinHandle, time::Duration};
 
-use cli_common::{LIMIT, Net, chat, gateway::Metered, wait_for};
+use cli_common::{LIMIT, Net, chat, gateway::Metered, http, post, run, wait_for};
+use serde_json::Value;
 
 /// How long a node that stops in order may take.
 const STOP: Duration = Duration::from_secs(10);
+
+/// How long the engine thinks about each answer.
+const THINK: Duration = Duration::from_millis(1_000);
 
 /// What is leased of account 0, over all classes.
 fn leased(net: &Net) -> Vec<String> {
@@ -20,17 +24,21 @@ fn leased(net: &Net) -> Vec<String> {
     leased.filter(|amount| amount != "\"0.000000\"").collect()
 }
 
-/// Asks for an answer; gives the hold that its receipt settles.
-fn ask(url: &str, secret: &str) -> String {
-    let address = url.strip_prefix("http://").unwrap();
-    let address = address.strip_suffix("/v1").unwrap();
-    let body = r#"{"model": "tally-base", "messages": [{"role": "user", "content": "hello"}]}"#;
-    let answer = chat(address, secret, body);
+const BODY: &str = r#"{"model": "tally-base", "messages": [{"role": "user", "content": "hello"}]}"#;
+
+fn hold_of(answer: &str) -> String {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let hold = answer
         .lines()
         .find_map(|line| line.strip_prefix("x-tally-receipt: "));
     hold.unwrap().to_owned()
+}
+
+/// Asks for an answer; gives the hold that its receipt settles.
+fn ask(url: &str, secret: &str) -> String {
+    let address = url.strip_prefix("http://").unwrap();
+    let address = address.strip_suffix("/v1").unwrap();
+    hold_of(&chat(address, secret, BODY))
 }
 
 fn receipt(net: &Net, i: usize, hold: &str) -> i32 {
@@ -43,11 +51,94 @@ fn receipt(net: &Net, i: usize, hold: &str) -> i32 {
     .code
 }
 
+/// Asks with a priority fee, from a thread of its own.
+fn ask_for(address: &str, secret: &str, fee: &str) -> JoinHandle<String> {
+    let head = format!("authorization: Bearer {secret}\r\nx-tally-priority-fee: {fee}");
+    let (address, body) = (address.to_owned(), BODY.to_owned());
+    std::thread::spawn(move || post(&address, &head, &body))
+}
+
+/// Five requests before an engine with one place; what the log then shows of
+/// their order, for the unit that the gateway goes by and for another one.
+fn audit_queue(metered: &Metered, url: &str) {
+    let net = &metered.net;
+    let address = url.strip_prefix("http://").unwrap();
+    let address = address.strip_suffix("/v1").unwrap();
+    let ask = |fee| ask_for(address, &metered.secrets[0], fee);
+    // Then there is a lease of each class.
+    for fee in ["0", "0.5"] {
+        hold_of(&ask(fee).join().unwrap());
+    }
+    let mut sent = vec![ask("0")];
+    for (i, fee) in ["0", "0", "0.02", "0.5"].into_iter().enumerate() {
+        sent.push(ask(fee));
+        let line = format!("}} {}", i + 1);
+        wait_for("request in the queue", LIMIT, || {
+            let metrics = http(address, "GET", "/metrics", "");
+            let mut queued = metrics
+                .lines()
+                .filter(|line| line.contains("queued_requests{"));
+            queued.any(|queued| queued.ends_with(&line)).then_some(())
+        });
+    }
+    let answers = sent.into_iter().map(|answer| answer.join().unwrap());
+    let holds: Vec<String> = answers.map(|answer| hold_of(&answer)).collect();
+    for hold in &holds {
+        wait_for("receipt of an answer", LIMIT, || {
+            (receipt(net, 1, hold) == 0).then_some(())
+        });
+    }
+    let audit = "gateway audit-queue GENESIS";
+    let found = net.run(1, &format!("{audit} --gateway 0")).json();
+    assert_eq!(found["order kept"], "yes", "{found}");
+    assert_eq!(
+        (&found["queues"], &found["violations"]),
+        (&1.into(), &0.into())
+    );
+    assert!(found["checked"].as_u64().unwrap() >= 7, "{found}");
+    // Four waited for the fifth, and for each other.
+    assert_eq!(found["pairs that waited at the same time"], 6, "{found}");
+    let nobody = net.run(1, &format!("{audit} --gateway 9")).json();
+    assert_eq!(
+        (&nobody["requests"], &nobody["order kept"]),
+        (&0.into(), &"yes".into())
+    );
+    net.run(1, &format!("{audit} --from 9 --to 8")).fails(2);
+    let error = net.run(1, "gateway --home gateway audit-queue GENESIS");
+    assert!(error.fails(2).contains("asks a node"));
+
+    // Were a second worth 1,000 CT, nobody could have passed anybody.
+    let wrong = net.run(1, &format!("{audit} --unit 1000"));
+    assert_eq!(wrong.code, 7, "{}{}", wrong.out, wrong.err);
+    let wrong: Value = serde_json::from_str(&wrong.out).unwrap();
+    assert_eq!(wrong["order kept"], "NO");
+    let row = &wrong["found"][0];
+    assert_eq!(row["what"], "let go too early");
+    assert_eq!(
+        (&row["fee"], &row["passed fee"]),
+        (&"0.500000".into(), &"0.000000".into())
+    );
+    let number = |name: &str| row[name].as_u64().unwrap();
+    assert!(number("dispatched") < number("passed dispatched"));
+    assert!(number("passed joined") < number("joined"));
+    let entry = format!(
+        "receipt get --index {} --out one.receipt GENESIS",
+        number("entry")
+    );
+    net.run(2, &entry).ok();
+    let explain = "--format json receipt explain one.receipt --genesis net/genesis.json";
+    let explained = run(net.folder.path(), explain).json();
+    assert_eq!(explained["queue"], 1);
+    assert_eq!(explained["joined"], row["joined"]);
+    assert_eq!(explained["dispatched"], row["dispatched"]);
+}
+
 #[test]
 fn a_gateway_returns_its_leases_and_nodes_stop_clean() {
-    let mut metered = Metered::new("");
+    let mut metered = Metered::with(&format!("--think-ms {}", THINK.as_millis()), Some(1));
     metered.start_gateway();
     let url = metered.serving();
+    audit_queue(&metered, &url);
     let first = ask(&url, &metered.secrets[0]);
     assert!(!leased(&metered.net).is_empty(), "it serves from a lease");
     assert_eq!(metered.terminate_gateway(), 0);

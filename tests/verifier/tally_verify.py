@@ -355,14 +355,14 @@ class Verifier:
         need(node == root, "the leaf is not in the table")
         return table, place, leaf
 
-    def state_file(self, r: Reader) -> dict:
+    def state_file(self, r: Reader, _version: int) -> dict:
         header = self.header(r)
         table, place, leaf = self.state(r, header.state_root)
         return {"state": (table, place), "height": header.height, "leaf": leaf and leaf.hex()}
 
     # Receipts --------------------------------------------------------------
 
-    def receipt_file(self, r: Reader) -> dict:
+    def receipt_file(self, r: Reader, version: int) -> dict:
         header = self.header(r)
         index = r.u64()
         leaf = r.take(86)
@@ -372,7 +372,8 @@ class Verifier:
         path = r.list(r.hash, 64)
         root = root_of_one(leaf_hash(leaf), index, header.log_size, path)
         need(root == header.log_root, "the receipt is not in the log")
-        detail = r.option(lambda: read_detail(r))
+        detail = read_detail(r)
+        need(version == (2 if detail and detail["version"] == 2 else 1), "a file of another version")
         if detail:
             need(detail["hash"] == receipt["detail"], "the detail is not the receipt's")
         fee = r.option(lambda: self.debit(r, header, receipt))
@@ -425,7 +426,7 @@ class Verifier:
 
     # Consistency -----------------------------------------------------------
 
-    def consistency_file(self, r: Reader) -> dict:
+    def consistency_file(self, r: Reader, _version: int) -> dict:
         old, new = self.header(r), self.header(r)
         path = r.list(r.hash, 65)
         need(old.height <= new.height, "the headers are not in order")
@@ -434,7 +435,7 @@ class Verifier:
 
     # Histories -------------------------------------------------------------
 
-    def history_file(self, r: Reader) -> dict:
+    def history_file(self, r: Reader, _version: int) -> dict:
         header = self.header(r)
         subject = read_subject(r)
         first, last = r.u64(), r.u64()
@@ -462,11 +463,16 @@ def read_receipt(leaf: bytes) -> dict:
     return receipt | {"detail": r.hash()}
 
 
-def read_detail(r: Reader) -> dict:
-    raw = r.take(112)
+def read_detail(r: Reader) -> dict | None:
+    version = r.u8()
+    need(version <= 2, "an unknown detail")
+    if version == 0:
+        return None
+    raw = r.take(112 if version == 1 else 128)
     d = Reader(raw)
     d.take(16)
     return {
+        "version": version,
         "hash": derived("detail", raw),
         "model": d.u32(),
         "table": d.u32(),
@@ -628,14 +634,15 @@ def stated(subject: tuple[str, int], table: int, place: int, leaf: bytes | None)
 @dataclass
 class Kind:
     magic: bytes
-    verify: Callable[[Verifier, Reader], dict] = field(repr=False)
+    versions: tuple[int, ...]
+    verify: Callable[[Verifier, Reader, int], dict] = field(repr=False)
 
 
 KINDS = [
-    Kind(b"TALLYRCT", Verifier.receipt_file),
-    Kind(b"TALLYSTA", Verifier.state_file),
-    Kind(b"TALLYHIS", Verifier.history_file),
-    Kind(b"TALLYCON", Verifier.consistency_file),
+    Kind(b"TALLYRCT", (1, 2), Verifier.receipt_file),
+    Kind(b"TALLYSTA", (1,), Verifier.state_file),
+    Kind(b"TALLYHIS", (1,), Verifier.history_file),
+    Kind(b"TALLYCON", (1,), Verifier.consistency_file),
 ]
 
 
@@ -645,8 +652,9 @@ def verify(verifier: Verifier, data: bytes) -> dict:
         if data.startswith(kind.magic):
             r = Reader(data)
             r.take(len(kind.magic))
-            need(r.u8() == 1, "a file of another version")
-            proven = kind.verify(verifier, r)
+            version = r.u8()
+            need(version in kind.versions, "a file of another version")
+            proven = kind.verify(verifier, r, version)
             r.end()
             return proven
     raise Invalid("not a file of this kind")

@@ -5,10 +5,9 @@
 use tally_ledger::{
     action::{Action, Debits, Lease},
     crypto::{ChainId, SecretKey},
-    debit::{DETAIL_BYTES, FIXED_BYTES, Position, RECORD_BYTES, batch_leaf},
-    hash::Context,
+    debit::{Position, RECORD_BYTES},
     ids::{GatewayNumber, JournalNumber},
-    merkle::{leaf_hash, root_of},
+    merkle::root_of,
     transaction::{Author, Body, Transaction},
 };
 
@@ -44,25 +43,17 @@ impl Signer {
         Transaction::sign(&self.chain, &body, &[&self.key, &key.secret], Vec::new())
     }
 
-    /// A batch of consecutive debits, at least one.
+    /// A batch of consecutive debits of one version, at least one.
     pub fn debits(&self, journal: JournalNumber, debits: &[Unproven]) -> Transaction {
         let mut payload = Vec::with_capacity(debits.len() * RECORD_BYTES);
         let mut leaves = Vec::with_capacity(debits.len());
         for debit in debits {
-            let bytes = &debit.debit.0;
-            payload.extend_from_slice(bytes);
-            let fixed: &[u8; FIXED_BYTES] = bytes[..FIXED_BYTES].try_into().expect("38 of 150");
-            let detail: &[u8; DETAIL_BYTES] = bytes[FIXED_BYTES..].try_into().expect("the rest");
-            let position = Position {
+            payload.extend_from_slice(debit.debit.as_bytes());
+            leaves.push(debit.debit.raw().leaf_hash(&Position {
                 gateway: self.gateway,
                 journal,
                 number: debit.number,
-            };
-            leaves.push(leaf_hash(&batch_leaf(
-                &position,
-                fixed,
-                &Context::Detail.hash(detail),
-            )));
+            }));
         }
         let action = Action::Debits(Debits {
             journal,

@@ -335,12 +335,18 @@ impl Journal {
         self.look(State::head)
     }
 
-    /// Durable debits above `after`, at most `most`, in order.
+    /// Durable debits above `after`, at most `most`, in order: those that can
+    /// be one batch, so of one version.
     pub fn unproven_after(&self, after: DebitNumber, most: usize) -> Vec<Unproven> {
         let unproven = self.shared.unproven();
         let first = unproven.front().map_or(0, |debit| debit.number.0);
         let skip = (after.0 + 1).saturating_sub(first) as usize;
-        unproven.iter().skip(skip).take(most).cloned().collect()
+        let next = unproven.iter().skip(skip).take(most);
+        let version = |debit: &Unproven| debit.debit.version();
+        let of = next.clone().next().map(version);
+        next.take_while(|debit| Some(version(debit)) == of)
+            .cloned()
+            .collect()
     }
 
     /// How many durable debits are not proven.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tally_ledger::{
     codec,
     crypto::ChainId,
-    debit::{Debit, RECORD_BYTES},
+    debit::{Debit, RECORD_BYTES, RawDebit, record_bytes},
     hash::Hash,
     ids::{
         AccountNumber, Amount, ApiKeyNumber, ClassNumber, DebitNumber, GatewayNumber,
@@ -88,38 +88,62 @@ pub struct LeaseSent {
     pub api_key: ApiKeyNumber,
 }
 
-/// A debit's 150 bytes.
+/// A debit's bytes: 166, or the 150 of one that an earlier build wrote. They
+/// are never rewritten: number and content were fixed together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<u8>", into = "Vec<u8>")]
-pub struct DebitBytes(pub [u8; RECORD_BYTES]);
+pub struct DebitBytes {
+    /// Zero behind the record.
+    bytes: [u8; RECORD_BYTES],
+    length: usize,
+}
 
 impl DebitBytes {
     /// The debit.
     pub fn read(&self) -> Debit {
-        Debit::read(&self.0)
+        self.raw().read().expect("it has the form of its version")
+    }
+
+    /// The debit, in place.
+    pub fn raw(&self) -> RawDebit<'_> {
+        RawDebit::of(self.as_bytes()).expect("it has the form of its version")
+    }
+
+    /// The record's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
+    /// The version of its layout: a batch holds debits of one.
+    pub fn version(&self) -> u8 {
+        self.bytes[0]
     }
 
     /// The bytes of a debit.
     pub fn of(debit: &Debit) -> Self {
         let mut bytes = Vec::with_capacity(RECORD_BYTES);
         debit.write(&mut bytes);
-        DebitBytes(bytes.try_into().expect("a debit fills its record"))
+        bytes.try_into().expect("a debit fills its record")
     }
 }
 
 impl TryFrom<Vec<u8>> for DebitBytes {
     type Error = String;
-    fn try_from(bytes: Vec<u8>) -> Result<Self, String> {
-        let bytes = bytes
-            .try_into()
-            .map_err(|_| format!("a debit has {RECORD_BYTES} bytes"))?;
-        Ok(DebitBytes(bytes))
+    fn try_from(record: Vec<u8>) -> Result<Self, String> {
+        let length = record.len();
+        let stated = record.first().and_then(|version| record_bytes(*version));
+        if stated != Some(length) {
+            return Err(format!("no debit has {length} bytes and such a version"));
+        }
+        let mut bytes = [0; RECORD_BYTES];
+        bytes[..length].copy_from_slice(&record);
+        Ok(DebitBytes { bytes, length })
     }
 }
 
 impl From<DebitBytes> for Vec<u8> {
     fn from(debit: DebitBytes) -> Vec<u8> {
-        debit.0.to_vec()
+        debit.as_bytes().to_vec()
     }
 }
 

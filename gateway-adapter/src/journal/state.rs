@@ -5,10 +5,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use tally_ledger::{
-    debit::{DETAIL_BYTES, FIXED_BYTES, Position, batch_leaf},
+    debit::Position,
     hash::{Context, Hash},
     ids::{DebitNumber, GatewayNumber, JournalNumber, LeaseNumber},
-    merkle::leaf_hash,
 };
 
 use super::names::Names;
@@ -49,14 +48,12 @@ pub fn running_hash(
     number: DebitNumber,
     debit: &DebitBytes,
 ) -> Hash {
-    let fixed: &[u8; FIXED_BYTES] = debit.0[..FIXED_BYTES].try_into().expect("38 of 150");
-    let detail: &[u8; DETAIL_BYTES] = debit.0[FIXED_BYTES..].try_into().expect("112 of 150");
     let position = Position {
         gateway,
         journal,
         number,
     };
-    let leaf = leaf_hash(&batch_leaf(&position, fixed, &Context::Detail.hash(detail)));
+    let leaf = debit.raw().leaf_hash(&position);
     let mut hasher = blake3::Hasher::new_keyed(journal_key());
     hasher.update(&before.0).update(&leaf.0);
     Hash(hasher.finalize().into())

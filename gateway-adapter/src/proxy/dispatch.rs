@@ -91,6 +91,7 @@ impl Exchange {
         loop {
             let mut place = self.queue(&tried, replied).await.map_err(Undone::Waiting)?;
             let station = place.station().clone();
+            self.hold.queued = place.queued();
             let body = self.body_for(&station);
             let (upstream, path) = (&station.upstream, self.endpoint.path);
             let (headers, leg) = (&self.headers, self.leg.as_ref());

@@ -70,7 +70,6 @@ pub(super) fn price<'a>(
     let route = route.ok_or_else(|| refuse(Refusal::ModelNotFound))?;
     let (tier, sells) = (call.tier.as_deref(), route.sells_priority());
     let fee = fee::offered(&proxy.priority, headers, tier, sells).map_err(refuse)?;
-    let errand = route.errand(fee, &proxy.serving.terms.get().rates);
     let text = |name: &str| headers.get(name).map(|value| value.to_str());
     let number = |name| match text(name) {
         None => Some(0),
@@ -105,6 +104,7 @@ pub(super) fn price<'a>(
     });
     let mut ask = ask.map_err(refuse)?;
     ask.countable = tokenize::counts(&route, &call);
+    let errand = route.errand(fee, ask.arrival, &proxy.serving.terms.get().rates);
     Ok(Priced {
         call,
         route,

@@ -15,10 +15,14 @@
 //! Effective fees grow at one speed, so their order never changes: it is kept
 //! sorted by what waiting was worth at the arrival, less the fee, lowest first
 //! ([`Rank`]).
+//!
+//! What happens here is counted: to join takes a number, to be let go a later
+//! one. The debits say both, so that anybody can check the order (the
+//! ledger's `queue_order`).
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tally_ledger::ids::Amount;
+use tally_ledger::{ids::Amount, queue_order::key};
 
 /// Ends of requests from which the queue's speed is told.
 const RECENT: usize = 32;
@@ -33,8 +37,8 @@ const KEPT_PART: usize = 4;
 pub struct Offer {
     /// Priority fee.
     pub fee: Amount,
-    /// What waiting from the beginning of time until the request came was
-    /// worth, in thousandths of a micro-CT
+    /// What waiting from the beginning of time until the request came, as its
+    /// debit says, was worth, in thousandths of a micro-CT
     /// ([`tally_ledger::rates::RatesState::worth_at`]).
     pub worth: u128,
 }
@@ -44,16 +48,38 @@ pub struct Offer {
 pub struct Rank {
     /// Arrival and fee in thousandths of a micro-CT.
     key: i128,
-    /// Arrivals before it, in this queue.
-    number: u64,
+    /// The number that it took when it joined.
+    joined: u64,
     /// Whether it has a fee.
     pays: bool,
 }
 
-/// Thousandths of a micro-CT by which requests are sorted; lower is earlier.
-pub fn key(offer: Offer) -> i128 {
-    let worth = i128::try_from(offer.worth).unwrap_or(i128::MAX);
-    worth - i128::from(offer.fee.0) * 1_000
+impl Offer {
+    /// Thousandths of a micro-CT by which requests are sorted; lower is
+    /// earlier.
+    pub fn key(&self) -> i128 {
+        key(self.worth, self.fee)
+    }
+}
+
+/// The numbers that a request took in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    /// When it joined.
+    pub joined: u64,
+    /// When it was let go.
+    pub dispatched: u64,
+}
+
+/// A request whose turn it is.
+#[derive(Debug)]
+pub struct Called<T> {
+    /// Where it stood.
+    pub rank: Rank,
+    /// Its numbers.
+    pub numbers: Numbers,
+    /// Itself.
+    pub request: T,
 }
 
 /// Nothing may wait any more; come again after so many ms.
@@ -67,7 +93,8 @@ pub struct Queue<T> {
     places: usize,
     most: usize,
     running: usize,
-    arrivals: u64,
+    /// The last number that was taken.
+    last: u64,
     waiting: BTreeMap<Rank, T>,
     /// Those of them that have a fee.
     paying: usize,
@@ -76,13 +103,13 @@ pub struct Queue<T> {
 }
 
 impl<T> Queue<T> {
-    /// An empty queue.
-    pub fn new(places: usize, most: usize) -> Self {
+    /// An empty queue, whose numbers follow `last`.
+    pub fn new(places: usize, most: usize, last: u64) -> Self {
         Queue {
             places,
             most,
             running: 0,
-            arrivals: 0,
+            last,
             waiting: BTreeMap::new(),
             paying: 0,
             ends: VecDeque::with_capacity(RECENT + 1),
@@ -124,23 +151,29 @@ impl<T> Queue<T> {
         Err(Full(self.advice(now)))
     }
 
-    /// Takes a place at once.
-    pub fn take(&mut self) -> bool {
-        let free = self.is_free();
-        if free {
-            self.arrivals += 1;
-            self.running += 1;
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// Takes a place at once, if one is free.
+    pub fn take(&mut self) -> Option<Numbers> {
+        if !self.is_free() {
+            return None;
         }
-        free
+        self.running += 1;
+        Some(Numbers {
+            joined: self.number(),
+            dispatched: self.number(),
+        })
     }
 
     /// Waits.
     pub fn wait(&mut self, offer: Offer, now: u64, request: T) -> Result<Rank, Full> {
         self.room(offer.fee, now)?;
-        self.arrivals += 1;
         let rank = Rank {
-            key: key(offer),
-            number: self.arrivals,
+            key: offer.key(),
+            joined: self.number(),
             pays: offer.fee > Amount::ZERO,
         };
         self.paying += usize::from(rank.pays);
@@ -149,14 +182,22 @@ impl<T> Queue<T> {
     }
 
     /// Whose turn it is, if there is a place.
-    pub fn call(&mut self) -> Option<(Rank, T)> {
+    pub fn call(&mut self) -> Option<Called<T>> {
         if self.running >= self.places {
             return None;
         }
         let (rank, request) = self.waiting.pop_first()?;
         self.paying -= usize::from(rank.pays);
         self.running += 1;
-        Some((rank, request))
+        let numbers = Numbers {
+            joined: rank.joined,
+            dispatched: self.number(),
+        };
+        Some(Called {
+            rank,
+            numbers,
+            request,
+        })
     }
 
     /// A request that waits goes away; false if it does not wait.

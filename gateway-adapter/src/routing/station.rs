@@ -4,15 +4,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::metrics::gauge::Gauge;
-use tally_ledger::ids::Amount;
+use tally_ledger::{debit::Queued, ids::Amount};
 use tokio::sync::oneshot;
 
 use super::{
     health::{Gate, Health, Outcome, PROBE_ALONE},
-    queue::{Offer, Queue, Rank, key},
+    queue::{Numbers, Offer, Queue, Rank},
 };
 use crate::{
-    clock::steady_ms,
+    clock::{steady_ms, unix_us},
     metrics::{Engine, Metrics},
     proxy::upstream::Upstream,
 };
@@ -77,6 +77,7 @@ pub struct Waiting {
 #[derive(Debug)]
 pub struct Place {
     station: Arc<Station>,
+    numbers: Numbers,
     /// It decides whether the engine is back.
     probe: bool,
     told: bool,
@@ -89,7 +90,9 @@ impl Station {
             upstream: upstream.host().to_owned(),
         };
         let places = upstream.concurrency.unwrap_or(usize::MAX);
-        let queue = Queue::new(places, upstream.queue);
+        // Later than all numbers that were taken before a restart, unless the
+        // clock was set back by more than that took.
+        let queue = Queue::new(places, upstream.queue, unix_us());
         let station = Station {
             index,
             waiting: metrics.queued.get_or_create_owned(&label),
@@ -111,7 +114,7 @@ impl Station {
     /// vLLM's `priority` for a request: lower is earlier, in the order of the
     /// queue; in micro-CT.
     pub fn priority(&self, offer: Offer) -> i64 {
-        let micro = key(offer).div_euclid(1_000);
+        let micro = offer.key().div_euclid(1_000);
         i64::try_from(micro).unwrap_or(if micro < 0 { i64::MIN } else { i64::MAX })
     }
 
@@ -143,8 +146,12 @@ impl Station {
         if gate == Gate::Shut && !inner.health.is_hopeful() {
             return None;
         }
-        if gate != Gate::Shut && inner.queue.take() {
-            return Some(Entered::Place(self.place(&mut inner, gate)));
+        let numbers = match gate {
+            Gate::Shut => None,
+            Gate::Open | Gate::Probe => inner.queue.take(),
+        };
+        if let Some(numbers) = numbers {
+            return Some(Entered::Place(self.place(&mut inner, gate, numbers)));
         }
         let (sender, turn) = oneshot::channel();
         let rank = inner.queue.wait(offer, now, sender).ok()?;
@@ -167,7 +174,7 @@ impl Station {
         }
     }
 
-    fn place(self: &Arc<Self>, inner: &mut Inner, gate: Gate) -> Place {
+    fn place(self: &Arc<Self>, inner: &mut Inner, gate: Gate, numbers: Numbers) -> Place {
         let probe = gate == Gate::Probe;
         if probe {
             inner.health.probe(steady_ms());
@@ -180,6 +187,7 @@ impl Station {
         }
         Place {
             station: self.clone(),
+            numbers,
             probe,
             told: false,
         }
@@ -202,13 +210,13 @@ impl Station {
                 Gate::Open | Gate::Probe => inner.queue.call(),
             };
             self.count(&inner);
-            let Some((_, sender)) = next else {
+            let Some(called) = next else {
                 return;
             };
-            let place = self.place(&mut inner, gate);
+            let place = self.place(&mut inner, gate, called.numbers);
             drop(inner);
             // Who went away in this moment gives its place back.
-            drop(sender.send(Turn::Go(place)));
+            drop(called.request.send(Turn::Go(place)));
         }
     }
 
@@ -258,6 +266,16 @@ impl Place {
     /// At which engine.
     pub fn station(&self) -> &Arc<Station> {
         &self.station
+    }
+
+    /// Where its request waited, and from when to when: for the debit.
+    pub fn queued(&self) -> Queued {
+        let Numbers { joined, dispatched } = self.numbers;
+        Queued {
+            queue: u32::try_from(self.station.index + 1).unwrap_or(u32::MAX),
+            joined,
+            dispatched: u32::try_from(dispatched - joined).unwrap_or(u32::MAX),
+        }
     }
 
     /// How the exchange began.

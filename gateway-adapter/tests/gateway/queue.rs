@@ -11,8 +11,10 @@ use crate::support::{Answer, Setup, chain, chat, metric, queued, send};
 use serde_json::{Value, json};
 use tally_ledger::{
     action::Action,
+    debit::{Debit, Queued},
     ids::{AccountNumber, Amount},
-    rates::Rates,
+    queue_order::{self, Served},
+    rates::{Rates, RatesState},
 };
 use tokio::task::JoinHandle;
 
@@ -102,6 +104,55 @@ async fn fees_decide_the_order_and_are_charged() {
     let spare = setup.chain.totals(0, chain::SPARE);
     assert_eq!((spare.spent.0, spare.loss.0), (8_000 + 2 * 14, 0));
     setup.chain.check();
+    order_is_kept_and_shows_tampering(debits);
+}
+
+/// The debits of one that ran and three that waited, in the order in which
+/// they were served: first, most, some, none.
+fn order_is_kept_and_shows_tampering(mut debits: Vec<Debit>) {
+    let rates = RatesState::default();
+    let check = |debits: &[Debit]| {
+        let of = |debit: &Debit| {
+            let (queue, served) = Served::of(debit, &rates).unwrap();
+            assert_eq!(queue, 1);
+            served
+        };
+        queue_order::check(&debits.iter().map(of).collect::<Vec<_>>())
+    };
+    let order = check(&debits);
+    assert!(order.is_kept(), "{order:?}");
+    assert_eq!(order.pairs, 3);
+    let queued = |debits: &[Debit], i: usize| debits[i].detail.queued.unwrap();
+    let first = queued(&debits, 0);
+    assert_eq!(first.dispatched, 1);
+    // The three joined in the order of their requests.
+    let after = |i: usize| queued(&debits, i).joined - first.joined;
+    assert_eq!([after(3), after(2), after(1)], [2, 3, 4]);
+    // Each dispatch takes the next number.
+    let dispatched = |i: usize| after(i) + u64::from(queued(&debits, i).dispatched);
+    assert_eq!([1, 2, 3].map(dispatched), [5, 6, 7]);
+
+    // Somebody had been let go before the one with the highest fee.
+    let (most, none) = (queued(&debits, 1), queued(&debits, 3));
+    let end = |queued: Queued| queued.joined + u64::from(queued.dispatched);
+    let until = |from: Queued, end: u64| {
+        Some(Queued {
+            dispatched: (end - from.joined) as u32,
+            ..from
+        })
+    };
+    debits[1].detail.queued = until(most, end(none));
+    debits[3].detail.queued = until(none, end(most));
+    let order = check(&debits);
+    // The one without a fee passed both, the other one passed the highest.
+    assert_eq!((order.passed(), order.violations.len()), (3, 2));
+    assert_eq!(
+        (order.violations[0].served, order.violations[0].passed),
+        (3, 1)
+    );
+    debits[3].detail.queued = Some(none);
+    let order = check(&debits);
+    assert_eq!(order.duplicates.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

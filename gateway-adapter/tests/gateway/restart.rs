@@ -5,11 +5,12 @@ use std::{io::Write, path::Path, sync::atomic::Ordering};
 
 use crate::support::{Setup, chat, send, until};
 use serde_json::json;
-use tally_gateway_adapter::journal::{LeaseSent, Record};
+use tally_gateway_adapter::journal::{DebitBytes, LeaseSent, Record};
 use tally_ledger::{
     action::{Action, Lease, OpenJournal},
-    debit::Flags,
+    debit::{FIRST_DEBIT_VERSION, Flags},
     ids::{AccountNumber, Amount, ApiKeyNumber, ClassNumber, JournalNumber, LeaseNumber},
+    reason::Reason,
 };
 
 const PLENTY: u64 = 1_000_000;
@@ -147,6 +148,71 @@ async fn served_requests_reach_the_chain_after_an_outage_and_a_kill() {
     );
     gateway.stop().await.unwrap();
     assert_eq!(setup.chain.main().spent.0, 30 * served as u64);
+    setup.chain.check();
+}
+
+/// Rewrites a journal's debits as the build before version 2 wrote them.
+fn as_first_version(journal: &Path) {
+    let path = journal.join("00000000000000000001.journal");
+    let bytes = std::fs::read(&path).unwrap();
+    let (mut at, mut out) = (0, Vec::new());
+    while let Some((mut record, length)) = Record::read(&bytes[at..]) {
+        at += length;
+        match &mut record {
+            Record::Synced { offset } => *offset = out.len() as u64,
+            Record::Debit { debit, .. } => {
+                let mut first = debit.read();
+                first.fixed.version = FIRST_DEBIT_VERSION;
+                first.detail.queued = None;
+                **debit = DebitBytes::of(&first);
+            }
+            _ => {}
+        }
+        record.frame(&mut out);
+    }
+    assert_eq!(at, bytes.len());
+    assert!(out.len() < bytes.len());
+    std::fs::write(path, out).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_of_the_first_debit_version_is_sent_as_it_is_and_goes_on_in_the_second() {
+    let mut setup = Setup::new(PLENTY).await;
+    let gateway = setup.gateway().await;
+    let refuse = |setup: &Setup, reason| *setup.chain.refuse_debits.lock().unwrap() = reason;
+    // Nothing of it is on the chain when the builds change.
+    refuse(&setup, Some(Reason::JournalAhead));
+    for tokens in [1, 2, 3] {
+        let answer = send(gateway.http, &chat(tokens, json!({}))).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+    let (to, mut body) = (gateway.http, chat(20, json!({"hold": 2})));
+    body["stream"] = true.into();
+    tokio::spawn(async move { send(to, &body).await });
+    until("the engine is asked", || {
+        setup.engine.requests.load(Ordering::Relaxed) == 4
+    })
+    .await;
+    setup.chain.set_down(true);
+    killed(&mut setup, gateway).await;
+    as_first_version(&setup.home.path().join("journal"));
+    refuse(&setup, None);
+    setup.chain.set_down(false);
+    let gateway = setup.gateway().await;
+    until("what was held is settled", || {
+        setup.chain.receipts().len() == 4
+    })
+    .await;
+    assert_eq!(send(gateway.http, &chat(5, json!({}))).await.status, 200);
+    gateway.stop().await.unwrap();
+    let debits = setup.chain.debits();
+    let versions: Vec<_> = debits.iter().map(|debit| debit.fixed.version).collect();
+    assert_eq!(versions, [1, 1, 1, 2, 2]);
+    let queue = |i: usize| debits[i].detail.queued.map(|queued| queued.queue);
+    // Nobody wrote down where the one that the kill ended had waited.
+    assert_eq!([0, 2, 3, 4].map(queue), [None, None, Some(0), Some(1)]);
+    assert_eq!(debits[3].fixed.flags, Flags::ESTIMATED);
+    assert_eq!(setup.chain.gateway().last_debit.0, 5);
     setup.chain.check();
 }
 

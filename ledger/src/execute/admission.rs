@@ -9,7 +9,7 @@ use crate::{
     codec::DecodeError,
     correction::CorrectionProof,
     crypto::PublicKey,
-    debit::{MAX_BATCH, RECORD_BYTES},
+    debit::{MAX_BATCH, record_bytes},
     ids::{ApiKeyNumber, Person},
     reason::Reason,
     state::{
@@ -228,8 +228,16 @@ fn form(action: &Action) -> Result<(), Reason> {
 
 fn read_payload(action: &Action, payload: &[u8]) -> Result<Option<CorrectionProof>, Reason> {
     match action {
-        Action::Debits(debits) if payload.len() == debits.count as usize * RECORD_BYTES => Ok(None),
-        Action::Debits(_) => Err(Reason::DebitCount),
+        Action::Debits(debits) => {
+            // All records are of the first one's version.
+            let version = payload.first().ok_or(Reason::DebitCount)?;
+            let size = record_bytes(*version).ok_or(Reason::DebitForm)?;
+            if payload.len() == debits.count as usize * size {
+                Ok(None)
+            } else {
+                Err(Reason::DebitCount)
+            }
+        }
         Action::Correct(_) => match CorrectionProof::decode(payload) {
             Ok(proof) => Ok(Some(proof)),
             Err(_) => Err(Reason::MalformedPayload),

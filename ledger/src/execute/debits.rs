@@ -20,12 +20,11 @@ use crate::{
     account::{Account, OpenLease, Recall},
     action::{Action, Debits},
     debit::{
-        DEBIT_VERSION, DETAIL_BYTES, Detail, FIXED_BYTES, Fixed, Flags, KIND_REQUEST, Position,
-        RECORD_BYTES, batch_leaf, journal_hash,
+        Debit, Fixed, Flags, KIND_REQUEST, Position, RawDebit, batch_leaf, journal_hash, raw_debits,
     },
     entry::{Entry, Receipt},
     gateway::Gateway,
-    hash::{Context, Hash},
+    hash::Hash,
     ids::{Amount, DebitNumber, GatewayNumber, TableVersion},
     merkle::{self, Frontier},
     reason::Reason,
@@ -43,22 +42,9 @@ struct Taken {
     buys: bool,
 }
 
-fn split(record: &[u8; RECORD_BYTES]) -> (&[u8; FIXED_BYTES], &[u8; DETAIL_BYTES]) {
-    let (fixed, detail) = record.split_at(FIXED_BYTES);
-    (
-        fixed.try_into().expect("split at its length"),
-        detail.try_into().expect("the rest of a record"),
-    )
-}
-
-fn records(payload: &[u8]) -> impl Iterator<Item = &[u8; RECORD_BYTES]> {
-    let (records, _) = payload.as_chunks();
-    records.iter()
-}
-
 /// The fixed parts of a batch's debits.
 pub(super) fn fixed_parts(payload: &[u8]) -> impl Iterator<Item = Fixed> {
-    records(payload).map(|record| Fixed::read(split(record).0))
+    raw_debits(payload).map(|raw| Fixed::read(raw.fixed))
 }
 
 /// What a batch commits to, and what journal and receipts need of it.
@@ -71,12 +57,12 @@ struct Hashed {
 fn hash_batch(start: Position, journal: Hash, payload: &[u8]) -> Hashed {
     let mut batch = Frontier::new();
     let mut journal = journal;
-    let mut details = Vec::with_capacity(payload.len() / RECORD_BYTES);
+    let records = raw_debits(payload);
+    let mut details = Vec::with_capacity(records.len());
     let mut position = start;
-    for record in records(payload) {
-        let (fixed, detail) = split(record);
-        let detail = Context::Detail.hash(detail);
-        let leaf = merkle::leaf_hash(&batch_leaf(&position, fixed, &detail));
+    for raw in records {
+        let detail = raw.detail_hash();
+        let leaf = merkle::leaf_hash(&batch_leaf(&position, raw.fixed, &detail));
         journal = journal_hash(&journal, &leaf);
         batch.append(leaf);
         details.push(detail);
@@ -105,10 +91,7 @@ impl Draft<'_> {
         if hashed.root != action.root {
             return Err(Reason::DebitRoot);
         }
-        let taken = records(call.payload).map(|record| {
-            let (fixed, detail) = split(record);
-            self.assess(&gateway, number, Fixed::read(fixed), &Detail::read(detail))
-        });
+        let taken = raw_debits(call.payload).map(|raw| self.assess(&gateway, number, &raw));
         let taken: Vec<Taken> = taken.collect::<Result<_, _>>()?;
 
         // Nothing is refused from here on: guards first, effects last.
@@ -170,10 +153,9 @@ impl Draft<'_> {
         &self,
         gateway: &Gateway,
         number: GatewayNumber,
-        fixed: Fixed,
-        detail: &Detail,
+        raw: &RawDebit<'_>,
     ) -> Result<Taken, Reason> {
-        has_form(&fixed)?;
+        let Debit { fixed, detail } = read(raw)?;
         if fixed.lease > gateway.last_lease {
             return Err(Reason::LeaseAhead);
         }
@@ -277,12 +259,11 @@ fn journal_is_open(gateway: &Gateway, action: &Debits) -> Result<(), Reason> {
     Ok(())
 }
 
-fn has_form(fixed: &Fixed) -> Result<(), Reason> {
-    let known = fixed.version == DEBIT_VERSION
-        && fixed.kind == KIND_REQUEST
-        && Flags::FROM_GATEWAY.has(fixed.flags);
-    if known {
-        Ok(())
+fn read(raw: &RawDebit<'_>) -> Result<Debit, Reason> {
+    let debit = raw.read().ok_or(Reason::DebitForm)?;
+    let Fixed { kind, flags, .. } = debit.fixed;
+    if kind == KIND_REQUEST && Flags::FROM_GATEWAY.has(flags) {
+        Ok(debit)
     } else {
         Err(Reason::DebitForm)
     }

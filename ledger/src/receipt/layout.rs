@@ -12,13 +12,14 @@ pub(crate) fn file<T: Serialize>(magic: [u8; 8], version: u8, content: &T) -> Ve
     bytes
 }
 
-/// Reads what [`file`] wrote, at most `limit` bytes.
+/// Reads what [`file`] wrote in one of the known versions, at most `limit`
+/// bytes; which version it was comes along.
 pub(crate) fn read_file<T: DeserializeOwned>(
     magic: [u8; 8],
-    version: u8,
+    known: &[u8],
     bytes: &[u8],
     limit: usize,
-) -> Result<T, DecodeError> {
+) -> Result<(u8, T), DecodeError> {
     let error = |why: String| DecodeError {
         what: std::any::type_name::<T>(),
         why,
@@ -29,7 +30,9 @@ pub(crate) fn read_file<T: DeserializeOwned>(
     let content = bytes.strip_prefix(&magic);
     let content = content.ok_or_else(|| error("the file does not begin as one".into()))?;
     match content.split_first() {
-        Some((found, content)) if *found == version => codec::decode(content, limit),
+        Some((found, content)) if known.contains(found) => {
+            codec::decode(content, limit).map(|content| (*found, content))
+        }
         found => Err(error(format!("version {:?}", found.map(|(v, _)| v)))),
     }
 }
@@ -84,24 +87,72 @@ pub(crate) mod fixed {
     }
 }
 
-/// A debit's detail, if any, as its bytes.
+/// A debit's detail as its bytes: 0 none, 1 a detail of version 1, 2 one of
+/// version 2.
 pub(crate) mod detail {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::fmt;
+
+    use serde::{
+        Deserializer, Serialize, Serializer,
+        de::{DeserializeOwned, Error as _, SeqAccess, Visitor},
+        ser::SerializeTuple,
+    };
 
     use super::Bytes;
-    use crate::debit::Detail;
+    use crate::debit::{DETAIL_BYTES, Detail, FIRST_DETAIL_BYTES};
+
+    const NONE: u8 = 0;
+    const FIRST: u8 = 1;
+    const SECOND: u8 = 2;
 
     pub(crate) fn serialize<S: Serializer>(
         value: &Option<Detail>,
         to: S,
     ) -> Result<S::Ok, S::Error> {
-        value.map(|detail| Bytes(detail.write())).serialize(to)
+        let Some(detail) = value else {
+            return NONE.serialize(to);
+        };
+        let bytes = detail.write();
+        let mut parts = to.serialize_tuple(1 + bytes.len())?;
+        let tag = if detail.queued.is_none() {
+            FIRST
+        } else {
+            SECOND
+        };
+        parts.serialize_element(&tag)?;
+        bytes
+            .iter()
+            .try_for_each(|byte| parts.serialize_element(byte))?;
+        parts.end()
+    }
+
+    struct Tagged;
+
+    fn next<'de, T: DeserializeOwned, A: SeqAccess<'de>>(from: &mut A) -> Result<T, A::Error> {
+        let next = from.next_element()?;
+        next.ok_or_else(|| A::Error::custom("a detail is cut off"))
+    }
+
+    impl<'de> Visitor<'de> for Tagged {
+        type Value = Option<Detail>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a detail of a known version, or none")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Option<Detail>, A::Error> {
+            match next::<u8, A>(&mut from)? {
+                NONE => Ok(None),
+                FIRST => Ok(Detail::read(
+                    &next::<Bytes<FIRST_DETAIL_BYTES>, A>(&mut from)?.0,
+                )),
+                SECOND => Ok(Detail::read(&next::<Bytes<DETAIL_BYTES>, A>(&mut from)?.0)),
+                tag => Err(A::Error::custom(format!("a detail of version {tag}"))),
+            }
+        }
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         from: D,
     ) -> Result<Option<Detail>, D::Error> {
-        let bytes = Option::<Bytes<_>>::deserialize(from)?;
-        Ok(bytes.map(|bytes| Detail::read(&bytes.0)))
+        from.deserialize_tuple(2, Tagged)
     }
 }

@@ -90,8 +90,29 @@ pub(crate) const GATEWAYS: &[Row] = &[
     ("kind 2", Reason::DebitForm, |world| {
         one_debit(world, |debit| debit.fixed.kind = 2)
     }),
-    ("version 2", Reason::DebitForm, |world| {
-        one_debit(world, |debit| debit.fixed.version = 2)
+    ("version 3", Reason::DebitForm, |world| {
+        one_debit(world, |debit| debit.fixed.version = 3)
+    }),
+    (
+        "version 1 of the second's length",
+        Reason::DebitCount,
+        |world| one_debit(world, |debit| debit.fixed.version = 1),
+    ),
+    (
+        "version 2 of the first's length",
+        Reason::DebitCount,
+        |world| one_debit(world, |debit| debit.detail.queued = None),
+    ),
+    ("two versions in a batch", Reason::DebitCount, |world| {
+        let lease = with_lease(world);
+        let debit = debit(lease, 1);
+        world.debits_tx(G0, &[debit, first_version(debit)])
+    }),
+    ("version 1 within version 2", Reason::DebitForm, |world| {
+        let lease = with_lease(world);
+        let (good, mut bad) = (debit(lease, 1), debit(lease, 1));
+        bad.fixed.version = 1;
+        world.debits_tx(G0, &[good, bad])
     }),
     ("the ledger's flag", Reason::DebitForm, |world| {
         one_debit(world, |debit| debit.fixed.flags = Flags::LATE)

@@ -107,6 +107,14 @@ impl Chain {
         chain
     }
 
+    /// The same chain with debits of version 2.
+    pub(crate) fn with_queued_receipts() -> Self {
+        let mut chain = Self::new();
+        chain.block((0..5).map(samples::queued_debit).collect());
+        chain.block((5..7).map(samples::queued_debit).collect());
+        chain
+    }
+
     pub(crate) fn height(&self) -> Height {
         Height(self.blocks.len() as u64)
     }

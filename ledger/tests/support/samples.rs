@@ -10,7 +10,9 @@ use tally_ledger::{
     codec::List,
     correction::Correction,
     crypto::{PublicKey, SecretKey},
-    debit::{DEBIT_VERSION, Debit, Detail, Fixed, Flags, KIND_REQUEST},
+    debit::{
+        DEBIT_VERSION, Debit, Detail, FIRST_DEBIT_VERSION, Fixed, Flags, KIND_REQUEST, Queued,
+    },
     gateway::{Caps, Gateway},
     genesis::{GENESIS_VERSION, Genesis, GenesisGateway, GenesisPerson},
     hash::Hash,
@@ -215,13 +217,30 @@ pub(crate) fn gateways(genesis: &Genesis) -> Vec<Gateway> {
     genesis.gateways.iter().map(gateway).collect()
 }
 
-/// The n-th debit; every third has a fee, every fourth is capped, every
-/// fifth is of table 2.
+/// The n-th debit in version 2: every second one waited in queue 1.
+pub(crate) fn queued_debit(n: u32) -> Debit {
+    let mut debit = debit(n);
+    debit.fixed.version = DEBIT_VERSION;
+    let waited = Queued {
+        queue: 1,
+        joined: 1_800_000_000_000_000 + u64::from(n),
+        dispatched: n + 1,
+    };
+    debit.detail.queued = Some(if n % 2 == 1 {
+        waited
+    } else {
+        Queued::default()
+    });
+    debit
+}
+
+/// The n-th debit, of version 1; every third has a fee, every fourth is
+/// capped, every fifth is of table 2.
 pub(crate) fn debit(n: u32) -> Debit {
     let capped = n % 4 == 3;
     Debit {
         fixed: Fixed {
-            version: DEBIT_VERSION,
+            version: FIRST_DEBIT_VERSION,
             kind: KIND_REQUEST,
             flags: if capped {
                 Flags::CAPPED
@@ -247,6 +266,7 @@ pub(crate) fn debit(n: u32) -> Debit {
             arrival: 1_800_000_000_000 + u64::from(n),
             duration: 1_500,
             request: hash(n as u8),
+            queued: None,
         },
     }
 }

@@ -44,6 +44,13 @@ pub fn payload(debits: &[Debit]) -> Vec<u8> {
     bytes
 }
 
+/// The same debit in the first version.
+pub fn first_version(mut debit: Debit) -> Debit {
+    debit.fixed.version = FIRST_DEBIT_VERSION;
+    debit.detail.queued = None;
+    debit
+}
+
 /// A debit of account 0, base class, API key 0: `input` units of model 1.
 pub fn debit(lease: LeaseNumber, input: u32) -> Debit {
     Debit {

@@ -13,7 +13,10 @@ use tally_ledger::{
     class::{Burn, ClassRules},
     codec::List,
     crypto::{Domain, PublicKey, SecretKey},
-    debit::{DEBIT_VERSION, Debit, Detail, Fixed, Flags, KIND_REQUEST, Position, batch_leaf},
+    debit::{
+        DEBIT_VERSION, Debit, Detail, FIRST_DEBIT_VERSION, Fixed, Flags, KIND_REQUEST, Position,
+        batch_leaf,
+    },
     entry::{Entry, Event, Receipt, Shortfall},
     execute::{BlockError, Strict, admit, build, check},
     gateway::Caps,

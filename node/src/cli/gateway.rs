@@ -7,7 +7,7 @@ use tally_gateway_adapter::{Gateway as Running, GatewayConfig};
 
 use super::{
     args::runtime,
-    exit::Exit,
+    exit::{Exit, Failure},
     output::{self, Format},
     stop,
 };
@@ -17,7 +17,10 @@ const EXAMPLE: &str = include_str!("../../contrib/gateway.toml");
 
 /// Arguments of `gateway`.
 #[derive(Debug, clap::Args)]
+#[command(subcommand_negates_reqs = true)]
 pub(crate) struct Gateway {
+    #[command(subcommand)]
+    command: Option<GatewayCommand>,
     /// Folder with gateway.toml
     #[arg(long, value_name = "DIR", required_unless_present = "example")]
     home: Option<PathBuf>,
@@ -26,9 +29,24 @@ pub(crate) struct Gateway {
     example: bool,
 }
 
+/// What else there is to do with gateways.
+#[derive(Debug, clap::Subcommand)]
+enum GatewayCommand {
+    /// Check from the log that queues served their requests in the right order
+    #[command(after_help = super::audit_queue::EXAMPLE)]
+    AuditQueue(super::audit_queue::AuditQueue),
+}
+
 impl Gateway {
     /// Serves until it is told to stop; then settles and returns its leases.
     pub(crate) fn run(self, format: Format) -> anyhow::Result<Exit> {
+        if let Some(GatewayCommand::AuditQueue(audit)) = self.command {
+            if self.home.is_some() || self.example {
+                let message = "audit-queue asks a node; --home and --example have no use there";
+                return Err(Failure::error(Exit::Usage, message.to_owned()));
+            }
+            return audit.run(format);
+        }
         let Some(home) = self.home.filter(|_| !self.example) else {
             output::write(EXAMPLE)?;
             return Ok(Exit::Done);

@@ -4,6 +4,7 @@
 mod account;
 mod args;
 mod audit;
+mod audit_queue;
 mod batch;
 mod class;
 mod client;

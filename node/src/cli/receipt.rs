@@ -309,6 +309,12 @@ fn explain(
     ));
     value["arrival"] = json!(show_date(Time(detail.arrival)));
     value["duration ms"] = json!(detail.duration);
+    // Version 1 of a debit does not say; queue 0 is none.
+    if let Some(queued) = detail.queued.filter(|queued| queued.queue > 0) {
+        value["queue"] = json!(queued.queue);
+        value["joined"] = json!(queued.joined);
+        value["dispatched"] = json!(queued.joined.saturating_add(queued.dispatched.into()));
+    }
     value["entry"] = json!(verified.index);
     value["final in block"] = json!(receipt.height);
     Ok(value)

@@ -3,6 +3,7 @@
 use tally_ledger::{
     action::{Debits, Lease, OpenJournal},
     codec::List,
+    debit::RECORD_BYTES,
     hash::Hash,
     ids::{
         AccountNumber, Amount, ApiKeyNumber, ClassNumber, DebitNumber, JournalNumber, LeaseNumber,

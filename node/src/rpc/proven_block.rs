@@ -16,7 +16,7 @@ use tally_ledger::{
     action::{Action, Debits},
     block::{Certificate, Header},
     codec::List,
-    debit::{Debit, Position, RECORD_BYTES, batch_leaf},
+    debit::{Debit, Position, RawDebit, debit_count, raw_debits},
     entry::Entry,
     hash::Hash,
     ids::{DebitNumber, Height},
@@ -120,7 +120,7 @@ const LEAF_BYTES: usize = 2 * size_of::<Hash>();
 
 fn bytes_of(block: &CommittedBlock) -> usize {
     let transaction = |transaction: &Transaction| {
-        let debits = transaction.payload.len() / RECORD_BYTES;
+        let debits = debit_count(&transaction.payload);
         let own = size_of::<Transaction>() + size_of::<Batch>() + transaction.encoded_len();
         own + (debits + 1) * LEAF_BYTES + 96
     };
@@ -175,7 +175,9 @@ impl ProvenBlock {
         let batch = self.batches.iter().find(|batch| batch.has(position))?;
         let transaction = self.block.block.transactions.get(batch.index)?;
         let offset = position.number.0 - batch.debits.first.0;
-        let debit = Debit::read(records(transaction).get(offset as usize)?);
+        let debit = raw_debits(&transaction.payload)
+            .nth(offset as usize)?
+            .read()?;
         let (tree, levels) = (self.tree(), batch.levels(transaction, position));
         let leaf = tree.leaves.get(batch.index)?;
         let part = |at: usize| Hash(leaf[at..at + 32].try_into().expect("a leaf has 96 bytes"));
@@ -197,10 +199,6 @@ impl ProvenBlock {
     }
 }
 
-fn records(transaction: &Transaction) -> &[[u8; RECORD_BYTES]] {
-    transaction.payload.as_chunks::<RECORD_BYTES>().0
-}
-
 impl Batch {
     fn has(&self, position: &Position) -> bool {
         let first = self.debits.first.0;
@@ -213,16 +211,14 @@ impl Batch {
     /// The tree under the body's root; `position` is of any of its debits.
     fn levels(&self, transaction: &Transaction, position: &Position) -> &Levels {
         self.levels.get_or_init(|| {
-            let leaf = |(number, record): (u64, &[u8; RECORD_BYTES])| {
-                let debit = Debit::read(record);
-                let position = Position {
+            let leaf = |(number, raw): (u64, RawDebit<'_>)| {
+                raw.leaf_hash(&Position {
                     number: DebitNumber(number),
                     ..*position
-                };
-                let leaf = batch_leaf(&position, &debit.fixed.write(), &debit.detail.hash());
-                merkle::leaf_hash(&leaf)
+                })
             };
-            Levels::of((self.debits.first.0..).zip(records(transaction)).map(leaf))
+            let records = raw_debits(&transaction.payload);
+            Levels::of((self.debits.first.0..).zip(records).map(leaf))
         })
     }
 }

@@ -36,6 +36,11 @@ impl Metered {
     /// Starts four validators and the engine and makes the holders; the
     /// gateway does not run yet.
     pub(crate) fn new(engine: &str) -> Self {
+        Self::with(engine, None)
+    }
+
+    /// The same; at the engine are at most so many requests, others wait.
+    pub(crate) fn with(engine: &str, concurrency: Option<u32>) -> Self {
         let net = Net::start(4);
         let line = format!("--format json mock-engine --port 0 {engine}");
         let (running, said) = start(net.folder.path(), &line);
@@ -48,7 +53,7 @@ impl Metered {
             gateway: None,
             _engine: running,
         };
-        metered.configure();
+        metered.configure(concurrency);
         metered
     }
 
@@ -57,7 +62,7 @@ impl Metered {
         self.net.folder.path().join("gateway")
     }
 
-    fn configure(&self) {
+    fn configure(&self, concurrency: Option<u32>) {
         let home = self.home();
         fs::create_dir_all(&home).unwrap();
         let any = "127.0.0.1:0".parse().unwrap();
@@ -66,6 +71,7 @@ impl Metered {
         config.genesis = "../net/genesis.json".into();
         config.upstreams = vec![Upstream {
             max_output: 64,
+            concurrency,
             ..Upstream::new(
                 self.engine.trim_end_matches("/v1"),
                 MODELS.map(str::to_owned).to_vec(),

@@ -170,11 +170,16 @@ pub(crate) fn http(address: &str, method: &str, path: &str, body: &str) -> Strin
 /// One chat completion, as a holder's client asks; the whole answer, head
 /// included.
 pub(crate) fn chat(address: &str, secret: &str, body: &str) -> String {
+    post(address, &format!("authorization: Bearer {secret}"), body)
+}
+
+/// The same with any lines of a head.
+pub(crate) fn post(address: &str, head: &str, body: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(
         stream,
         "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
-         authorization: Bearer {secret}\r\ncontent-type: application/json\r\n\
+         {head}\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len()
     )

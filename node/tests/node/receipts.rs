@@ -86,8 +86,19 @@ async fn receipts_of_a_large_old_block_are_proven_quickly() {
         let answer = receipt(&node, hold(number)).await;
         let verified = ReceiptFile::decode(&answer.file)
             .unwrap()
-            .verify(&net.genesis);
-        assert_eq!(verified.unwrap().receipt.position.number.0, number);
+            .verify(&net.genesis)
+            .unwrap();
+        assert_eq!(verified.receipt.position.number.0, number);
+        // Every second one is of the first version, which says nothing.
+        let joined = verified.detail.unwrap().queued.map(|queued| queued.joined);
+        assert_eq!(joined, (number % 2 == 0).then_some(2 * number));
+        let told = answer.detail.unwrap();
+        let queued = if number % 2 == 0 {
+            (1, 2 * number, 1)
+        } else {
+            (0, 0, 0)
+        };
+        assert_eq!((told.queue, told.joined, told.dispatched), queued);
     }
     println!(
         "{LATER} receipts of as many blocks: {:?}",

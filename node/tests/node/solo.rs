@@ -38,8 +38,11 @@ async fn spend(net: &Net, node: &Running) {
     node.finalise(net.bind(0)).await;
     node.finalise(net.open_journal()).await;
     node.finalise(net.lease(1, 0, 10 * CT)).await;
-    let settled = node.finalise(net.debits(1, 30, 1, 0, 1000)).await;
-    assert_eq!(settled.receipts, 30);
+    // One batch of the first version of debits, one of the second.
+    for first in [1, 16] {
+        let settled = node.finalise(net.debits(first, 15, 1, 0, 1000)).await;
+        assert_eq!(settled.receipts, 15);
+    }
 }
 
 async fn account(node: &Running) -> v1::GetAccountResponse {
@@ -97,7 +100,11 @@ async fn check_receipts(net: &Net, node: &Running, count: u64) {
         assert_eq!(verified.receipt.position.number.0, number);
         assert_eq!(verified.receipt.charged, Amount(1000));
         assert_eq!(verified.price, PriceCheck::Exact);
-        assert_eq!(found.detail.unwrap().counts[0], 1000);
+        let detail = found.detail.unwrap();
+        assert_eq!(detail.counts[0], 1000);
+        let queued = (16..=30).contains(&number);
+        assert_eq!(verified.detail.unwrap().queued.is_some(), queued);
+        assert_eq!(detail.queue, u32::from(queued));
     }
 }
 

@@ -49,8 +49,10 @@ impl v1::Detail {
             usage,
             hold_journal,
             hold,
+            queued,
             ..
         } = debit.detail;
+        let queued = queued.unwrap_or_default();
         v1::Detail {
             salt: Bytes::copy_from_slice(&salt),
             model: model.0,
@@ -70,6 +72,9 @@ impl v1::Detail {
             fee: debit.fixed.fee.0,
             lease: debit.fixed.lease.0,
             api_key: debit.fixed.api_key.0,
+            queue: queued.queue,
+            joined: queued.joined,
+            dispatched: queued.dispatched,
         }
     }
 }

@@ -7,7 +7,9 @@ use tally_ledger::{
     action::{Action, BindApiKey, Debits, Issue, Lease, NewGrant, OpenAccount, OpenJournal},
     codec::List,
     crypto::{ChainId, SecretKey},
-    debit::{DEBIT_VERSION, Debit, Detail, Fixed, Flags, KIND_REQUEST, Position, batch_leaf},
+    debit::{
+        DEBIT_VERSION, Debit, Detail, Fixed, Flags, KIND_REQUEST, Position, Queued, batch_leaf,
+    },
     hash::Hash,
     ids::{
         AccountNumber, Amount, ApiKeyNumber, ClassNumber, DebitNumber, GatewayNumber, HOUR_MS,
@@ -259,6 +261,7 @@ impl Driver {
                 arrival: now_ms(),
                 duration: 20,
                 request: Hash::ZERO,
+                queued: Some(Queued::default()),
             },
         }
     }

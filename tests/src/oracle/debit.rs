@@ -19,7 +19,8 @@ impl Oracle {
         };
         let mut faults = Vec::new();
         let count = batch.count as usize;
-        if count == 0 || count > MAX_BATCH || count != debits.len() {
+        let other_length = has_other_length(debits);
+        if count == 0 || count > MAX_BATCH || count != debits.len() || other_length {
             faults.push(Reason::DebitCount);
         } else if !root_fits {
             faults.push(Reason::DebitRoot);
@@ -169,8 +170,21 @@ impl Oracle {
     }
 }
 
-/// Version and kind that are known, no flag but the gateway's three.
+/// Version 1 without, version 2 with a place in the queue; a known kind, no
+/// flag but the gateway's three.
 fn is_well_formed(debit: &Debit) -> bool {
     let fixed = &debit.fixed;
-    fixed.version == 1 && fixed.kind == 1 && fixed.flags.0 & !7 == 0
+    let version = if debit.detail.queued.is_some() { 2 } else { 1 };
+    fixed.version == version && fixed.kind == 1 && fixed.flags.0 & !7 == 0
+}
+
+/// Whether the records are not as long as the first one's version says.
+fn has_other_length(debits: &[Debit]) -> bool {
+    let length = |debit: &Debit| 150 + 16 * usize::from(debit.detail.queued.is_some());
+    let stated = match debits.first().map(|debit| debit.fixed.version) {
+        Some(1) => 150,
+        Some(2) => 166,
+        _ => return false,
+    };
+    debits.iter().map(length).sum::<usize>() != stated * debits.len()
 }

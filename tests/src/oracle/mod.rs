@@ -271,6 +271,7 @@ fn payload_faults(request: &Request) -> Vec<Reason> {
         (Action::Debits(_), _) => vec![
             Reason::MalformedPayload,
             Reason::DebitCount,
+            Reason::DebitForm,
             Reason::DebitRoot,
         ],
         (Action::Correct(_), Payload::Proof { .. }) => Vec::new(),

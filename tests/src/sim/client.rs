@@ -291,7 +291,7 @@ impl Client {
         let counts = [self.rng.below(500) as u32, self.rng.below(200) as u32];
         Debit {
             fixed: Fixed {
-                version: 1,
+                version: 2,
                 kind: 1,
                 flags: Flags::default(),
                 account: AccountNumber(owner(lease)),

@@ -2,7 +2,7 @@
 
 use tally_ledger::{
     action::{Action, Debits, Lease, OpenJournal},
-    debit::{Debit, Detail, FIXED_BYTES, Fixed, Flags, Position, RECORD_BYTES, batch_leaf},
+    debit::{Debit, Detail, FIXED_BYTES, Fixed, Flags, Position, Queued, batch_leaf},
     hash::Hash,
     ids::{
         AccountNumber, Amount, ApiKeyNumber, ClassNumber, DebitNumber, GatewayNumber,
@@ -170,11 +170,18 @@ impl World {
         };
         let count = if dice.wild(10) { 0 } else { 1 + dice.below(6) };
         let wrong = dice.below(count.max(1));
+        let first_version = dice.below(3) == 0;
+        let other = dice.wild(20).then_some(wrong);
         let debits: Vec<Debit> = (0..count)
             .map(|i| {
                 let mut own = Dice::new(&[dice.word(), dice.word(), dice.word()]);
                 own.hostile = dice.hostile && i == wrong;
-                self.a_debit(&mut own, number)
+                let mut debit = self.a_debit(&mut own, number);
+                if first_version != (other == Some(i)) {
+                    debit.fixed.version -= 1;
+                    debit.detail.queued = None;
+                }
+                debit
             })
             .collect();
         let last = self
@@ -255,7 +262,7 @@ impl World {
             _ => u64::MAX,
         };
         let mut fixed = Fixed {
-            version: 1,
+            version: 2,
             kind: 1,
             flags: Flags(dice.below(8) as u16),
             account: AccountNumber(account),
@@ -272,6 +279,11 @@ impl World {
             usage: Usage(usage),
             hold_journal: JournalNumber(1),
             hold: dice.below(1_000),
+            queued: Some(Queued {
+                queue: dice.below(3) as u32,
+                joined: dice.word().into(),
+                dispatched: dice.below(9) as u32,
+            }),
             ..Detail::default()
         };
         if dice.hostile {
@@ -282,7 +294,7 @@ impl World {
 
     fn spoil_debit(&self, dice: &mut Dice, last: u64, fixed: &mut Fixed, detail: &mut Detail) {
         match dice.below(20) {
-            0 => fixed.version = dice.pick(&[0, 2]),
+            0 => fixed.version = dice.pick(&[1, 3, 4]),
             1 => fixed.kind = dice.pick(&[0, 2]),
             2 => fixed.flags = Flags(1 << dice.below(16)),
             3 => fixed.account.0 = self.an_account(dice),
@@ -343,7 +355,6 @@ pub(super) fn debit_leaf(
 ) -> Hash {
     let mut record = Vec::new();
     debit.write(&mut record);
-    assert_eq!(record.len(), RECORD_BYTES);
     let position = Position {
         gateway: GatewayNumber(gateway),
         journal,

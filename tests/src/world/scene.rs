@@ -190,7 +190,7 @@ impl World {
     pub fn debit(&self, account: u32, class: u16, lease: u64, tokens: u32, fee: u64) -> Debit {
         Debit {
             fixed: Fixed {
-                version: 1,
+                version: 2,
                 kind: 1,
                 flags: Flags(0),
                 account: AccountNumber(account),

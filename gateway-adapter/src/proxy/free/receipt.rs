@@ -156,6 +156,13 @@ fn page(proxy: &Proxy, verified: &VerifiedReceipt) -> Map<String, Value> {
         page.insert("usage".into(), usage(model, &detail.usage.0));
         page.insert("arrival_ms".into(), detail.arrival.into());
         page.insert("duration_ms".into(), detail.duration.into());
+        let queued = detail.queued.filter(|queued| queued.queue > 0);
+        if let Some(queued) = queued {
+            let dispatched = queued.joined.saturating_add(queued.dispatched.into());
+            page.insert("queue".into(), queued.queue.into());
+            page.insert("joined".into(), queued.joined.into());
+            page.insert("dispatched".into(), dispatched.into());
+        }
         page.insert("project".into(), detail.project.into());
         page.insert("purpose".into(), detail.purpose.into());
         page.insert("request_hash".into(), json!(detail.request.to_string()));

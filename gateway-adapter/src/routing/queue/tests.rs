@@ -1,12 +1,13 @@
 //! The queue under virtual time, against the rule as the page says it.
 
 use proptest::prelude::*;
-
-use super::*;
 use tally_ledger::{
     ids::{Sum, Time},
+    queue_order::{self, Served},
     rates::{MAX_FEE_UNIT, RatesState},
 };
+
+use super::*;
 
 const UNIT: Amount = Amount(1_000);
 
@@ -56,9 +57,19 @@ fn rates_at(units: &[u64], ms: u64) -> RatesState {
 struct Outcome {
     /// Number, when it came, when it went, its fee.
     served: Vec<(usize, u64, u64, u64)>,
+    /// As their debits would say.
+    numbers: Vec<Served>,
     refused: usize,
     left: usize,
     longest: usize,
+}
+
+fn numbered(request: &Request, numbers: Numbers) -> Served {
+    Served {
+        key: request.offer.key(),
+        joined: numbers.joined,
+        dispatched: numbers.dispatched,
+    }
 }
 
 /// Requests (gap in ms, fee, service in ms, patience in ms) through a queue.
@@ -72,7 +83,7 @@ fn simulate_with(
     most: usize,
     requests: &[(u64, u64, u64, u64)],
 ) -> Outcome {
-    let mut queue: Queue<Request> = Queue::new(places, most);
+    let mut queue: Queue<Request> = Queue::new(places, most, 1_000);
     let mut waiting: Vec<(Request, Rank)> = Vec::new();
     let mut running: Vec<u64> = Vec::new();
     let mut outcome = Outcome::default();
@@ -106,8 +117,8 @@ fn simulate_with(
             !gone
         });
         while let Some(request) = arrivals.next_if(|request| request.arrived <= now) {
-            let went = queue.take();
-            if went {
+            if let Some(numbers) = queue.take() {
+                outcome.numbers.push(numbered(&request, numbers));
                 running.push(now + requests[request.number].2);
                 outcome
                     .served
@@ -118,7 +129,9 @@ fn simulate_with(
                 outcome.refused += 1;
             }
         }
-        while let Some((rank, request)) = queue.call() {
+        while let Some(called) = queue.call() {
+            let Called { rank, request, .. } = called;
+            outcome.numbers.push(numbered(&request, called.numbers));
             // In the order of the page: highest effective fee, then arrival.
             let best = waiting
                 .iter()
@@ -160,6 +173,10 @@ proptest! {
         let outcome = simulate(places, most, &requests);
         let ended = outcome.served.len() + outcome.refused + outcome.left;
         prop_assert_eq!(ended, requests.len());
+        // Whoever reads the numbers finds the same.
+        let order = queue_order::check(&outcome.numbers);
+        prop_assert!(order.is_kept(), "{:?}", order);
+        prop_assert!(order.pairs == 0 || outcome.longest >= 2, "{:?}", order);
         for (number, arrived, went, fee) in &outcome.served {
             for (other, later, before, more) in &outcome.served {
                 // Who went first although it came later paid for it: one unit
@@ -234,13 +251,17 @@ fn twice_the_capacity_is_refused_and_not_queued_without_bound() {
 
 #[test]
 fn a_full_queue_says_when_to_come_again() {
-    let mut queue: Queue<()> = Queue::new(1, 8);
+    let mut queue: Queue<()> = Queue::new(1, 8, 0);
     let offer = |fee| Offer {
         fee: Amount(fee),
         worth: 0,
     };
-    assert!(queue.take());
-    assert!(!queue.take());
+    let numbers = Numbers {
+        joined: 1,
+        dispatched: 2,
+    };
+    assert_eq!(queue.take(), Some(numbers));
+    assert_eq!(queue.take(), None);
     for _ in 0..6 {
         queue.wait(offer(0), 0, ()).unwrap();
     }
@@ -272,5 +293,5 @@ fn keys_fit_any_fee_and_time() {
         fee: Amount::ZERO,
         worth: rates.worth_at(Time(u64::MAX)),
     };
-    assert!(key(most) < key(late));
+    assert!(most.key() < late.key());
 }

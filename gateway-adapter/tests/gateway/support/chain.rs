@@ -20,7 +20,7 @@ use tally_ledger::{
     class::{Burn, ClassRules, Totals},
     codec::List,
     crypto::{Domain, SecretKey},
-    debit::{Debit, RECORD_BYTES},
+    debit::{Debit, raw_debits},
     entry::{Entry, Receipt},
     execute::{Strict, admit, build},
     gateway::{Caps, Gateway},
@@ -299,8 +299,7 @@ impl Chain {
                 Body::decode(&transaction.body).unwrap().action,
                 Action::Debits(_)
             ) {
-                let records = transaction.payload.chunks_exact(RECORD_BYTES);
-                let debits = records.map(|record| Debit::read(record.try_into().unwrap()));
+                let debits = raw_debits(&transaction.payload).map(|raw| raw.read().unwrap());
                 inner.debits.extend(debits);
             }
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use tally_ledger::{
     action::Action,
-    debit::{DETAIL_BYTES, Detail, FIXED_BYTES, RECORD_BYTES},
+    debit::raw_debits,
     entry::{Entry, Event},
     ids::{ClassNumber, GatewayNumber, Height},
     transaction::{Body, Transaction, TransactionId},
@@ -84,17 +84,6 @@ fn class_of(entry: &Entry) -> Option<ClassNumber> {
     }
 }
 
-/// The (journal, hold) of each debit of a transaction, in order; of any
-/// other transaction nothing.
-fn holds(payload: &[u8]) -> impl Iterator<Item = Detail> {
-    payload.chunks_exact(RECORD_BYTES).map(|record| {
-        let detail: &[u8; DETAIL_BYTES] = record[FIXED_BYTES..]
-            .try_into()
-            .expect("the rest of a record");
-        Detail::read(detail)
-    })
-}
-
 fn is_debits(transaction: &Transaction) -> bool {
     !transaction.payload.is_empty()
         && Body::decode(&transaction.body)
@@ -150,14 +139,15 @@ impl Tail {
         }
         let debits = block.block.transactions.iter().filter(|t| is_debits(t));
         let mut details = debits.flat_map(|transaction| {
-            holds(&transaction.payload)
+            raw_debits(&transaction.payload)
                 .enumerate()
-                .map(|(i, detail)| (i == 0, detail))
+                .map(|(i, raw)| (i == 0, raw))
         });
         for (entry, index) in block.entries.iter().zip((self.count as u32)..) {
             self.add_entry(entry, index);
             if let Entry::Receipt(receipt) = entry {
-                let (first, detail) = details.next().expect("receipts are of debits, in order");
+                let (first, raw) = details.next().expect("receipts are of debits, in order");
+                let detail = raw.read().expect("the ledger took its form").detail;
                 let position = receipt.position;
                 let hold = key16(position.gateway, detail.hold_journal, detail.hold);
                 self.holds.entry(hold).or_insert(index);

@@ -5,7 +5,7 @@ use tally_ledger::{
     block::{BLOCK_VERSION, Block, Certificate, Header},
     codec::List,
     crypto::ChainId,
-    debit::{Debit, Detail, Fixed, Flags, Position},
+    debit::{Debit, Detail, Fixed, Flags, Position, Queued},
     entry::{Entry, Event, EventLeaf, Receipt},
     hash::Hash,
     ids::{AccountNumber, Amount, ApiKeyNumber, ClassNumber, DebitNumber, LeaseNumber, Time},
@@ -25,9 +25,11 @@ fn debits(height: u64, count: u64) -> Transaction {
         root: Hash([height as u8; 32]),
     });
     let mut payload = Vec::new();
+    // Every second batch is of the first version.
+    let first = height % 2 == 1;
     for i in 0..count {
         let fixed = Fixed {
-            version: 1,
+            version: if first { 1 } else { 2 },
             kind: 1,
             flags: Flags(0),
             account: AccountNumber(0),
@@ -41,6 +43,7 @@ fn debits(height: u64, count: u64) -> Transaction {
         let detail = Detail {
             hold: 10_000 - (height * 100 + i),
             hold_journal,
+            queued: (!first).then(Queued::default),
             ..Detail::default()
         };
         Debit { fixed, detail }.write(&mut payload);

@@ -16,7 +16,10 @@ use tally_ledger::{
     class::{Burn, ClassRules},
     codec::List,
     crypto::{ChainId, SecretKey},
-    debit::{DEBIT_VERSION, Debit, Detail, Fixed, Flags, KIND_REQUEST, Position, batch_leaf},
+    debit::{
+        DEBIT_VERSION, Debit, Detail, FIRST_DEBIT_VERSION, Fixed, Flags, KIND_REQUEST, Position,
+        Queued, batch_leaf,
+    },
     gateway::Caps,
     genesis::{GENESIS_VERSION, Genesis, GenesisGateway, GenesisPerson},
     ids::*,
@@ -322,7 +325,8 @@ impl Net {
     }
 
     /// Debits `first..first + count` of journal 1, each of `input` tokens;
-    /// debit n settles hold 1000 + n.
+    /// debit n settles hold 1000 + n. Batches that begin with an odd number
+    /// are of the first version.
     pub fn debits(
         &self,
         first: u64,
@@ -332,9 +336,14 @@ impl Net {
         input: u32,
     ) -> Transaction {
         let (mut payload, mut leaves) = (Vec::new(), Vec::new());
+        let first_version = first % 2 == 1;
         for number in first..first + count {
             let fixed = Fixed {
-                version: DEBIT_VERSION,
+                version: if first_version {
+                    FIRST_DEBIT_VERSION
+                } else {
+                    DEBIT_VERSION
+                },
                 kind: KIND_REQUEST,
                 flags: Flags(0),
                 account: AccountNumber(account),
@@ -351,6 +360,11 @@ impl Net {
                 usage: Usage([input, 0, 0, 0, 0, 0]),
                 hold_journal: JournalNumber(1),
                 hold: 1000 + number,
+                queued: (!first_version).then_some(Queued {
+                    queue: 1,
+                    joined: 2 * number,
+                    dispatched: 1,
+                }),
                 ..Detail::default()
             };
             let position = Position {
