@@ -131,6 +131,21 @@ fn audit_queue(metered: &Metered, url: &str) {
     assert_eq!(explained["queue"], 1);
     assert_eq!(explained["joined"], row["joined"]);
     assert_eq!(explained["dispatched"], row["dispatched"]);
+
+    // Another unit; who came just after the change is not judged.
+    net.run(
+        0,
+        "parameter set-rates fee_unit=0.002 GENESIS --key KEYS/admin-0.key --key KEYS/admin-1.key",
+    )
+    .ok();
+    let later = hold_of(&ask("0").join().unwrap());
+    wait_for("receipt of a later answer", LIMIT, || {
+        (receipt(net, 1, &later) == 0).then_some(())
+    });
+    let found = net.run(1, audit).json();
+    assert_eq!(found["changes of the fee unit"], 1, "{found}");
+    let unjudged = &found["not judged, after a change of the fee unit"];
+    assert_eq!((unjudged, &found["order kept"]), (&1.into(), &"yes".into()));
 }
 
 #[test]
