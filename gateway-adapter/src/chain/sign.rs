@@ -6,7 +6,7 @@ use tally_ledger::{
     action::{Action, Debits, Lease},
     crypto::{ChainId, SecretKey},
     debit::{DETAIL_BYTES, FIXED_BYTES, Position, RECORD_BYTES, batch_leaf},
-    hash::Context,
+    hash::{Context, Hash},
     ids::{GatewayNumber, JournalNumber},
     merkle::{leaf_hash, root_of},
     transaction::{Author, Body, Transaction},
@@ -47,30 +47,38 @@ impl Signer {
     /// A batch of consecutive debits, at least one.
     pub fn debits(&self, journal: JournalNumber, debits: &[Unproven]) -> Transaction {
         let mut payload = Vec::with_capacity(debits.len() * RECORD_BYTES);
-        let mut leaves = Vec::with_capacity(debits.len());
         for debit in debits {
-            let bytes = &debit.debit.0;
-            payload.extend_from_slice(bytes);
-            let fixed: &[u8; FIXED_BYTES] = bytes[..FIXED_BYTES].try_into().expect("38 of 150");
-            let detail: &[u8; DETAIL_BYTES] = bytes[FIXED_BYTES..].try_into().expect("the rest");
-            let position = Position {
-                gateway: self.gateway,
-                journal,
-                number: debit.number,
-            };
-            leaves.push(leaf_hash(&batch_leaf(
-                &position,
-                fixed,
-                &Context::Detail.hash(detail),
-            )));
+            payload.extend_from_slice(&debit.debit.0);
         }
+        let first = debits[0].number;
+        let position = Position {
+            gateway: self.gateway,
+            journal,
+            number: first,
+        };
         let action = Action::Debits(Debits {
             journal,
-            first: debits[0].number,
+            first,
             count: debits.len() as u32,
-            root: root_of(&leaves),
+            root: batch_root(position, &payload),
         });
         let body = Body::new(self.gateway.into(), &[], [0; 16], 0, action);
         Transaction::sign(&self.chain, &body, &[&self.key], payload)
     }
+}
+
+/// What a batch's body commits to: the root over its records, the first of
+/// which is at `position`. Bytes behind the last whole record do not count.
+pub fn batch_root(mut position: Position, payload: &[u8]) -> Hash {
+    let (records, _) = payload.as_chunks::<RECORD_BYTES>();
+    let mut leaves = Vec::with_capacity(records.len());
+    for record in records {
+        let (fixed, detail) = record.split_at(FIXED_BYTES);
+        let fixed: &[u8; FIXED_BYTES] = fixed.try_into().expect("split at its length");
+        let detail: &[u8; DETAIL_BYTES] = detail.try_into().expect("the rest of a record");
+        let detail = Context::Detail.hash(detail);
+        leaves.push(leaf_hash(&batch_leaf(&position, fixed, &detail)));
+        position.number.0 += 1;
+    }
+    root_of(&leaves)
 }
