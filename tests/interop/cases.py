@@ -38,8 +38,25 @@ class Call:
     told_so_far: bool = False  # hung up, but the engine put the usage on each piece
 
 
+# What a client has no say in, whatever it writes: where its request goes, what
+# it was already charged, and how a proxy on the way treats it.
+FORGED = {
+    "x-tally-upstream": "http://127.0.0.1:8000",
+    "x-tally-receipt": "0-1-1",
+    "x-envoy-retry-on": "5xx,reset,connect-failure",
+    "x-envoy-max-retries": "3",
+    "x-envoy-upstream-rq-timeout-ms": "1",
+    "x-envoy-upstream-rq-per-try-timeout-ms": "1",
+    "x-envoy-hedge-on-per-try-timeout": "true",
+    "x-envoy-upstream-alt-stat-name": "forged",
+    "x-envoy-decorator-operation": "forged",
+    "x-envoy-original-path": "/forged",
+}
+
+
 class Client:
-    """The SDK with its defaults, and a count of the requests it really sent."""
+    """The SDK with its defaults, and a count of the requests it really sent.
+    All carry what a client must have no say in."""
 
     def __init__(self, base_url, api_key, model, direct):
         self.model = model
@@ -51,6 +68,8 @@ class Client:
             base_url=base_url,
             api_key=api_key,
             timeout=60,
+            default_headers=FORGED,
+            default_query={"forged": "1"},
             http_client=openai.DefaultHttpxClient(event_hooks=hooks),
         )
 
@@ -78,6 +97,21 @@ class Client:
         hold = own_id if self.direct else response.headers.get("x-tally-receipt")
         expect(hold, "the answer has no x-tally-receipt header")
         return response, hold
+
+
+    def raw(self, text, **options):
+        """Streams one chat completion: the hold id, and the body as it arrives."""
+        own_id = f"direct-{uuid.uuid4()}"
+        extra = {"request_id": own_id} if self.direct else None
+        with self._sdk.chat.completions.with_streaming_response.create(
+            model=self.model,
+            messages=[{"role": "user", "content": text}],
+            stream=True,
+            extra_body=extra,
+            **options,
+        ) as response:
+            yield own_id if self.direct else response.headers["x-tally-receipt"]
+            yield from response.iter_bytes()
 
 
 def usage_of(usage):
@@ -124,6 +158,15 @@ def streamed(client, name, with_usage, text=PROMPT, largest=40, **options):
     expect(len(usages) == int(with_usage), f"{name}: {len(usages)} usage chunks seen")
     expect(after_usage == 0, f"{name}: chunks after the usage")
     return Call(name, hold, "completed", texts, largest, usages[0] if usages else None)
+
+
+def piece_by_piece(client, name, text=PROMPT, largest=40):
+    """A streamed request whose pieces arrive as they are made, not in heaps."""
+    hold, *pieces = client.raw(text, max_tokens=largest, temperature=0)
+    texts = b"".join(pieces).count(b'"delta":{"content":')
+    expect(pieces[-1].endswith(b"data: [DONE]\n\n"), f"{name}: no end")
+    expect(len(pieces) > texts / 3, f"{name}: {texts} texts came in {len(pieces)} pieces")
+    return Call(name, hold, "completed", texts, largest, None)
 
 
 def hung_up(client, name, after, text=PROMPT, told_so_far=False):
@@ -182,6 +225,7 @@ def all_calls(client):
               max_tokens=openai.omit),
         streamed(client, "streamed with usage", with_usage=True),
         streamed(client, "streamed without usage", with_usage=False),
+        piece_by_piece(client, "piece by piece"),
     ]
     calls += concurrent(client, 12)
     calls += [hung_up(client, "hung up early", after=1), hung_up(client, "hung up later", after=60)]

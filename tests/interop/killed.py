@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""The gateway behind Envoy is killed while an answer streams.
+
+    killed.py BASE_URL KEY RESULT GATEWAY_PID
+
+Starts a long answer, kills that gateway (SIGKILL) when it has streamed for two
+seconds, and checks what the client sees: what was delivered, no end, and no
+second answer. Writes the hold's id and the number of texts to RESULT.
+
+    killed.py charged LOG RESULT ACCOUNT TALLY FOLDER
+
+After the gateway's restart: the request is charged its last mark, once, and
+the engine was asked once and stopped.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import urllib.request
+from http.client import HTTPException
+
+import doors
+import drive
+from cases import LONG_ANSWER, Failed, expect
+from receipts import Ledger
+
+# More than a second: by then a mark of what was generated is durable.
+STREAMED = 2.0
+
+
+def cut(base_url, key, pid):
+    """The hold and the texts that came before the stream broke off."""
+    body = {**doors.chat(), "max_tokens": LONG_ANSWER, "stream": True, "temperature": 0}
+    headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+    data = json.dumps(body).encode()
+    request = urllib.request.Request(f"{base_url}/chat/completions", data, headers)
+    seen = b""
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        hold, begun = answer.headers["x-tally-receipt"], time.monotonic()
+        try:
+            # Not by lines: so an end that is missing would not show.
+            while piece := answer.read(64):
+                seen += piece
+                if pid and time.monotonic() - begun > STREAMED:
+                    os.kill(pid, signal.SIGKILL)
+                    pid = None
+            raise Failed(f"the answer ended as if it were whole: {seen[-200:]}")
+        except (HTTPException, OSError):
+            pass
+    expect(pid is None, f"the answer broke off before the gateway was killed: {seen[-200:]}")
+    expect(b"[DONE]" not in seen, "the answer was whole")
+    expect(seen.count(b'"role"') == 1, f"the client saw another answer: {seen[:2000]}")
+    return {"hold": hold, "texts": seen.count(b'"delta":{"content":')}
+
+
+def charged(log, result, account, tally, folder):
+    """Once, as the last mark says, and the engine stopped."""
+    hold, texts = result["hold"], result["texts"]
+    line = drive.engine_log(log, 1)
+    expect(set(line) == {hold}, f"the engine was asked for {sorted(line)}")
+    line = line[hold]
+    expect(line["aborted"], f"the engine went on to the end: {line}")
+    receipts = drive.committed(Ledger(tally, folder), account, 1)
+    expect([receipt.hold for receipt in receipts] == [hold], f"receipts: {receipts}")
+    receipt = receipts[0]
+    expect(receipt.flags & {"estimated"}, f"not flagged: {receipt}")
+    expect(0 < receipt.output <= line["completion_tokens"], f"{receipt}, engine {line}")
+    expect(0 < receipt.charged < receipt.limit and receipt.loss == 0, f"{receipt}")
+    print(f"gateway killed mid-stream: client {texts} texts, engine {line['completion_tokens']}, "
+          f"charged {receipt.output} {' '.join(sorted(receipt.flags))}")
+
+
+def main():
+    try:
+        if sys.argv[1] == "charged":
+            log, result, account, tally, folder = sys.argv[2:]
+            with open(result, encoding="utf-8") as file:
+                charged(log, json.load(file), int(account), tally, folder)
+            return
+        base_url, key, result, pid = sys.argv[1:]
+        seen = cut(base_url, key, int(pid))
+        with open(result, "w", encoding="utf-8") as file:
+            json.dump(seen, file)
+    except Failed as failure:
+        print(f"interop: {failure}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
