@@ -87,6 +87,37 @@ def closed(base_url, key, log):
         expect(file.read() == before, "without a gateway a request reached the engine")
 
 
+def check_litellm(base_url, key):
+    """Behind LiteLLM's many other doors there is nothing for a Tally key, and no
+    field of LiteLLM's own brings a request past its hold."""
+    url = f"{base_url}/chat/completions"
+    root = base_url.removesuffix("/v1")
+    for field, value in [
+        ("fallbacks", ["tally-large"]),
+        ("api_base", "http://127.0.0.1:8000"),
+        ("api_key", "theirs"),
+        ("extra_body", {"max_tokens": 1000}),
+        ("max_new_tokens", 1000),
+    ]:
+        status, text = ask(url, key, None, {**chat(), field: value})
+        # Some LiteLLM itself refuses first, in ways of its own.
+        expect(status >= 400, f"{field}: {status} {text}")
+    for path in [
+        "/v1/responses", "/v1/messages", "/v1/files", "/v1/batches", "/v1/images/generations",
+        "/v1/moderations", "/openai/v1/chat/completions", "/engines/tally-base/chat/completions",
+        "/openai/deployments/tally-base/chat/completions", "/anthropic/v1/messages",
+        "/key/generate", "/model/new", "/user/new",
+    ]:
+        status, text = ask(f"{root}{path}", key, None, chat())
+        expect(400 <= status < 500, f"{path}: {status} {text}")
+    for name, wanted, answer in [
+        ("no key", 401, ask(url, None, None, chat())),
+        ("a foreign key", 401, ask(url, "tally-" + "00" * 32, None, chat())),
+        ("what the engine refuses", 400, ask(url, key, None, {**chat(), "n": 2})),
+    ]:
+        expect(answer[0] == wanted, f"{name}: {answer}")
+
+
 def lines(log):
     """What reached a service."""
     with open(log, encoding="utf-8") as file:

@@ -73,7 +73,8 @@ def client_half(arguments):
     """All served cases against the engine's log."""
 
     def client(model):
-        return cases.Client(arguments.base_url, arguments.api_key, model, arguments.direct)
+        retold = arguments.litellm is not None
+        return cases.Client(arguments.base_url, arguments.api_key, model, arguments.direct, retold)
 
     first, second = client(arguments.model), client(arguments.continuous_model)
     calls = cases.all_calls(first)
@@ -89,12 +90,15 @@ def client_half(arguments):
     if arguments.envoy:
         doors.check_framing(log)
         doors.check_ways_around(arguments.base_url, arguments.api_key)
+    if arguments.litellm:
+        doors.check_litellm(arguments.base_url, arguments.api_key)
     return calls, log
 
 
 def ledger_half(arguments, calls, log):
     """The refusal, then the receipts against the engine's log."""
-    poor = cases.Client(arguments.base_url, arguments.poor_api_key, arguments.model, False)
+    retold = arguments.litellm is not None
+    poor = cases.Client(arguments.base_url, arguments.poor_api_key, arguments.model, False, retold)
     cases.refused(poor)
     ledger = receipts.Ledger(arguments.tally, arguments.receipts)
     found = committed(ledger, arguments.account, len(calls))

@@ -164,6 +164,8 @@ start_gateway() {
             "$home/gateway.toml"
         rm "$work/gateway.json"
     fi
+    # A hold that nobody settles: here a killed LiteLLM's.
+    [[ $mode != --litellm ]] || printf '[limits]\nhold_seconds = 20\n' >>"$home/gateway.toml"
     "$binary" gateway --home "$home" --format json >"$work/gateway.json" 2>>"$work/gateway.log" &
     pids+=($!)
     gateway_pid=$!
@@ -233,7 +235,8 @@ start_nginx() {
 }
 
 # Starts a LiteLLM proxy with contrib/litellm, but for ports:
-# start_litellm forward|meter API_BASE
+# start_litellm forward|meter API_BASE. Random weights repeat themselves; that
+# is not to be an error of LiteLLM's.
 start_litellm() {
     litellm=127.0.0.1:$("$python" "$here/doors.py" port)
     sed -e "s|http://127.0.0.1:8080/v1|$2|; s/tally_hook.forward/tally_hook.$1/" \
@@ -241,18 +244,38 @@ start_litellm() {
     cp "$contrib/litellm/tally_hook.py" "$work"
     TALLY_GATEWAY=http://$(address "$gateway") TALLY_METERING=$(json "$work/gateway.json" metering) \
         TALLY_PROTO=$root/proto/proto TALLY_REQUEST_ID=yes LITELLM_LOCAL_MODEL_COST_MAP=True \
+        LITELLM_MASTER_KEY=sk-$(openssl rand -hex 32) REPEATED_STREAMING_CHUNK_LIMIT=100000 \
         "$tools/litellm/bin/litellm" --config "$work/litellm-$1.yaml" --host 127.0.0.1 \
         --port "$(port "$litellm")" --telemetry False >"$work/litellm-$1.log" 2>&1 &
     pids+=($!)
     wait_for 120 curl --silent --fail "http://$litellm/health/liveliness"
 }
 
-# All that an account can be told and charged behind LiteLLM.
+# All that an account can be told and charged behind LiteLLM, and what is
+# charged when LiteLLM is killed: drive_litellm forward|meter API_BASE KNOWN
 drive_litellm() {
     open_with "$1" holder-0 100
     start_litellm "$1" "$2"
     drive "$1" "http://$litellm/v1" --litellm "$1"
+    new_usage_log "$1"
+    open_with "$1-killed" holder-2 100
+    kill_midway "$1-killed" "http://$litellm/v1" "${pids[-1]}"
+    charged_for "$1-killed" "$3"
+    new_usage_log "$1-killed"
     echo "interop: ok, through LiteLLM ($1)"
+}
+
+# Kills a process while it streams an answer: kill_midway ACCOUNT BASE_URL PID
+kill_midway() {
+    "$python" "$here/killed.py" "$2" "$(<"$work/$1.apikey")" "$work/$1.seen" "$3"
+    timeout 10 tail --pid="$3" -f /dev/null
+}
+
+# What that was charged: charged_for ACCOUNT estimated|counted|worst
+charged_for() {
+    mkdir "$work/receipts-$1"
+    "$python" "$here/killed.py" charged "$work/usage.jsonl" "$work/$1.seen" \
+        "$(<"$work/$1.account")" "$binary" "$work/receipts-$1" "$2"
 }
 
 # Ends the gateway, and waits until it is gone: stop_gateway SIGNAL.
@@ -305,9 +328,8 @@ open_account gone holder-2
 write_gateway_home
 start_gateway
 if [[ $mode == --litellm ]]; then
-    drive_litellm forward "$gateway"
-    new_usage_log forward
-    drive_litellm meter "$engine/v1"
+    drive_litellm forward "$gateway" counted
+    drive_litellm meter "$engine/v1" worst
     exit 0
 fi
 drive rich "$gateway"
@@ -345,12 +367,9 @@ echo "interop: ok, through Envoy"
 
 new_usage_log envoy
 open_with killed holder-0 100
-"$python" "$here/killed.py" "http://$envoy/v1" "$(<"$work/killed.apikey")" "$work/killed.seen" "$gateway_pid"
-timeout 10 tail --pid="$gateway_pid" -f /dev/null
+kill_midway killed "http://$envoy/v1" "$gateway_pid"
 start_gateway
-mkdir "$work/receipts-killed"
-"$python" "$here/killed.py" charged "$work/usage.jsonl" "$work/killed.seen" \
-    "$(<"$work/killed.account")" "$binary" "$work/receipts-killed"
+charged_for killed estimated
 echo "interop: ok, the gateway killed while it streams"
 
 stop_gateway TERM
