@@ -172,6 +172,16 @@ def piece_by_piece(client, name, text=PROMPT, largest=40):
     return Call(name, hold, "completed", texts, largest, None)
 
 
+def usage_each(client, name, largest=40):
+    """A client that asks for usage on each piece is charged by the last one."""
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    hold, *pieces = client.raw(PROMPT, max_tokens=largest, temperature=0, stream_options=options)
+    texts = b"".join(pieces).count(b'"delta":{"content":')
+    told = b"".join(pieces).count(b'"completion_tokens":')
+    expect(client.retold or told > texts / 2, f"{name}: usage is on {told} pieces of {texts}")
+    return Call(name, hold, "completed", texts, largest, None)
+
+
 def hung_up(client, name, after, text=PROMPT, told_so_far=False):
     """A streamed request whose client closes the connection after some texts."""
     response, hold = client.chat(text, stream=True, max_tokens=LONG_ANSWER, temperature=0)
@@ -232,6 +242,7 @@ def all_calls(client):
         streamed(client, "streamed with usage", with_usage=True),
         streamed(client, "streamed without usage", with_usage=False),
         piece_by_piece(client, "piece by piece"),
+        usage_each(client, "asks for usage on each piece"),
     ]
     calls += concurrent(client, 12)
     calls += [hung_up(client, "hung up early", after=1), hung_up(client, "hung up later", after=60)]

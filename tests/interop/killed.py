@@ -7,16 +7,21 @@ Starts a long answer, kills that process (SIGKILL) when it has streamed for two
 seconds, and checks what the client sees: what was delivered, no end, and no
 second answer. Writes the hold's id and the number of texts to RESULT.
 
-    killed.py charged LOG RESULT ACCOUNT TALLY FOLDER FLAG
+    killed.py gone BASE_URL KEY RESULT
 
-Afterwards the request is charged once, what FLAG says, and the engine was asked
+A client that goes away while its answer, which is not streamed, is made.
+
+    killed.py charged LOG RESULT ACCOUNT TALLY FOLDER KNOWN
+
+Afterwards the request is charged once, what KNOWN says, and the engine was asked
 once and stopped: `estimated` its last mark, `counted` what was delivered,
-`worst` all of its hold.
+`worst` all of its hold; or it was not stopped, and `reported` is all of it.
 """
 
 import json
 import os
 import signal
+import socket
 import sys
 import time
 import urllib.request
@@ -56,17 +61,32 @@ def cut(base_url, key, pid):
     return {"hold": hold, "texts": seen.count(b'"delta":{"content":')}
 
 
+def gone(base_url, key):
+    """Sends a request, and does not wait for its answer."""
+    host, port = base_url.removeprefix("http://").removesuffix("/v1").split(":")
+    body = json.dumps({**doors.chat(), "max_tokens": LONG_ANSWER, "temperature": 0}).encode()
+    head = (f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {key}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(head.encode() + body)
+        time.sleep(STREAMED)
+    return {"hold": None, "texts": 0}
+
+
 def charged(log, result, account, tally, folder, known):
     """Once, as it is known, and the engine stopped."""
     hold, texts = result["hold"], result["texts"]
     line = drive.engine_log(log, 1)
+    hold = hold or next(iter(line))
     expect(set(line) == {hold}, f"the engine was asked for {sorted(line)}")
     line = line[hold]
-    expect(line["aborted"], f"the engine went on to the end: {line}")
+    expect(line["aborted"] == (known != "reported"), f"whether the engine was stopped: {line}")
     receipts = drive.committed(Ledger(tally, folder), account, 1)
     expect([receipt.hold for receipt in receipts] == [hold], f"receipts: {receipts}")
     receipt = receipts[0]
-    if known == "worst":
+    if known == "reported":
+        expect(receipt.output == line["completion_tokens"] and not receipt.flags, f"{receipt}")
+    elif known == "worst":
         expect("estimated" in receipt.flags and receipt.charged == receipt.limit, f"{receipt}")
     else:
         expect(known in receipt.flags, f"not flagged {known}: {receipt}")
@@ -83,8 +103,12 @@ def main():
             with open(result, encoding="utf-8") as file:
                 charged(log, json.load(file), int(account), tally, folder, known)
             return
-        base_url, key, result, pid = sys.argv[1:]
-        seen = cut(base_url, key, int(pid))
+        if sys.argv[1] == "gone":
+            base_url, key, result = sys.argv[2:]
+            seen = gone(base_url, key)
+        else:
+            base_url, key, result, pid = sys.argv[1:]
+            seen = cut(base_url, key, int(pid))
         with open(result, "w", encoding="utf-8") as file:
             json.dump(seen, file)
     except Failed as failure:

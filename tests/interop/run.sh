@@ -252,12 +252,17 @@ start_litellm() {
 }
 
 # All that an account can be told and charged behind LiteLLM, and what is
-# charged when LiteLLM is killed: drive_litellm forward|meter API_BASE KNOWN
+# charged when a client does not wait for a whole answer (LiteLLM does), and when
+# LiteLLM is killed: drive_litellm forward|meter API_BASE KNOWN
 drive_litellm() {
     open_with "$1" holder-0 100
     start_litellm "$1" "$2"
     drive "$1" "http://$litellm/v1" --litellm "$1"
     new_usage_log "$1"
+    open_with "$1-gone" holder-1 100
+    "$python" "$here/killed.py" gone "http://$litellm/v1" "$(<"$work/$1-gone.apikey")" "$work/$1-gone.seen"
+    charged_for "$1-gone" reported
+    new_usage_log "$1-gone"
     open_with "$1-killed" holder-2 100
     kill_midway "$1-killed" "http://$litellm/v1" "${pids[-1]}"
     charged_for "$1-killed" "$3"
@@ -271,7 +276,7 @@ kill_midway() {
     timeout 10 tail --pid="$3" -f /dev/null
 }
 
-# What that was charged: charged_for ACCOUNT estimated|counted|worst
+# What that was charged: charged_for ACCOUNT estimated|counted|worst|reported
 charged_for() {
     mkdir "$work/receipts-$1"
     "$python" "$here/killed.py" charged "$work/usage.jsonl" "$work/$1.seen" \

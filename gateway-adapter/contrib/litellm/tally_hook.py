@@ -39,7 +39,8 @@ from starlette.requests import Request
 GATEWAY = os.environ.get("TALLY_GATEWAY", "http://127.0.0.1:8080")
 METERED = {"/chat/completions", "/completions", "/embeddings"}
 FREE = {"/models"}
-CALLS = {"completion", "acompletion", "text_completion", "atext_completion", "embeddings", "aembedding"}
+EMBEDS = {"embeddings", "embedding", "aembedding"}
+CALLS = EMBEDS | {"completion", "acompletion", "text_completion", "atext_completion"}
 # With these a client would have its request go elsewhere, go on another model,
 # or bring more than the hold knows of.
 NOT_FOR_CLIENTS = {
@@ -51,6 +52,8 @@ NOT_FOR_CLIENTS = {
 # As the gateway bounds a prompt: at most a token per byte, and so much for a
 # message's frame and for a picture or sound.
 PER_MESSAGE, PER_MEDIUM = 32, 16_384
+# What LiteLLM adds to a body.
+LITELLMS = {"metadata", "litellm_metadata", "proxy_server_request", "user_api_key_dict"}
 TOLD = ("x-tally-", "x-should-retry", "retry-after")
 
 
@@ -97,10 +100,14 @@ def bearer_of(caller: UserAPIKeyAuth) -> str:
     return bearer
 
 
+def body_of(data: dict[str, Any]) -> dict[str, Any]:
+    """The request as the client sent it."""
+    return (data.get("proxy_server_request") or {}).get("body") or {}
+
+
 def check_fields(data: dict[str, Any]) -> None:
     """Refuses what a client must have no say in."""
-    body = (data.get("proxy_server_request") or {}).get("body") or {}
-    for field in sorted(NOT_FOR_CLIENTS & (body.keys() | data.keys())):
+    for field in sorted(NOT_FOR_CLIENTS & (body_of(data).keys() | data.keys())):
         raise refusal(400, f"`{field}` is not served here", "invalid_request_error")
 
 
@@ -143,25 +150,43 @@ class Held:
     input: int  # likely: a third of the prompt's bytes
     wants_usage: bool
     pieces: int = 0  # of output that came
+    usage: Any = None  # the last that came
 
 
-def bound(data: dict[str, Any]) -> tuple[int, int]:
-    """The most LLM tokens that a prompt can be, and how many are likely."""
-    messages = data.get("messages") or []
-    prompt = json.dumps([messages, data.get("prompt"), data.get("input")], ensure_ascii=False)
-    tools = [data.get(name) for name in ("tools", "functions", "response_format") if data.get(name)]
-    extra = len(json.dumps(tools, ensure_ascii=False).encode()) if tools else 0
-    size = len(prompt.encode())
-    parts = [part for message in messages if isinstance(message.get("content"), list) for part in message["content"]]
-    media = sum(part.get("type") != "text" for part in parts)
-    return size + 4 * extra + PER_MESSAGE * (len(messages) + 1) + PER_MEDIUM * media, (size + extra) // 3
+@dataclass
+class Wish:
+    """What a request may cost, as the gateway bounds it."""
+
+    input: int  # at most
+    likely: int
+    output: int  # of all answers together; 0: not said
+    answers: int
 
 
-def answers(data: dict[str, Any]) -> int:
-    """How many answers a request asks for."""
-    prompts = data.get("prompt")
-    count = len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
-    return max(data.get("n") or 1, data.get("best_of") or 1) * count
+def wish(data: dict[str, Any], embeds: bool) -> Wish:
+    """Reads a request; what is not as OpenAI has it is refused."""
+    try:
+        messages = data.get("messages") or []
+        prompt = [messages, data.get("prompt"), data.get("input")]
+        likely = len(json.dumps(prompt, ensure_ascii=False).encode()) // 3
+        # All of the body but LiteLLM's own: engines put more fields into a prompt.
+        body = {name: value for name, value in body_of(data).items() if name not in LITELLMS}
+        size = len(json.dumps(body or prompt, ensure_ascii=False, default=lambda _: "").encode())
+        tools = [data.get(name) for name in ("tools", "functions", "response_format")]
+        size += 3 * len(json.dumps(tools, ensure_ascii=False).encode())
+        contents = [message["content"] for message in messages if isinstance(message.get("content"), list)]
+        media = sum(part.get("type") != "text" for parts in contents for part in parts)
+        size += PER_MESSAGE * (len(messages) + 1) + PER_MEDIUM * media
+        limits = [data.get("max_tokens"), data.get("max_completion_tokens")]
+        output = max((int(limit) for limit in limits if limit is not None), default=0)
+        if output < 0 or (output == 0 and limits != [None, None]):
+            raise ValueError("max_tokens")
+        prompts = data.get("prompt")
+        several = isinstance(prompts, list) and prompts and not isinstance(prompts[0], int)
+        count = max(int(data.get("n") or 1), int(data.get("best_of") or 1)) * (len(prompts) if several else 1)
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        raise refusal(400, f"the request cannot be read: {error}", "invalid_request_error") from error
+    return Wish(size, likely, 0 if embeds else output * count, 0 if embeds else count)
 
 
 class Meter(CustomLogger):
@@ -188,32 +213,42 @@ class Meter(CustomLogger):
         check_fields(data)
         if call_type not in CALLS:
             raise refusal(404, f"`{call_type}` is not metered", "invalid_request_error")
-        most, likely = bound(data)
-        count = 0 if call_type.endswith("mbedding") or call_type == "embeddings" else answers(data)
-        name = "max_completion_tokens" if data.get("max_completion_tokens") else "max_tokens"
-        wanted = data.get(name) or 0
+        asked = wish(data, call_type in EMBEDS)
         ask = self._protos[0].AuthorizeRequest(
-            bearer=bearer_of(user_api_key_dict), model=data["model"], input=most, max_output=wanted * count
+            bearer=bearer_of(user_api_key_dict), model=data["model"], input=asked.input, max_output=asked.output
         )
         try:
             answer = await self._stub.Authorize(ask, timeout=60)
         except grpc.aio.AioRpcError as error:
             raise refused(error) from error
         stream = data.get("stream_options") or {}
-        held = Held(answer.hold, likely, bool(stream.get("include_usage")))
-        self._held[data["litellm_call_id"]] = held
-        if count:
-            data[name] = answer.max_output // count
+        self._held[data["litellm_call_id"]] = Held(answer.hold, asked.likely, bool(stream.get("include_usage")))
+        data.setdefault("metadata", {})["tally"] = {"x-tally-receipt": answer.hold_text}
+        if asked.answers:
+            await self._limit(data, answer.max_output // asked.answers)
         if data.get("stream"):
             data["stream_options"] = {**stream, "include_usage": True}
         if os.environ.get("TALLY_REQUEST_ID"):
             data["extra_body"] = {"request_id": answer.hold_text}
-        data.setdefault("metadata", {})["tally"] = {"x-tally-receipt": answer.hold_text}
         return data
+
+    async def _limit(self, data: dict[str, Any], output: int) -> None:
+        """No answer becomes longer than the hold covers."""
+        if output == 0:
+            await self._end(data, failed=True)
+            raise refusal(429, "the balance does not cover this request", "insufficient_quota")
+        names = ["max_completion_tokens", "max_tokens"]
+        given = [name for name in names if data.pop(name, None)]
+        data[given[0] if given else "max_tokens"] = output
 
     async def async_post_call_success_hook(self, data, user_api_key_dict, response):
         """A whole answer: it leaves when its debit is durable."""
-        await self._end(data, usage=getattr(response, "usage", None))
+        held = self._held.get(data.get("litellm_call_id"))
+        if held:
+            held.usage = getattr(response, "usage", None)
+            texts = [text_of(choice) for choice in getattr(response, "choices", None) or []]
+            held.pieces = sum(len(text.encode()) for text in texts) // 4
+        await self._end(data, whole=True)
         return response
 
     async def async_post_call_streaming_iterator_hook(
@@ -222,16 +257,30 @@ class Meter(CustomLogger):
         """A stream: its last piece leaves when its debit is durable. A client that
         hangs up closes this generator."""
         held = self._held.get(request_data.get("litellm_call_id"))
+        late = None
         try:
             async for chunk in response:
+                if late is not None:
+                    yield late
+                    late = None
+                says = any(text_of(choice) for choice in chunk.choices)
+                ends = any(choice.finish_reason for choice in chunk.choices)
                 usage = getattr(chunk, "usage", None)
-                if usage is not None:
-                    await self._end(request_data, usage=usage)
-                    if held and not held.wants_usage:
-                        continue
-                elif held and any(choice.delta.content for choice in chunk.choices):
-                    held.pieces += 1
-                yield chunk
+                if held:
+                    held.pieces += says
+                    held.usage = usage or held.usage
+                    if usage and not held.wants_usage:
+                        if not says and not ends:
+                            continue
+                        chunk.usage = None
+                # What may be the last piece waits for the next one.
+                if ends or usage:
+                    late = chunk
+                else:
+                    yield chunk
+            await self._end(request_data, whole=True)
+            if late is not None:
+                yield late
         finally:
             # In a task of its own: the one that runs this may be cancelled.
             task = asyncio.get_running_loop().create_task(self._end(request_data))
@@ -244,8 +293,9 @@ class Meter(CustomLogger):
         """Once per request, after LiteLLM's own retries: void, if nothing came."""
         await self._end(request_data, failed=True)
 
-    async def _end(self, data: dict[str, Any], usage: Any = None, failed: bool = False) -> None:
-        """Ends a request's hold, once."""
+    async def _end(self, data: dict[str, Any], whole: bool = False, failed: bool = False) -> None:
+        """Ends a request's hold, once: with the usage that came last, which is
+        all of it if the answer is `whole`, or with what was counted."""
         held = self._held.pop(data.get("litellm_call_id"), None)
         if held is None:
             return
@@ -253,11 +303,13 @@ class Meter(CustomLogger):
         if failed and not held.pieces:
             await self._stub.Void(protos.VoidRequest(hold=held.hold), timeout=60)
             return
+        # LiteLLM makes zeros of a usage that an engine does not tell.
+        if held.usage is not None and held.usage.prompt_tokens:
+            known = protos.KNOWN_REPORTED if whole else protos.KNOWN_COUNTED
+            await self._settle(held, reported(held.usage), known)
+            return
         known = protos.KNOWN_COUNTED if held.pieces else protos.KNOWN_ESTIMATED
-        counts = {"input": held.input, "output": held.pieces}
-        if usage is not None:
-            known, counts = protos.KNOWN_REPORTED, reported(usage)
-        await self._settle(held, counts, known)
+        await self._settle(held, {"input": held.input, "output": held.pieces}, known)
 
     async def _settle(self, held: Held, counts: dict[str, int], known: int) -> None:
         protos = self._protos[0]
@@ -271,6 +323,14 @@ class Meter(CustomLogger):
                 raise refused(error) from error
             # The model's price does not know these meters.
             await self._settle(held, {name: counts[name] for name in ("input", "output")}, known)
+
+
+def text_of(choice: Any) -> str:
+    """What a choice says, of whatever kind."""
+    part = getattr(choice, "delta", None) or getattr(choice, "message", None)
+    text = getattr(choice, "text", None) or getattr(part, "content", None)
+    calls = getattr(part, "tool_calls", None)
+    return (text or getattr(part, "reasoning_content", None) or "") + (str(calls) if calls else "")
 
 
 def reported(usage: Any) -> dict[str, int]:
