@@ -43,6 +43,7 @@ class Call:
 FORGED = {
     "x-tally-upstream": "http://127.0.0.1:8000",
     "x-tally-receipt": "0-1-1",
+    "x-litellm-call-id": "the-same-for-all",
     "x-envoy-retry-on": "5xx,reset,connect-failure",
     "x-envoy-max-retries": "3",
     "x-envoy-upstream-rq-timeout-ms": "1",

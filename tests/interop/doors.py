@@ -98,6 +98,8 @@ def check_litellm(base_url, key):
         ("api_key", "theirs"),
         ("extra_body", {"max_tokens": 1000}),
         ("max_new_tokens", 1000),
+        ("max_tokens", 0),
+        ("max_tokens", "many"),
     ]:
         status, text = ask(url, key, None, {**chat(), field: value})
         # Some LiteLLM itself refuses first, in ways of its own.

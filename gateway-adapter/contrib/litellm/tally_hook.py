@@ -22,6 +22,7 @@ Environment:
 import asyncio
 import json
 import os
+import secrets
 import sys
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -54,6 +55,9 @@ NOT_FOR_CLIENTS = {
 PER_MESSAGE, PER_MEDIUM = 32, 16_384
 # What LiteLLM adds to a body.
 LITELLMS = {"metadata", "litellm_metadata", "proxy_server_request", "user_api_key_dict"}
+# Under this name a request's metadata have the key of its hold: a random one,
+# since clients may send metadata too, and choose LiteLLM's own id of a call.
+KEY = "tally_hold"
 TOLD = ("x-tally-", "x-should-retry", "retry-after")
 
 
@@ -129,6 +133,7 @@ class Forward(CustomLogger):
     async_post_call_response_headers_hook = tell
 
     async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type):
+        data["metadata"] = {**(data.get("metadata") or {}), "tally": {}}
         check_fields(data)
         data["api_key"] = bearer_of(user_api_key_dict)
         return data
@@ -139,7 +144,14 @@ class Forward(CustomLogger):
         headers = getattr(original_exception, "litellm_response_headers", None)
         answer = getattr(original_exception, "response", None)
         headers = told(getattr(answer, "headers", None)) | told(headers)
-        request_data.setdefault("metadata", {})["tally"] = headers
+        request_data["metadata"] = {**(request_data.get("metadata") or {}), "tally": headers}
+
+
+def key_of(data: dict[str, Any]) -> str | None:
+    """The key of a request's hold."""
+    metadata = data.get("metadata")
+    key = metadata.get(KEY) if isinstance(metadata, dict) else None
+    return key if isinstance(key, str) else None
 
 
 @dataclass
@@ -210,6 +222,7 @@ class Meter(CustomLogger):
         return self._protos[1].MeteringServiceStub(channel)
 
     async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type):
+        data["metadata"] = {**(data.get("metadata") or {}), "tally": {}, KEY: None}
         check_fields(data)
         if call_type not in CALLS:
             raise refusal(404, f"`{call_type}` is not metered", "invalid_request_error")
@@ -222,8 +235,9 @@ class Meter(CustomLogger):
         except grpc.aio.AioRpcError as error:
             raise refused(error) from error
         stream = data.get("stream_options") or {}
-        self._held[data["litellm_call_id"]] = Held(answer.hold, asked.likely, bool(stream.get("include_usage")))
-        data.setdefault("metadata", {})["tally"] = {"x-tally-receipt": answer.hold_text}
+        key = secrets.token_hex(16)
+        self._held[key] = Held(answer.hold, asked.likely, bool(stream.get("include_usage")))
+        data["metadata"] |= {"tally": {"x-tally-receipt": answer.hold_text}, KEY: key}
         if asked.answers:
             await self._limit(data, answer.max_output // asked.answers)
         if data.get("stream"):
@@ -243,12 +257,12 @@ class Meter(CustomLogger):
 
     async def async_post_call_success_hook(self, data, user_api_key_dict, response):
         """A whole answer: it leaves when its debit is durable."""
-        held = self._held.get(data.get("litellm_call_id"))
-        if held:
+        held = self._held.get(key_of(data))
+        if held and not data.get("stream"):
             held.usage = getattr(response, "usage", None)
             texts = [text_of(choice) for choice in getattr(response, "choices", None) or []]
             held.pieces = sum(len(text.encode()) for text in texts) // 4
-        await self._end(data, whole=True)
+            await self._end(data, whole=True)
         return response
 
     async def async_post_call_streaming_iterator_hook(
@@ -256,7 +270,7 @@ class Meter(CustomLogger):
     ) -> AsyncGenerator[Any, None]:
         """A stream: its last piece leaves when its debit is durable. A client that
         hangs up closes this generator."""
-        held = self._held.get(request_data.get("litellm_call_id"))
+        held = self._held.get(key_of(request_data))
         late = None
         try:
             async for chunk in response:
@@ -296,7 +310,7 @@ class Meter(CustomLogger):
     async def _end(self, data: dict[str, Any], whole: bool = False, failed: bool = False) -> None:
         """Ends a request's hold, once: with the usage that came last, which is
         all of it if the answer is `whole`, or with what was counted."""
-        held = self._held.pop(data.get("litellm_call_id"), None)
+        held = self._held.pop(key_of(data), None)
         if held is None:
             return
         protos = self._protos[0]

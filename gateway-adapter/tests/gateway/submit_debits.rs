@@ -5,7 +5,7 @@ use std::sync::{Arc, atomic::Ordering};
 use crate::support::{
     Chain, Running, Setup, chain, chat,
     metering::{metering, used, wish},
-    send,
+    send, until,
 };
 use serde_json::json;
 use tally_gateway_adapter::{
@@ -289,28 +289,23 @@ async fn a_node_that_is_gone_is_passed_over_and_with_none_the_outcome_is_unknown
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_that_wait_are_bounded_and_leave_this_gateways_own_debits_alone() {
     let (setup, gateway) = started().await;
-    let lost = batch(&setup.chain, OTHER, 1, 1);
-    setup.chain.slow.store(3_000, Ordering::Relaxed);
+    let batch = batch(&setup.chain, OTHER, 1, 1);
+    setup.chain.slow.store(5_000, Ordering::Relaxed);
     let gateway = Arc::new(gateway);
     let mut waiting = tokio::task::JoinSet::new();
-    for _ in 0..40 {
-        let (gateway, lost) = (gateway.clone(), lost.clone());
-        waiting.spawn(async move { submit_for(&gateway, &lost, 1_500).await });
+    for _ in 0..32 {
+        let (gateway, batch) = (gateway.clone(), batch.clone());
+        waiting.spawn(async move { submit(&gateway, &batch).await });
     }
-    let (mut unknown, mut busy) = (0, 0);
+    until("all wait", || {
+        setup.chain.submitting.load(Ordering::Relaxed) == 32
+    })
+    .await;
+    let busy = submit(&gateway, &batch).await.unwrap_err();
+    assert_eq!(Problem::of(&busy).unwrap().name, "Busy");
     while let Some(answer) = waiting.join_next().await {
-        match answer.unwrap() {
-            Ok(answer) => {
-                assert_eq!(answer.outcome(), v1::Outcome::Unknown);
-                unknown += 1;
-            }
-            Err(status) => {
-                assert_eq!(Problem::of(&status).unwrap().name, "Busy");
-                busy += 1;
-            }
-        }
+        assert_eq!(answer.unwrap().unwrap().outcome(), v1::Outcome::Final);
     }
-    assert_eq!((unknown, busy), (32, 8));
     setup.chain.slow.store(0, Ordering::Relaxed);
     // Its own requests are held for, settled and proven as ever.
     let hold = metering(&gateway).await.authorize(wish(10, 5)).await;
@@ -318,7 +313,7 @@ async fn batches_that_wait_are_bounded_and_leave_this_gateways_own_debits_alone(
     let settled = metering(&gateway).await.settle(used(hold, 10, 5)).await;
     assert_eq!(settled.unwrap().into_inner().charged, COST);
     assert_eq!(send(gateway.http, &chat(5, json!({}))).await.status, 200);
-    let answer = submit(&gateway, &lost).await.unwrap();
+    let answer = submit(&gateway, &batch).await.unwrap();
     assert_eq!(answer.head.unwrap().last_debit, 1);
     Arc::into_inner(gateway).unwrap().stop().await.unwrap();
     assert_eq!(setup.chain.receipts().len(), 3);
