@@ -34,6 +34,7 @@ use crate::{
 };
 
 mod rpc;
+mod submit;
 
 pub use rpc::MeteringRpc;
 
@@ -55,6 +56,7 @@ pub struct Metering {
     serving: Arc<Serving>,
     hold_time: Duration,
     default_output: u32,
+    relay: submit::Relay,
     held: Vec<Mutex<HashMap<HoldId, Held>>>,
     repeated: Mutex<HashMap<Idempotency, Arc<OnceCell<v1::AuthorizeResponse>>>>,
 }
@@ -87,6 +89,7 @@ impl Metering {
     /// request that names no bound.
     pub fn new(serving: Arc<Serving>, hold_time: Duration, default_output: u32) -> Self {
         Metering {
+            relay: submit::Relay::new(serving.light.clone(), serving.holds.gateway),
             serving,
             hold_time,
             default_output,
@@ -333,6 +336,14 @@ impl Metering {
             cost: settled.cost.0,
             charged: settled.charged.0,
         })
+    }
+
+    /// Passes on debits that another gateway has signed.
+    pub async fn submit_debits(
+        &self,
+        request: v1::SubmitDebitsRequest,
+    ) -> Result<v1::SubmitDebitsResponse, Status> {
+        self.relay.submit(request).await
     }
 
     /// Gives a hold back; answers once that is durable.

@@ -38,12 +38,33 @@ class Call:
     told_so_far: bool = False  # hung up, but the engine put the usage on each piece
 
 
-class Client:
-    """The SDK with its defaults, and a count of the requests it really sent."""
+# What a client has no say in, whatever it writes: where its request goes, what
+# it was already charged, and how a proxy on the way treats it.
+FORGED = {
+    "x-tally-upstream": "http://127.0.0.1:8000",
+    "x-tally-receipt": "0-1-1",
+    "x-litellm-call-id": "the-same-for-all",
+    "x-envoy-retry-on": "5xx,reset,connect-failure",
+    "x-envoy-max-retries": "3",
+    "x-envoy-upstream-rq-timeout-ms": "1",
+    "x-envoy-upstream-rq-per-try-timeout-ms": "1",
+    "x-envoy-hedge-on-per-try-timeout": "true",
+    "x-envoy-upstream-alt-stat-name": "forged",
+    "x-envoy-decorator-operation": "forged",
+    "x-envoy-original-path": "/forged",
+}
 
-    def __init__(self, base_url, api_key, model, direct):
+
+class Client:
+    """The SDK with its defaults, and a count of the requests it really sent.
+    All carry what a client must have no say in."""
+
+    def __init__(self, base_url, api_key, model, direct, retold=False):
         self.model = model
         self.direct = direct
+        # LiteLLM writes answers anew: an empty choice beside the usage, the
+        # status in place of an error's code.
+        self.retold = retold
         self._sent = 0
         self._lock = threading.Lock()
         hooks = {"request": [self._count]}
@@ -51,6 +72,8 @@ class Client:
             base_url=base_url,
             api_key=api_key,
             timeout=60,
+            default_headers=FORGED,
+            default_query={"forged": "1"},
             http_client=openai.DefaultHttpxClient(event_hooks=hooks),
         )
 
@@ -78,6 +101,21 @@ class Client:
         hold = own_id if self.direct else response.headers.get("x-tally-receipt")
         expect(hold, "the answer has no x-tally-receipt header")
         return response, hold
+
+
+    def raw(self, text, **options):
+        """Streams one chat completion: the hold id, and the body as it arrives."""
+        own_id = f"direct-{uuid.uuid4()}"
+        extra = {"request_id": own_id} if self.direct else None
+        with self._sdk.chat.completions.with_streaming_response.create(
+            model=self.model,
+            messages=[{"role": "user", "content": text}],
+            stream=True,
+            extra_body=extra,
+            **options,
+        ) as response:
+            yield own_id if self.direct else response.headers["x-tally-receipt"]
+            yield from response.iter_bytes()
 
 
 def usage_of(usage):
@@ -114,7 +152,7 @@ def streamed(client, name, with_usage, text=PROMPT, largest=40, **options):
         after_usage += len(usages)
         if chunk.usage is not None:
             usages.append(usage_of(chunk.usage))
-            expect(chunk.choices == [], f"{name}: the usage chunk has choices")
+            expect(client.retold or not chunk.choices, f"{name}: the usage chunk has choices")
             continue
         expect(len(chunk.choices) == 1, f"{name}: a chunk without choices and without usage")
         texts += bool(chunk.choices[0].delta.content)
@@ -124,6 +162,25 @@ def streamed(client, name, with_usage, text=PROMPT, largest=40, **options):
     expect(len(usages) == int(with_usage), f"{name}: {len(usages)} usage chunks seen")
     expect(after_usage == 0, f"{name}: chunks after the usage")
     return Call(name, hold, "completed", texts, largest, usages[0] if usages else None)
+
+
+def piece_by_piece(client, name, text=PROMPT, largest=40):
+    """A streamed request whose pieces arrive as they are made, not in heaps."""
+    hold, *pieces = client.raw(text, max_tokens=largest, temperature=0)
+    texts = b"".join(pieces).count(b'"delta":{"content":')
+    expect(pieces[-1].endswith(b"data: [DONE]\n\n"), f"{name}: no end")
+    expect(len(pieces) > texts / 3, f"{name}: {texts} texts came in {len(pieces)} pieces")
+    return Call(name, hold, "completed", texts, largest, None)
+
+
+def usage_each(client, name, largest=40):
+    """A client that asks for usage on each piece is charged by the last one."""
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    hold, *pieces = client.raw(PROMPT, max_tokens=largest, temperature=0, stream_options=options)
+    texts = b"".join(pieces).count(b'"delta":{"content":')
+    told = b"".join(pieces).count(b'"completion_tokens":')
+    expect(client.retold or told > texts / 2, f"{name}: usage is on {told} pieces of {texts}")
+    return Call(name, hold, "completed", texts, largest, None)
 
 
 def hung_up(client, name, after, text=PROMPT, told_so_far=False):
@@ -161,8 +218,11 @@ def refused(client):
         client.chat(PROMPT, max_tokens=LONG_ANSWER, temperature=0)
     except openai.RateLimitError as error:
         expect(error.status_code == 429, f"refused: status {error.status_code}")
-        expect(error.code == "insufficient_quota", f"refused: code {error.code}")
-        expect(error.type == "insufficient_quota", f"refused: type {error.type}")
+        code, kind = "insufficient_quota", "insufficient_quota"
+        if client.retold:
+            code, kind = "429", error.type
+        expect(error.code == code, f"refused: code {error.code}")
+        expect(error.type == kind, f"refused: type {error.type}")
         expect(client.sent - before == 1, f"refused: sent {client.sent - before} times")
         return
     raise Failed("refused: a request beyond the balance was served")
@@ -182,6 +242,8 @@ def all_calls(client):
               max_tokens=openai.omit),
         streamed(client, "streamed with usage", with_usage=True),
         streamed(client, "streamed without usage", with_usage=False),
+        piece_by_piece(client, "piece by piece"),
+        usage_each(client, "asks for usage on each piece"),
     ]
     calls += concurrent(client, 12)
     calls += [hung_up(client, "hung up early", after=1), hung_up(client, "hung up later", after=60)]

@@ -63,6 +63,7 @@ def parse_arguments():
     parser.add_argument("--account", type=int, help="of the API key")
     parser.add_argument("--poor-api-key", help="of an account that cannot pay one token")
     parser.add_argument("--envoy", action="store_true", help="the base URL is Envoy's")
+    parser.add_argument("--litellm", choices=["forward", "meter"], help="the base URL is LiteLLM's")
     parser.add_argument("--tally", help="the binary")
     parser.add_argument("--receipts", help="folder for receipt files")
     return parser.parse_args()
@@ -72,24 +73,32 @@ def client_half(arguments):
     """All served cases against the engine's log."""
 
     def client(model):
-        return cases.Client(arguments.base_url, arguments.api_key, model, arguments.direct)
+        retold = arguments.litellm is not None
+        return cases.Client(arguments.base_url, arguments.api_key, model, arguments.direct, retold)
 
     first, second = client(arguments.model), client(arguments.continuous_model)
-    calls = cases.all_calls(first) + cases.continuous_calls(second)
+    calls = cases.all_calls(first)
+    if not arguments.litellm:
+        calls += cases.continuous_calls(second)
     log = engine_log(arguments.usage_log, len(calls))
     compare.check_engine(calls, log)
     # The list of models is one request more; nothing was sent twice.
     sent = first.sent + second.sent
     cases.expect(sent == len(calls) + 1, f"sent {sent} requests for {len(calls)} calls")
+    if not arguments.direct:
+        doors.check_path(log)
     if arguments.envoy:
         doors.check_framing(log)
         doors.check_ways_around(arguments.base_url, arguments.api_key)
+    if arguments.litellm:
+        doors.check_litellm(arguments.base_url, arguments.api_key)
     return calls, log
 
 
 def ledger_half(arguments, calls, log):
     """The refusal, then the receipts against the engine's log."""
-    poor = cases.Client(arguments.base_url, arguments.poor_api_key, arguments.model, False)
+    retold = arguments.litellm is not None
+    poor = cases.Client(arguments.base_url, arguments.poor_api_key, arguments.model, False, retold)
     cases.refused(poor)
     ledger = receipts.Ledger(arguments.tally, arguments.receipts)
     found = committed(ledger, arguments.account, len(calls))

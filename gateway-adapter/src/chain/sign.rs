@@ -5,7 +5,8 @@
 use tally_ledger::{
     action::{Action, Debits, Lease},
     crypto::{ChainId, SecretKey},
-    debit::{Position, RECORD_BYTES},
+    debit::{Position, RECORD_BYTES, raw_debits},
+    hash::Hash,
     ids::{GatewayNumber, JournalNumber},
     merkle::root_of,
     transaction::{Author, Body, Transaction},
@@ -46,22 +47,33 @@ impl Signer {
     /// A batch of consecutive debits of one version, at least one.
     pub fn debits(&self, journal: JournalNumber, debits: &[Unproven]) -> Transaction {
         let mut payload = Vec::with_capacity(debits.len() * RECORD_BYTES);
-        let mut leaves = Vec::with_capacity(debits.len());
         for debit in debits {
             payload.extend_from_slice(debit.debit.as_bytes());
-            leaves.push(debit.debit.raw().leaf_hash(&Position {
-                gateway: self.gateway,
-                journal,
-                number: debit.number,
-            }));
         }
+        let first = debits[0].number;
+        let position = Position {
+            gateway: self.gateway,
+            journal,
+            number: first,
+        };
         let action = Action::Debits(Debits {
             journal,
-            first: debits[0].number,
+            first,
             count: debits.len() as u32,
-            root: root_of(&leaves),
+            root: batch_root(position, &payload),
         });
         let body = Body::new(self.gateway.into(), &[], [0; 16], 0, action);
         Transaction::sign(&self.chain, &body, &[&self.key], payload)
     }
+}
+
+/// What a batch's body commits to: the root over its records, the first of
+/// which is at `position`. Bytes behind the last whole record do not count.
+pub fn batch_root(mut position: Position, payload: &[u8]) -> Hash {
+    let mut leaves = Vec::with_capacity(raw_debits(payload).len());
+    for debit in raw_debits(payload) {
+        leaves.push(debit.leaf_hash(&position));
+        position.number.0 += 1;
+    }
+    root_of(&leaves)
 }

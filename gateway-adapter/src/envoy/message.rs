@@ -20,6 +20,9 @@ use http::{
 /// Most bytes of a body in one message: Envoy's gRPC takes 64 KiB at a time.
 const PIECE: usize = 60_000;
 
+/// Where a request goes, among Envoy's headers.
+const PATH: &str = ":path";
+
 /// Framing is Envoy's own affair; `host` cannot be changed here.
 const NOT_OURS: [HeaderName; 8] = [
     header::HOST,
@@ -58,7 +61,7 @@ pub(super) fn request_head(from: &EnvoyHeaders) -> Option<Request<()>> {
     let (mut method, mut path) = (None, None);
     let headers = headers(from, |name, value| match name {
         ":method" => method = Method::from_bytes(value).ok(),
-        ":path" => path = Uri::try_from(value).ok(),
+        PATH => path = Uri::try_from(value).ok(),
         _ => {}
     });
     let mut request = Request::new(());
@@ -164,13 +167,17 @@ pub(super) fn head_seen() -> ProcessingResponse {
 }
 
 /// The request goes on to the engine like `request`, whose head was `old`.
-/// Its length is set in the same message; routes are looked up again, since
-/// it names its engine now.
+/// Its path is the engine's, without what the client wrote behind it. Its
+/// length is set in the same message; routes are looked up again, since it
+/// names its engine now.
 pub(super) fn forward(old: &HeaderMap, request: Request<Bytes>) -> ProcessingResponse {
     let (parts, body) = request.into_parts();
     let mut mutation = change(old, &parts.headers);
-    let length = HeaderValue::from(body.len());
     let overwrite = HeaderAppendAction::OverwriteIfExistsOrAdd;
+    let path = HeaderValue::from_str(parts.uri.path());
+    let length = HeaderValue::from(body.len());
+    let path = path.ok().map(|path| set(PATH, &path, overwrite));
+    mutation.set_headers.extend(path);
     let length = set(header::CONTENT_LENGTH.as_str(), &length, overwrite);
     mutation.set_headers.push(length);
     if old.contains_key(header::TRANSFER_ENCODING) {
@@ -319,13 +326,16 @@ pub(super) mod tests {
     fn a_request_that_goes_on_carries_its_length_and_a_large_body_is_cut_in_pieces() {
         let mut request = Request::new(Bytes::from_static(b"{\"a\":1}"));
         *request.headers_mut() = map(&[("a", "1")]);
+        *request.uri_mut() = "http://engine:1/under/v1/x".parse().unwrap();
         let old = map(&[("a", "1"), ("transfer-encoding", "chunked")]);
         let Some(Answer::RequestBody(answer)) = forward(&old, request).response else {
             panic!("not a request's body");
         };
         let answer = answer.response.unwrap();
         let mutation = answer.header_mutation.unwrap();
-        assert_eq!(sets(&mutation), [("content-length".into(), "7".into(), 2)]);
+        let expected = [(":path", "/under/v1/x", 2), ("content-length", "7", 2)];
+        let expected = expected.map(|(name, value, action)| (name.into(), value.into(), action));
+        assert_eq!(sets(&mutation), expected);
         assert_eq!(mutation.remove_headers, ["transfer-encoding"]);
         assert!(answer.clear_route_cache);
         assert_eq!(pieces(&[0; PIECE + 1]).count(), 2);

@@ -351,6 +351,7 @@ impl Exchange {
             .unwrap_or_default();
         if chunk.error && !chunk.has_output() {
             let mut response = Response::new(whole(body));
+            *response.status_mut() = parts.status;
             copy_headers(&parts.headers, response.headers_mut());
             return self.fail(replied, response);
         }
@@ -358,6 +359,7 @@ impl Exchange {
         // One message of a whole answer counts as one delta: its bytes tell.
         let (usage, flags) = known(self.hold.model(), reported, chunk.counted, self.likely);
         let mut response = Response::new(whole(body));
+        *response.status_mut() = parts.status;
         copy_headers(&parts.headers, response.headers_mut());
         mark(&self.hold, response.headers_mut());
         self.proxy.serving.metrics.settled(flags);
@@ -406,6 +408,7 @@ impl Exchange {
         }
         let (feed, fed) = fed();
         let mut response = Response::new(fed);
+        *response.status_mut() = parts.status;
         copy_headers(&parts.headers, response.headers_mut());
         mark(&hold, response.headers_mut());
         proxy

@@ -4,9 +4,9 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use crate::support::{
-    Answer, Running, Setup, chain, chat,
+    Answer, DEADLINE, Running, Setup, chain, chat,
     envoy::{self, Envoy, Filter},
-    get, send, send_as, until,
+    get, post, send, send_as, until,
 };
 use envoy_types::pb::envoy::{
     extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode,
@@ -110,6 +110,45 @@ async fn a_stream_is_charged_as_reported_and_its_usage_is_hidden() {
     );
     gateway.stop().await.unwrap();
     setup.chain.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_success_of_the_engine_passes_as_it_is_streamed_or_not() {
+    for (stream, status) in [(true, 201), (true, 206), (false, 201), (false, 206)] {
+        let setup = Setup::new(PLENTY).await;
+        let (gateway, envoy) = doors(&setup).await;
+        let mut body = chat(20, json!({"tokens": 5, "success": status}));
+        body["stream"] = stream.into();
+        for door in [envoy.address, gateway.http] {
+            let answer = tokio::time::timeout(DEADLINE, send(door, &body));
+            let answer = answer.await.unwrap();
+            assert_eq!(answer.status, status, "{}", answer.body);
+            assert_eq!(answer.body.matches("word").count(), 5, "{}", answer.body);
+        }
+        until("both are charged", || setup.chain.receipts().len() == 2).await;
+        for receipt in setup.chain.receipts() {
+            assert_eq!((receipt.charged.0, receipt.flags), (30, Flags::default()));
+        }
+        gateway.stop().await.unwrap();
+        setup.chain.check();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_engine_gets_its_own_path_and_nothing_that_a_client_wrote_behind_it() {
+    for under in ["", "/under"] {
+        let mut setup = Setup::new(PLENTY).await;
+        setup.config.upstreams[0].url.push_str(under);
+        let (gateway, envoy) = doors(&setup).await;
+        let path = "/v1/chat/completions?max_tokens=999&x=1";
+        for door in [envoy.address, gateway.http] {
+            let answer = post(door, path, &chat(5, json!({}))).await;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+        }
+        let paths = setup.engine.paths.lock().unwrap().clone();
+        assert_eq!(paths, vec![format!("{under}/v1/chat/completions"); 2]);
+        gateway.stop().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -434,7 +473,7 @@ async fn admission_by_key_holds_nothing_and_knows_keys_balances_and_freezes() {
     let code = "insufficient_quota";
     assert_eq!(both, (refused(429, code), refused(403, code)));
     setup.chain.by_issuers(Action::Freeze(AccountNumber(0)));
-    let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
+    let deadline = tokio::time::Instant::now() + DEADLINE;
     while check(&gateway, &key).await != refused(403, "account_frozen") {
         assert!(tokio::time::Instant::now() < deadline, "never refused");
     }

@@ -60,9 +60,10 @@ function sendJson(response, status, body) {
   response.end(JSON.stringify(body));
 }
 
-function report(requestId, headers, body, usage) {
+function report(requestId, { headers, url }, body, usage) {
   appendFileSync(options["usage-log"], JSON.stringify({
     request_id: requestId,
+    path: url,
     model: body.model,
     stream: body.stream === true,
     prompt_tokens: usage.prompt,
@@ -123,7 +124,7 @@ async function chat(request, response) {
   const created = Math.floor(Date.now() / 1000);
   const answer = form(response, body, `chatcmpl-${requestId}`, created, prompt);
   const usage = await engine.generate(prompt, limits, hungUp.signal, answer.text);
-  report(requestId, request.headers, body, usage);
+  report(requestId, request, body, usage);
   if (!usage.aborted) answer.end(usage);
 }
 

@@ -178,6 +178,8 @@ pub struct Chain {
     pub nodes: Vec<SocketAddr>,
     /// All validators are down.
     pub down: AtomicBool,
+    /// One of the nodes is.
+    pub gone: [AtomicBool; 2],
     /// The nodes lose the answers to Submit.
     pub mute: AtomicBool,
     /// The nodes do not answer about parameters and rates.
@@ -215,6 +217,7 @@ impl Chain {
             blocks: broadcast::channel(1_000).0,
             nodes: listeners.iter().map(|l| l.local_addr().unwrap()).collect(),
             down: AtomicBool::new(false),
+            gone: Default::default(),
             mute: AtomicBool::new(false),
             withholds_parameters: AtomicBool::new(false),
             slow: AtomicU64::new(0),
@@ -228,8 +231,8 @@ impl Chain {
             chain.issue(0, MAIN, amount);
         }
         chain.bind(0);
-        for listener in listeners {
-            tokio::spawn(nodes::serve(listener, chain.clone()));
+        for (place, listener) in listeners.into_iter().enumerate() {
+            tokio::spawn(nodes::serve(listener, chain.clone(), place));
         }
         let ticker = Arc::downgrade(&chain);
         tokio::spawn(async move {

@@ -8,6 +8,7 @@
 //! | `cached`, `reasoning` | reported so |
 //! | `more` | output reported above what was made |
 //! | `status` | answers with this status |
+//! | `success` | the status of a good answer, if not 200 |
 //! | `hold` | waits for [`Engine::release`] after this many tokens |
 //! | `break` | breaks the connection off after this many tokens |
 //! | `sse_error` | sends an error event after this many tokens |
@@ -45,6 +46,8 @@ pub struct Engine {
     pub address: SocketAddr,
     /// Requests as they arrived.
     pub seen: Mutex<Vec<(axum::http::HeaderMap, Value)>>,
+    /// Their paths, with what came behind them.
+    pub paths: Mutex<Vec<String>>,
     /// Requests that arrived.
     pub requests: AtomicUsize,
     /// Requests that were lowered, and those of them that were not alone.
@@ -76,6 +79,7 @@ impl Engine {
         let engine = Arc::new(Engine {
             address: listener.local_addr().unwrap(),
             seen: Mutex::new(Vec::new()),
+            paths: Mutex::new(Vec::new()),
             requests: AtomicUsize::new(0),
             lowered: AtomicUsize::new(0),
             lowered_beside_others: AtomicUsize::new(0),
@@ -90,6 +94,7 @@ impl Engine {
         });
         let router = Router::new()
             .route("/v1/chat/completions", post(answer))
+            .route("/under/v1/chat/completions", post(answer))
             .route("/v1/completions", post(answer))
             .route("/v1/responses", post(answer))
             .route("/v1/embeddings", post(answer))
@@ -159,7 +164,9 @@ async fn answer(
     headers: axum::http::HeaderMap,
     body: Bytes,
 ) -> Response {
-    let shape = Shape::of(uri.path());
+    let path = uri.path();
+    let shape = Shape::of(path.strip_prefix("/under").unwrap_or(path));
+    engine.paths.lock().unwrap().push(uri.to_string());
     let request: Value = serde_json::from_slice(&body).unwrap();
     engine.seen.lock().unwrap().push((headers, request.clone()));
     engine.requests.fetch_add(1, Ordering::Relaxed);
@@ -201,6 +208,7 @@ async fn answer(
     };
     let usage = shape.usage((test["usage"] != false).then_some(used));
     let finish = if tokens == may { "length" } else { "stop" };
+    let success = number(&test, "success").unwrap_or(200) as u16;
     if request["stream"] == true {
         let (events, streamed) = mpsc::channel(1);
         tokio::spawn(stream(
@@ -209,6 +217,7 @@ async fn answer(
         let encoding = test["encoding"].as_str().unwrap_or("identity");
         let body = coded::coded(encoding, ReceiverStream::new(streamed));
         return Response::builder()
+            .status(success)
             .header("content-type", "text/event-stream")
             .header("content-encoding", encoding)
             .header("x-engine", "1")
@@ -232,6 +241,7 @@ async fn answer(
     let encoding = test["encoding"].as_str().unwrap_or("identity");
     let whole = tokio_stream::once(Ok(body.to_string()));
     Response::builder()
+        .status(success)
         .header("content-type", "application/json")
         .header("content-encoding", encoding)
         .header("x-engine", "1")

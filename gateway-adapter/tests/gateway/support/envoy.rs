@@ -136,12 +136,17 @@ impl Envoy {
     }
 }
 
-fn mutate(headers: &mut HeaderMap, mutation: HeaderMutation) {
+/// Changes headers, and the path if that is set.
+fn mutate(headers: &mut HeaderMap, path: &mut String, mutation: HeaderMutation) {
     for name in mutation.remove_headers {
         headers.remove(name);
     }
     for set in mutation.set_headers {
         let header = set.header.unwrap();
+        if header.key == ":path" {
+            *path = String::from_utf8(header.raw_value).unwrap();
+            continue;
+        }
         let name = HeaderName::from_bytes(header.key.as_bytes()).unwrap();
         let value = HeaderValue::from_bytes(&header.raw_value).unwrap();
         match set.append_action {
@@ -154,7 +159,8 @@ fn mutate(headers: &mut HeaderMap, mutation: HeaderMutation) {
 fn immediate(answer: ImmediateResponse) -> Response<Body> {
     let mut response = Response::new(Body::from(answer.body));
     *response.status_mut() = StatusCode::from_u16(answer.status.unwrap().code as u16).unwrap();
-    mutate(response.headers_mut(), answer.headers.unwrap_or_default());
+    let headers = answer.headers.unwrap_or_default();
+    mutate(response.headers_mut(), &mut String::new(), headers);
     response
 }
 
@@ -183,10 +189,8 @@ async fn carry(
 async fn through(envoy: &Arc<Envoy>, request: Request<Body>) -> Result<Response<Body>, StatusCode> {
     let (mut parts, bytes) = request.into_parts();
     let bytes = bytes.collect().await.unwrap().to_bytes();
-    let pseudo = [
-        (":method", parts.method.as_str()),
-        (":path", parts.uri.path()),
-    ];
+    let mut path = parts.uri.path_and_query().unwrap().to_string();
+    let pseudo = [(":method", parts.method.as_str()), (":path", &path)];
     let request_head = head(&pseudo, &parts.headers, bytes.is_empty());
     let mut filter = Filter::open(envoy.client()).await;
     filter.tell(Ask::RequestHeaders(request_head)).await;
@@ -203,7 +207,11 @@ async fn through(envoy: &Arc<Envoy>, request: Request<Body>) -> Result<Response<
         Answer::ImmediateResponse(answer) => return Ok(immediate(answer)),
         other => panic!("{other:?}"),
     };
-    mutate(&mut parts.headers, common.header_mutation.unwrap());
+    mutate(
+        &mut parts.headers,
+        &mut path,
+        common.header_mutation.unwrap(),
+    );
     let Some(Mutation::Body(bytes)) = common.body_mutation.unwrap().mutation else {
         panic!("the body is not replaced");
     };
@@ -212,9 +220,7 @@ async fn through(envoy: &Arc<Envoy>, request: Request<Body>) -> Result<Response<
     let address = *envoy.engine.lock().await;
     let mut request = Request::new(Full::new(Bytes::from(bytes)));
     *request.method_mut() = parts.method;
-    *request.uri_mut() = format!("http://{address}{}", parts.uri.path())
-        .parse()
-        .unwrap();
+    *request.uri_mut() = format!("http://{address}{path}").parse().unwrap();
     *request.headers_mut() = parts.headers;
     request.headers_mut().remove("host");
     let engine = super::client();
@@ -249,10 +255,8 @@ async fn reply(mut filter: Filter, answer: Response<Body>) -> Result<Response<Bo
         },
         Some(()) = broke.recv() => return Err(StatusCode::BAD_GATEWAY),
     };
-    mutate(
-        &mut parts.headers,
-        common.header_mutation.unwrap_or_default(),
-    );
+    let changes = common.header_mutation.unwrap_or_default();
+    mutate(&mut parts.headers, &mut String::new(), changes);
     parts.headers.remove("content-length");
     parts.headers.remove("transfer-encoding");
     let (client, to_client) = mpsc::channel::<Result<Bytes, std::io::Error>>(4);

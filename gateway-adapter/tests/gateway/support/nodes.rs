@@ -23,11 +23,12 @@ use tonic::{Request, Response, Status};
 
 use super::chain::Chain;
 
+/// A node, and its place among the chain's nodes.
 #[derive(Clone)]
-struct Node(Arc<Chain>);
+struct Node(Arc<Chain>, usize);
 
-pub async fn serve(listener: tokio::net::TcpListener, chain: Arc<Chain>) {
-    let node = Node(chain);
+pub async fn serve(listener: tokio::net::TcpListener, chain: Arc<Chain>, place: usize) {
+    let node = Node(chain, place);
     tonic::transport::Server::builder()
         .add_service(LedgerServiceServer::new(node.clone()).max_decoding_message_size(16 << 20))
         .add_service(AuditServiceServer::new(node))
@@ -38,7 +39,8 @@ pub async fn serve(listener: tokio::net::TcpListener, chain: Arc<Chain>) {
 
 impl Node {
     fn up(&self) -> Result<&Chain, Status> {
-        match self.0.down.load(Ordering::Relaxed) {
+        let gone = self.0.gone[self.1].load(Ordering::Relaxed);
+        match gone || self.0.down.load(Ordering::Relaxed) {
             true => Err(Status::unavailable("down")),
             false => Ok(&self.0),
         }
