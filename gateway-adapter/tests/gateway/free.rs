@@ -244,6 +244,10 @@ async fn a_receipt_is_pending_then_proven_and_only_its_accounts() {
         receipt["usage"],
         json!({"input": 10, "cached_input": 0, "output": 7, "reasoning": 0})
     );
+    // Nobody was before it in the first upstream's queue.
+    let number = |name: &str| receipt[name].as_u64().unwrap();
+    assert_eq!(number("queue"), 1);
+    assert_eq!(number("dispatched"), number("joined") + 1);
     let theirs = call(to, "GET", path, &other, String::new()).await;
     assert_eq!(
         (theirs.status.as_u16(), theirs.code().as_str()),

@@ -13,7 +13,7 @@ use tally_ledger::{
     action::Action,
     debit::{Debit, Queued},
     ids::{AccountNumber, Amount},
-    queue_order::{self, Served},
+    queue_order::{self, Order, Served},
     rates::{Rates, RatesState},
 };
 use tokio::task::JoinHandle;
@@ -86,8 +86,10 @@ async fn fees_decide_the_order_and_are_charged() {
         4
     );
     gateway.stop().await.unwrap();
-    // The class that pays no fee is not charged one.
-    let debits = setup.chain.debits();
+    // The class that pays no fee is not charged one. In the order of their
+    // turns: an engine is free for the next one before an answer is settled.
+    let mut debits = setup.chain.debits();
+    debits.sort_by_key(|debit| end(debit.detail.queued.unwrap()));
     let fees: Vec<_> = debits
         .iter()
         .map(|debit| (debit.fixed.class, debit.fixed.fee.0))
@@ -107,19 +109,26 @@ async fn fees_decide_the_order_and_are_charged() {
     order_is_kept_and_shows_tampering(debits);
 }
 
-/// The debits of one that ran and three that waited, in the order in which
-/// they were served: first, most, some, none.
-fn order_is_kept_and_shows_tampering(mut debits: Vec<Debit>) {
+/// The number that a request took when it was let go.
+fn end(queued: Queued) -> u64 {
+    queued.joined + u64::from(queued.dispatched)
+}
+
+/// What anybody reads from the log about the only queue.
+fn order_of(debits: &[Debit]) -> Order {
     let rates = RatesState::default();
-    let check = |debits: &[Debit]| {
-        let of = |debit: &Debit| {
-            let (queue, served) = Served::of(debit, &rates).unwrap();
-            assert_eq!(queue, 1);
-            served
-        };
-        queue_order::check(&debits.iter().map(of).collect::<Vec<_>>())
+    let of = |debit: &Debit| {
+        let (queue, served) = Served::of(debit, &rates).unwrap();
+        assert_eq!(queue, 1);
+        served
     };
-    let order = check(&debits);
+    queue_order::check(&debits.iter().map(of).collect::<Vec<_>>())
+}
+
+/// The debits of one that ran and three that waited, in the order in which
+/// they were let go: first, most, some, none.
+fn order_is_kept_and_shows_tampering(mut debits: Vec<Debit>) {
+    let order = order_of(&debits);
     assert!(order.is_kept(), "{order:?}");
     assert_eq!(order.pairs, 3);
     let queued = |debits: &[Debit], i: usize| debits[i].detail.queued.unwrap();
@@ -134,7 +143,6 @@ fn order_is_kept_and_shows_tampering(mut debits: Vec<Debit>) {
 
     // Somebody had been let go before the one with the highest fee.
     let (most, none) = (queued(&debits, 1), queued(&debits, 3));
-    let end = |queued: Queued| queued.joined + u64::from(queued.dispatched);
     let until = |from: Queued, end: u64| {
         Some(Queued {
             dispatched: (end - from.joined) as u32,
@@ -143,7 +151,7 @@ fn order_is_kept_and_shows_tampering(mut debits: Vec<Debit>) {
     };
     debits[1].detail.queued = until(most, end(none));
     debits[3].detail.queued = until(none, end(most));
-    let order = check(&debits);
+    let order = order_of(&debits);
     // The one without a fee passed both, the other one passed the highest.
     assert_eq!((order.passed(), order.violations.len()), (3, 2));
     assert_eq!(
@@ -151,7 +159,7 @@ fn order_is_kept_and_shows_tampering(mut debits: Vec<Debit>) {
         (3, 1)
     );
     debits[3].detail.queued = Some(none);
-    let order = check(&debits);
+    let order = order_of(&debits);
     assert_eq!(order.duplicates.len(), 1);
 }
 
@@ -408,4 +416,6 @@ async fn twice_the_capacity_is_refused_and_waits_stay_bounded() {
     assert_eq!(setup.engine.most_running.load(Ordering::SeqCst), 4);
     gateway.stop().await.unwrap();
     setup.chain.check();
+    let order = order_of(&setup.chain.debits());
+    assert!(order.is_kept() && order.pairs > 100, "{order:?}");
 }
