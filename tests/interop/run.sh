@@ -187,10 +187,13 @@ port() {
 }
 
 # Starts Envoy with contrib/NAME.yaml, but for ports and the engine's name, and
-# says where it listens: start_envoy NAME SERVICE.
+# says where it listens: start_envoy NAME SERVICE. What is behind envoy-edge are
+# two Envoys; here it is one, twice.
 start_envoy() {
-    local name=$1
-    sed -e "s/port_value: 10[01]00/port_value: 0/; s/port_value: 9901/port_value: 0/" \
+    local name=$1 listens="10[01]00" pairs=none
+    [[ $name != envoy-edge ]] || listens=10080 pairs="1000[01]"
+    sed -e "s/port_value: $listens/port_value: 0/; s/port_value: 9901/port_value: 0/" \
+        -e "s/port_value: $pairs/port_value: $(port "$2")/" \
         -e "s/port_value: 8083/port_value: $(port "$asked")/" \
         -e "s/port_value: 80[09]0/port_value: $(port "$2")/" \
         -e "s|http://127.0.0.1:8000|$2|" "$contrib/$name.yaml" >"$work/$name.yaml"
@@ -364,11 +367,12 @@ start_nginx nginx-once "$free" "$one" "$service"
 echo "interop: ok, nothing is sent twice"
 
 new_usage_log nginx
-"$tools/envoy/bin/envoy" --mode validate --use-dynamic-base-id \
-    --config-path "$contrib/envoy-edge.yaml" >"$work/envoy-edge.log" 2>&1
 start_envoy envoy "$engine"
+inner=$envoy
+start_envoy envoy-edge "$inner"
 drive behind "http://$envoy/v1" --envoy
-echo "interop: ok, through Envoy"
+envoy=$inner
+echo "interop: ok, through two Envoys, the second with its gateway"
 
 new_usage_log envoy
 open_with killed holder-0 100
