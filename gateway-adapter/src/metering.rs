@@ -137,6 +137,20 @@ impl Metering {
         }
     }
 
+    /// Lets go of a cell that is still empty: another call with the same key
+    /// may be filling it, and whoever comes must find that one.
+    fn release(&self, name: &Idempotency, cell: Arc<OnceCell<v1::AuthorizeResponse>>) {
+        let mut repeated = self.repeated();
+        let is_ours = repeated
+            .get(name)
+            .is_some_and(|known| Arc::ptr_eq(known, &cell));
+        // The map's and ours: cells are taken and let go under the map's lock.
+        if is_ours && !cell.initialized() && Arc::strong_count(&cell) == 2 {
+            repeated.remove(name);
+        }
+        drop(cell);
+    }
+
     async fn authorized(
         &self,
         key: Arc<Key>,
@@ -304,7 +318,7 @@ impl Metering {
             .await
             .cloned();
         if result.is_err() {
-            self.repeated().remove(&name);
+            self.release(&name, cell);
         }
         result
     }
