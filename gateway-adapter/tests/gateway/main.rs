@@ -20,5 +20,6 @@ mod repeats;
 mod restart;
 mod routes;
 mod running;
+mod starts;
 mod surface;
 mod upstreams;

@@ -158,7 +158,7 @@ impl Setup {
     }
 }
 
-fn write_key(path: &Path, key: &tally_ledger::crypto::SecretKey, number: u32) {
+pub fn write_key(path: &Path, key: &tally_ledger::crypto::SecretKey, number: u32) {
     let seed = hex::encode(key.seed());
     let text = format!(
         "kind = \"gateway\"\nnumber = {number}\npublic = \"{}\"\nseed = \"{seed}\"\n",
