@@ -23,6 +23,7 @@ use crate::{
     clock::steady_ms,
     config::{Rate, Rates as Policy},
     key::Key,
+    live::Live,
     refusal::Refusal,
     usage::{INPUT, OUTPUT},
 };
@@ -106,7 +107,7 @@ impl Buckets {
 /// All limits, and what is left of them.
 #[derive(Debug)]
 pub struct Rates {
-    policy: Policy,
+    policy: Live<Policy>,
     shards: Vec<Mutex<HashMap<Scope, Buckets>>>,
 }
 
@@ -140,7 +141,7 @@ impl Rates {
     /// These limits.
     pub fn new(policy: Policy) -> Arc<Self> {
         Arc::new(Rates {
-            policy,
+            policy: Live::new(policy),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
         })
     }
@@ -150,11 +151,21 @@ impl Rates {
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// These limits from now on; all begin with a full minute's worth.
+    pub fn change(&self, policy: Policy) {
+        self.policy.set(policy);
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.clear();
+        }
+    }
+
     /// Limits of a key and its account.
     fn of(&self, key: &Key) -> [(Scope, Rate); 2] {
+        let policy = self.policy.look();
         [
-            (Scope::Key(key.number), self.policy.key),
-            (Scope::Account(key.account.number), self.policy.account),
+            (Scope::Key(key.number), policy.key),
+            (Scope::Account(key.account.number), policy.account),
         ]
     }
 
@@ -237,7 +248,7 @@ impl Pass {
 
     /// The request is paid with a class of this name.
     pub fn with_class(&mut self, class: ClassNumber, name: &str) -> Result<(), Refusal> {
-        let rate = self.rates.policy.class.get(name).copied();
+        let rate = self.rates.policy.look().class.get(name).copied();
         self.take(Scope::Class(class), rate.unwrap_or_default())
     }
 
