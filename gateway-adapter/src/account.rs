@@ -419,6 +419,11 @@ impl Account {
         inner.leases.is_empty() && inner.requested.is_empty() && inner.running == 0
     }
 
+    /// Leases that are not closed.
+    pub fn open_leases(&self) -> usize {
+        self.inner().leases.len()
+    }
+
     /// (held, free) in all leases; in those of one class (`Some`).
     pub fn sums(&self, class: Option<ClassNumber>) -> (u64, u64) {
         let inner = self.inner();
