@@ -79,6 +79,8 @@ pub struct Hold {
     pub output: u32,
     /// The prompt's tokens, if the engine counted them.
     pub exact: Option<u32>,
+    /// The client's own name of the request, for logs.
+    pub request: Option<Box<str>>,
     /// What it counts for in the limits per minute.
     pass: Pass,
     started: Instant,
@@ -366,6 +368,7 @@ impl Holds {
             record,
             output: reservation.output,
             exact: ask.exact,
+            request: None,
             pass,
             started: Instant::now(),
             resolved: false,
@@ -383,6 +386,17 @@ impl Hold {
     /// Its name as text.
     pub fn receipt(&self) -> String {
         receipt_id(self.holds.gateway, self.record.id)
+    }
+
+    /// At which gateway.
+    pub fn gateway(&self) -> GatewayNumber {
+        self.holds.gateway
+    }
+
+    /// What the request is called in logs, as its client is told.
+    pub fn request_id(&self) -> String {
+        let own = self.request.as_deref();
+        own.map_or_else(|| self.receipt(), str::to_owned)
     }
 
     /// The model's price.
@@ -435,7 +449,11 @@ impl Hold {
         if cost > self.record.limit {
             flags = flags.with(Flags::CAPPED);
             self.holds.metrics.capped.inc();
-            tracing::warn!(receipt = %self.receipt(), "usage above the hold: charged the hold");
+            tracing::warn!(
+                request = self.request_id(),
+                hold = self.receipt(),
+                "usage above the hold: charged the hold"
+            );
         }
         let charged = cost.min(self.record.limit);
         self.pass.settle(&self.prices.models[self.model], &usage);

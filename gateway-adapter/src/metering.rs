@@ -29,6 +29,7 @@ use crate::{
     journal::{HoldId, Urgency},
     key::Key,
     refusal::Refusal,
+    routing::Upstreams,
     serving::{Serving, Wish},
     usage::{INPUT, OUTPUT},
 };
@@ -39,6 +40,8 @@ pub use rpc::MeteringRpc;
 
 /// Maps of holds; each has its own lock.
 const SHARDS: usize = 64;
+/// Output that a request may have where no engine is configured.
+const DEFAULT_OUTPUT: u32 = 4_096;
 /// Longest idempotency key.
 const MAX_IDEMPOTENCY: usize = 64;
 
@@ -54,7 +57,7 @@ struct Held {
 pub struct Metering {
     serving: Arc<Serving>,
     hold_time: Duration,
-    default_output: u32,
+    upstreams: Arc<Upstreams>,
     held: Vec<Mutex<HashMap<HoldId, Held>>>,
     repeated: Mutex<HashMap<Idempotency, Arc<OnceCell<v1::AuthorizeResponse>>>>,
 }
@@ -83,13 +86,13 @@ fn status_of(refusal: Refusal) -> Status {
 }
 
 impl Metering {
-    /// The service over `serving`. `default_output` bounds the output of a
-    /// request that names no bound.
-    pub fn new(serving: Arc<Serving>, hold_time: Duration, default_output: u32) -> Self {
+    /// The service over `serving`. The largest output of the engines bounds
+    /// that of a request which names no bound.
+    pub fn new(serving: Arc<Serving>, hold_time: Duration, upstreams: Arc<Upstreams>) -> Self {
         Metering {
             serving,
             hold_time,
-            default_output,
+            upstreams,
             held: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
             repeated: Mutex::new(HashMap::new()),
         }
@@ -124,7 +127,10 @@ impl Metering {
             for held in over {
                 self.forget(&held);
                 let worst = held.hold.record.worst;
-                tracing::warn!(receipt = %held.hold.receipt(), "nobody settled a hold: its worst case is charged");
+                tracing::warn!(
+                    hold = held.hold.receipt(),
+                    "nobody settled a hold: its worst case is charged"
+                );
                 self.serving.metrics.end("estimated");
                 held.hold.settle(worst, Flags::ESTIMATED);
             }
@@ -218,7 +224,7 @@ impl Metering {
             choices: 1,
         };
         let output = match request.max_output {
-            0 => self.default_output,
+            0 => self.upstreams.most_output().unwrap_or(DEFAULT_OUTPUT),
             output => output,
         };
         self.serving.ask(key, &wish, |model| {

@@ -1,10 +1,14 @@
 //! One engine as requests see it: its queue, its health, and the places at
 //! it. A [`Place`] that is dropped is the next request's.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
+use arc_swap::Guard;
 use prometheus_client::metrics::gauge::Gauge;
-use tally_ledger::ids::Amount;
+use tally_ledger::ids::{AccountNumber, Amount};
 use tokio::sync::oneshot;
 
 use super::{
@@ -13,6 +17,7 @@ use super::{
 };
 use crate::{
     clock::steady_ms,
+    live::Live,
     metrics::{Engine, Metrics},
     proxy::upstream::Upstream,
 };
@@ -20,11 +25,11 @@ use crate::{
 /// An engine with its queue.
 #[derive(Debug)]
 pub struct Station {
-    /// Its number among the configured ones.
+    /// Its number, never another's while the gateway runs.
     pub index: usize,
-    /// How it is reached.
-    pub upstream: Arc<Upstream>,
-    unit: Amount,
+    upstream: Live<Upstream>,
+    /// The fee unit, in micro-CT.
+    unit: AtomicU64,
     waiting: Gauge,
     up: Gauge,
     inner: Mutex<Inner>,
@@ -34,6 +39,22 @@ pub struct Station {
 struct Inner {
     queue: Queue<oneshot::Sender<Turn>>,
     health: Health,
+    /// It is not among the engines any more.
+    closed: bool,
+}
+
+/// Requests that waited, to be told to choose again.
+#[derive(Debug, Default)]
+pub struct Told(Vec<oneshot::Sender<Turn>>);
+
+impl Told {
+    /// Tells them.
+    pub fn again(self) {
+        for sender in self.0 {
+            // Who is gone does not choose.
+            let _ = sender.send(Turn::Again);
+        }
+    }
 }
 
 /// What a request that waits is told.
@@ -78,6 +99,7 @@ pub struct Waiting {
 #[derive(Debug)]
 pub struct Place {
     station: Arc<Station>,
+    account: AccountNumber,
     /// It decides whether the engine is back.
     probe: bool,
     told: bool,
@@ -89,21 +111,54 @@ impl Station {
         let label = Engine {
             upstream: upstream.host().to_owned(),
         };
-        let places = upstream.concurrency.unwrap_or(usize::MAX);
-        let queue = Queue::new(places, upstream.queue, unit);
+        let queue = Queue::new(places(&upstream), upstream.queue, unit);
         let station = Station {
             index,
             waiting: metrics.queued.get_or_create_owned(&label),
             up: metrics.upstream_up.get_or_create_owned(&label),
-            upstream: Arc::new(upstream),
-            unit,
+            upstream: Live::new(upstream),
+            unit: AtomicU64::new(unit.0),
             inner: Mutex::new(Inner {
                 queue,
                 health: Health::default(),
+                closed: false,
             }),
         };
         station.up.set(1);
         station
+    }
+
+    /// How it is reached now.
+    pub fn upstream(&self) -> Arc<Upstream> {
+        self.upstream.get()
+    }
+
+    /// The same, for a short look.
+    pub fn settings(&self) -> Guard<Arc<Upstream>> {
+        self.upstream.look()
+    }
+
+    /// It is reached like this from now on. If that is another way, it counts
+    /// as up, and all who wait are to choose again.
+    pub fn change(&self, upstream: Upstream, unit: Amount) -> Told {
+        let same = self.unit.swap(unit.0, Ordering::Relaxed) == unit.0;
+        if same && upstream.is_same(&self.upstream()) {
+            return Told::default();
+        }
+        let mut inner = self.lock();
+        let (places, most) = (places(&upstream), upstream.queue);
+        self.upstream.set(upstream);
+        inner.health = Health::default();
+        let waited = inner.queue.change(places, most, unit);
+        self.count(&inner);
+        Told(waited.into_values().collect())
+    }
+
+    /// It is not among the engines any more: all who wait are to choose again.
+    pub fn close(&self) -> Told {
+        let mut inner = self.lock();
+        inner.closed = true;
+        Told(inner.queue.empty().into_values().collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -113,13 +168,16 @@ impl Station {
     /// vLLM's `priority` for a request: lower is earlier, in the order of the
     /// queue; in micro-CT.
     pub fn priority(&self, offer: Offer) -> i64 {
-        let micro = key(offer, self.unit).div_euclid(1_000);
+        let micro = key(offer, Amount(self.unit.load(Ordering::Relaxed))).div_euclid(1_000);
         i64::try_from(micro).unwrap_or(if micro < 0 { i64::MIN } else { i64::MAX })
     }
 
-    /// How a request with this fee would fare now.
-    pub fn standing(&self, fee: Amount, now: u64) -> Standing {
+    /// How a request with this offer would fare now.
+    pub fn standing(&self, offer: Offer, now: u64) -> Standing {
         let inner = self.lock();
+        if inner.closed {
+            return Standing::Down(1_000);
+        }
         let (gate, queue) = (inner.health.gate(now), &inner.queue);
         match gate {
             Gate::Probe if queue.is_free() => return Standing::Free(0),
@@ -130,7 +188,7 @@ impl Station {
             }
             Gate::Open | Gate::Probe | Gate::Shut => {}
         }
-        match queue.room(fee, now) {
+        match queue.room(offer, now) {
             Err(full) => Standing::Full(full.0),
             Ok(()) if gate == Gate::Shut => Standing::Waits(u64::MAX),
             Ok(()) => Standing::Waits(queue.pressure()),
@@ -142,11 +200,12 @@ impl Station {
         let now = steady_ms();
         let mut inner = self.lock();
         let gate = inner.health.gate(now);
-        if gate == Gate::Shut && !inner.health.is_hopeful() {
+        if inner.closed || gate == Gate::Shut && !inner.health.is_hopeful() {
             return None;
         }
         if gate != Gate::Shut && inner.queue.take() {
-            return Some(Entered::Place(self.place(&mut inner, gate)));
+            let place = self.place(&mut inner, gate, offer.account);
+            return Some(Entered::Place(place));
         }
         let (sender, turn) = oneshot::channel();
         let rank = inner.queue.wait(offer, now, sender).ok()?;
@@ -169,7 +228,7 @@ impl Station {
         }
     }
 
-    fn place(self: &Arc<Self>, inner: &mut Inner, gate: Gate) -> Place {
+    fn place(self: &Arc<Self>, inner: &mut Inner, gate: Gate, account: AccountNumber) -> Place {
         let probe = gate == Gate::Probe;
         if probe {
             inner.health.probe(steady_ms());
@@ -182,6 +241,7 @@ impl Station {
         }
         Place {
             station: self.clone(),
+            account,
             probe,
             told: false,
         }
@@ -189,6 +249,9 @@ impl Station {
 
     /// Sets the gauges.
     fn count(&self, inner: &Inner) {
+        if inner.closed {
+            return;
+        }
         self.waiting
             .set(i64::try_from(inner.queue.waiting()).unwrap_or(i64::MAX));
         self.up.set(inner.health.is_up().into());
@@ -204,10 +267,10 @@ impl Station {
                 Gate::Open | Gate::Probe => inner.queue.call(),
             };
             self.count(&inner);
-            let Some((_, sender)) = next else {
+            let Some((rank, sender)) = next else {
                 return;
             };
-            let place = self.place(&mut inner, gate);
+            let place = self.place(&mut inner, gate, rank.account());
             drop(inner);
             // Who went away in this moment gives its place back.
             drop(sender.send(Turn::Go(place)));
@@ -219,22 +282,28 @@ impl Station {
     fn fell(self: &Arc<Self>) {
         let (waiting, pause) = {
             let mut inner = self.lock();
-            let waiting = inner.queue.empty();
+            let waiting = Told(inner.queue.empty().into_values().collect());
             self.count(&inner);
             (waiting, inner.health.pause(steady_ms()))
         };
-        let host = self.upstream.host();
-        tracing::warn!(upstream = host, pause_ms = pause, "an engine is down");
-        for sender in waiting.into_values() {
-            // Who is gone does not choose.
-            let _ = sender.send(Turn::Again);
-        }
+        let upstream = self.upstream();
+        tracing::warn!(
+            upstream = upstream.host(),
+            pause_ms = pause,
+            "an engine is down"
+        );
+        waiting.again();
         let station = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
             station.serve();
         });
     }
+}
+
+/// Requests that an engine works at.
+fn places(upstream: &Upstream) -> usize {
+    upstream.concurrency.unwrap_or(usize::MAX)
 }
 
 impl Waiting {
@@ -267,13 +336,16 @@ impl Place {
         let mut inner = self.station.lock();
         let probe = self.probe && !self.told;
         self.told = true;
-        let down = inner.health.began(outcome, probe, steady_ms());
+        let down = inner
+            .health
+            .began(outcome, self.account, probe, steady_ms());
         self.station.count(&inner);
         drop(inner);
         if down {
             self.station.fell();
         } else if probe {
-            tracing::info!(upstream = self.station.upstream.host(), "an engine is back");
+            let upstream = self.station.upstream();
+            tracing::info!(upstream = upstream.host(), "an engine is back");
             self.station.serve();
         }
     }
@@ -291,3 +363,6 @@ impl Drop for Place {
         self.station.serve();
     }
 }
+
+#[cfg(test)]
+mod tests;
