@@ -8,6 +8,7 @@ mod support;
 mod balance;
 mod budget;
 mod chain;
+mod drain;
 mod encoding;
 mod endings;
 mod envoy;
