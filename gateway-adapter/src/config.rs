@@ -174,7 +174,8 @@ pub struct Limits {
     /// Most bytes of an answer that is not streamed, and of one event.
     pub answer_bytes: u32,
     /// Longest that a client may read nothing of its stream; then it is cut,
-    /// and charged as if it had hung up.
+    /// and charged as if it had hung up. After twice as long any connection
+    /// is closed on which nothing can be written.
     pub stall_seconds: u32,
     /// Longest wait near the end of a balance.
     pub wait_ms: u32,

@@ -56,6 +56,7 @@ use crate::{
 };
 use timed::Timed;
 
+mod patient;
 mod reload;
 mod serve;
 mod timed;

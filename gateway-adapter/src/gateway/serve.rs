@@ -29,6 +29,8 @@ use crate::{
     proxy::{Proxy, body::Arriving},
 };
 
+use super::patient::Patient;
+
 /// Requests that one connection of Envoy may have at once.
 const ENVOY_STREAMS: u32 = 10_000;
 /// Bytes of messages that one of them, and one connection, may have on its
@@ -75,6 +77,8 @@ pub(super) async fn http(
             continue;
         };
         let _ = stream.set_nodelay(true);
+        // A stream that stalls is cut before that, and charged for itself.
+        let stream = Patient::new(stream, proxy.policy.look().stall_time * 2);
         let (builder, proxy, stop) = (builder.clone(), proxy.clone(), stop.clone());
         // With the certificate of now; who is connected keeps his.
         let tls = tls.as_ref().map(|tls| TlsAcceptor::from(tls.get()));

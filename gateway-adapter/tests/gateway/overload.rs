@@ -149,6 +149,39 @@ async fn a_client_that_reads_nothing_loses_its_place_and_pays_what_was_made() {
     setup.chain.check();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_reads_nothing_loses_its_connection() {
+    let mut setup = Setup::new(100 * PLENTY).await;
+    setup.config.limits.stall_seconds = 1;
+    setup.config.limits.connections = 1;
+    setup.config.upstreams[0].max_output = 1_000_000;
+    let gateway = setup.gateway().await;
+    let body = chat(1_000_000, json!({})).to_string();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut stream = socket.connect(gateway.http).await.unwrap();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         content-length: {}\r\n\r\n{body}",
+        chain::api_key_text(0),
+        body.len(),
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    until("it is charged", || setup.chain.receipts().len() == 1).await;
+    // There is one connection: the next one has it when the first one's is
+    // taken.
+    let next = chat(5, json!({"tokens": 1}));
+    let next = tokio::time::timeout(crate::support::DEADLINE, send(gateway.http, &next));
+    assert_eq!(next.await.unwrap().status, 200);
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+    assert!(rest.starts_with(b"HTTP/1.1 200"));
+    // A million words of four letters, and spaces.
+    assert!(rest.len() < 5_000_000, "{}", rest.len());
+    gateway.stop().await.unwrap();
+    setup.chain.check();
+}
+
 /// A second account with a key of its own, number 1.
 fn second(setup: &Setup) -> String {
     let account = setup.chain.open_account();
