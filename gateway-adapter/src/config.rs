@@ -458,7 +458,7 @@ mod tests {
             (r#"["tally-base"]"#, "[]", "upstream"),
             (
                 "[listen]",
-                "[priority]\nunit = \"0\"\n[listen]",
+                "[priority]\nunit = \"0.001\"\n[listen]",
                 "priority.unit",
             ),
             (

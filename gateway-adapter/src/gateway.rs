@@ -32,6 +32,7 @@ use crate::{
     chain::{
         ChainError,
         debits::Sender,
+        fleet::Fleet,
         follow::{Follower, Start},
         leases::{Before, Leases},
         light::Light,
@@ -227,11 +228,12 @@ impl Gateway {
             ..Limits::default()
         };
         let opened = opening::open(&light, &signer, Box::new(store), limits).await?;
-        let (start, terms) = first_terms(&light).await?;
+        let (start, terms, fleet) = first_terms(&light).await?;
         let journal = Arc::new(opened.journal);
-        let upstreams = Arc::new(Upstreams::new(engines, config.priority.unit, &metrics));
+        let upstreams = Arc::new(Upstreams::new(engines, &metrics));
         let checked = upstreams.clone();
         reload::check_classes(&config, &terms);
+        let rates = Rates::new(config.rates.clone(), &terms, fleet.share(gateway));
         let terms = Arc::new(Current::new(terms));
         let pool = Arc::new(Pool::new(light.clone(), gateway));
         let (jobs, todo) = Jobs::queue();
@@ -239,7 +241,7 @@ impl Gateway {
             journal: journal.clone(),
             gateway,
             metrics: metrics.clone(),
-            rates: Rates::new(config.rates.clone()),
+            rates,
             jobs: jobs.clone(),
             wait: Duration::from_millis(config.limits.wait_ms.into()),
             max_unproven: config.limits.unproven as usize,
@@ -292,6 +294,8 @@ impl Gateway {
             pool: pool.clone(),
             terms: terms.clone(),
             holds: holds.clone(),
+            fleet,
+            stale: false,
             journal: journal.clone(),
             gateway,
             metrics: metrics.clone(),
@@ -459,15 +463,16 @@ async fn until_fatal(task: impl Future<Output = ChainError>, fatal: mpsc::Sender
     let _ = fatal.send(error).await;
 }
 
-async fn first_terms(light: &Light) -> Result<(Start, Terms), GatewayError> {
+async fn first_terms(light: &Light) -> Result<(Start, Terms, Fleet), GatewayError> {
     loop {
-        let both = async {
+        let all = async {
             let start = Start::now(light).await?;
             let terms = Terms::load(light, Height(0)).await?;
-            Ok::<_, ChainError>((start, terms))
+            let fleet = Fleet::load(light, Height(0)).await?;
+            Ok::<_, ChainError>((start, terms, fleet))
         };
-        match both.await {
-            Ok(both) => return Ok(both),
+        match all.await {
+            Ok(all) => return Ok(all),
             Err(error) if error.is_fatal() => return Err(error.into()),
             Err(error) => tracing::warn!(%error, "waiting for prices and parameters"),
         }

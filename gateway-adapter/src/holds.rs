@@ -318,9 +318,7 @@ impl Holds {
         mut pass: Pass,
         urgency: Urgency,
     ) -> Result<(Hold, Durable), Refusal> {
-        let class = reservation.class;
-        let name = ask.rules(class).map_or("", |rules| &rules.name);
-        if let Err(refusal) = pass.with_class(class, name) {
+        if let Err(refusal) = pass.with_class(ask, reservation.class, reservation.output) {
             let (account, limit) = (&ask.key.account, reservation.limit);
             account.released(reservation.lease, limit, 0, None);
             self.give_back(account);

@@ -5,11 +5,12 @@
 //! output that its hold may have) before its hold is made; when it is settled
 //! the tokens that it used count instead, so an estimate never costs anybody
 //! more than a moment. What is used beyond the estimate is owed. Whatever is
-//! refused takes nothing. Numbers are this gateway's own.
+//! refused takes nothing. Numbers are this gateway's own, its [`limits`] a
+//! share of the chain's; when they change, what was used stays used.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -20,17 +21,19 @@ use tally_ledger::{
 
 use crate::{
     ask::{Ask, Need},
+    chain::{fleet::Share, terms::Terms},
     clock::steady_ms,
-    config::{Rate, Rates as Policy},
+    config::{Rate, Rates as Local},
     key::Key,
-    live::Live,
     refusal::Refusal,
     usage::{INPUT, OUTPUT},
 };
 
 pub mod bucket;
+pub mod limits;
 
 use bucket::Bucket;
+use limits::Limits;
 
 /// Maps of buckets, each with its own lock.
 const SHARDS: usize = 64;
@@ -55,26 +58,30 @@ impl Scope {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Buckets {
     requests: Option<Bucket>,
     tokens: Option<Bucket>,
 }
 
 impl Buckets {
-    fn new(rate: Rate, now: u64) -> Self {
-        let full = |most: Option<u32>| most.map(|most| Bucket::new(most, now));
-        Buckets {
-            requests: full(rate.requests),
-            tokens: full(rate.tokens),
+    /// Lets time pass, at the rate that there is now.
+    fn refill(&mut self, rate: Rate, now: u64) {
+        let both = [
+            (&mut self.requests, rate.requests),
+            (&mut self.tokens, rate.tokens),
+        ];
+        for (bucket, most) in both {
+            let Some(most) = most else {
+                *bucket = None;
+                continue;
+            };
+            let bucket = bucket.get_or_insert_with(|| Bucket::new(most, now));
+            if bucket.most() != most {
+                bucket.change(most, now);
+            }
+            bucket.refill(now);
         }
-    }
-
-    fn refill(&mut self, now: u64) {
-        let both = [&mut self.requests, &mut self.tokens];
-        both.into_iter()
-            .flatten()
-            .for_each(|bucket| bucket.refill(now));
     }
 
     fn is_full(&self) -> bool {
@@ -104,10 +111,18 @@ impl Buckets {
     }
 }
 
+/// The limits of now, and what they are made of.
+#[derive(Debug)]
+struct Now {
+    local: Local,
+    share: Share,
+    limits: Arc<Limits>,
+}
+
 /// All limits, and what is left of them.
 #[derive(Debug)]
 pub struct Rates {
-    policy: Live<Policy>,
+    now: RwLock<Now>,
     shards: Vec<Mutex<HashMap<Scope, Buckets>>>,
 }
 
@@ -115,6 +130,7 @@ pub struct Rates {
 #[derive(Debug)]
 pub struct Pass {
     rates: Arc<Rates>,
+    limits: Arc<Limits>,
     scopes: Vec<Scope>,
     tokens: u64,
 }
@@ -126,24 +142,63 @@ fn tokens(model: &Model, usage: &Usage) -> u64 {
 }
 
 /// The tokens that a request is likely to use: its prompt's, as far as they
-/// are known, and all of its output.
-fn likely(ask: &Ask) -> u64 {
+/// are known, and all of its output, if it may have no more than `most`.
+fn likely(ask: &Ask, most: u32) -> u64 {
     match ask.need {
         Need::Exact(usage) => tokens(ask.model(), &usage),
         Need::Tokens { input, output, .. } => {
             let prompt = ask.mark.map(|mark| tokens(ask.model(), &mark));
-            prompt.unwrap_or(input.into()) + u64::from(output)
+            prompt.unwrap_or(input.into()) + u64::from(output.min(most))
+        }
+    }
+}
+
+/// A key and its account.
+fn scopes(key: &Key) -> [Scope; 2] {
+    [Scope::Key(key.number), Scope::Account(key.account.number)]
+}
+
+impl Limits {
+    fn of(&self, scope: Scope) -> Rate {
+        match scope {
+            Scope::Key(_) => self.key,
+            Scope::Account(_) => self.account,
+            Scope::Class(class) => self.class(class),
         }
     }
 }
 
 impl Rates {
-    /// These limits.
-    pub fn new(policy: Policy) -> Arc<Self> {
+    /// Limits of this configuration and of the chain.
+    pub fn new(local: Local, terms: &Terms, share: Share) -> Arc<Self> {
+        let limits = Limits::new(&local, terms, share);
         Arc::new(Rates {
-            policy: Live::new(policy),
+            now: RwLock::new(Now {
+                local,
+                share,
+                limits: Arc::new(limits),
+            }),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
         })
+    }
+
+    /// The chain's limits, or this gateway's share of them, have changed.
+    pub fn apply(&self, terms: &Terms, share: Share) {
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        now.limits = Arc::new(Limits::new(&now.local, terms, share));
+        now.share = share;
+    }
+
+    /// This gateway's own limits have changed.
+    pub fn change(&self, local: Local, terms: &Terms) {
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        now.limits = Arc::new(Limits::new(&local, terms, now.share));
+        now.local = local;
+    }
+
+    fn limits(&self) -> Arc<Limits> {
+        let now = self.now.read().unwrap_or_else(PoisonError::into_inner);
+        now.limits.clone()
     }
 
     fn shard(&self, scope: Scope) -> MutexGuard<'_, HashMap<Scope, Buckets>> {
@@ -151,33 +206,16 @@ impl Rates {
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These limits from now on; all begin with a full minute's worth.
-    pub fn change(&self, policy: Policy) {
-        self.policy.set(policy);
-        for shard in &self.shards {
-            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.clear();
-        }
-    }
-
-    /// Limits of a key and its account.
-    fn of(&self, key: &Key) -> [(Scope, Rate); 2] {
-        let policy = self.policy.look();
-        [
-            (Scope::Key(key.number), policy.key),
-            (Scope::Account(key.account.number), policy.account),
-        ]
-    }
-
     /// Lets a request in by its key and account.
     pub fn admit(self: &Arc<Self>, ask: &Ask) -> Result<Pass, Refusal> {
         let mut pass = Pass {
             rates: self.clone(),
+            limits: self.limits(),
             scopes: Vec::new(),
-            tokens: likely(ask),
+            tokens: likely(ask, u32::MAX),
         };
-        for (scope, rate) in self.of(&ask.key) {
-            pass.take(scope, rate)?;
+        for scope in scopes(&ask.key) {
+            pass.take(scope)?;
         }
         Ok(pass)
     }
@@ -185,16 +223,16 @@ impl Rates {
     /// Writes what is left to a key: of its own limits and its account's the
     /// ones with less.
     pub fn tell(&self, key: &Key, headers: &mut HeaderMap) {
-        let now = steady_ms();
+        let (now, limits) = (steady_ms(), self.limits());
         let (mut requests, mut tokens): (Vec<Bucket>, Vec<Bucket>) = Default::default();
-        for (scope, rate) in self.of(key) {
+        for scope in scopes(key) {
+            let rate = limits.of(scope);
             if rate.is_none() {
                 continue;
             }
             let mut shard = self.shard(scope);
-            let fresh = || Buckets::new(rate, now);
-            let mut of = shard.remove(&scope).unwrap_or_else(fresh);
-            of.refill(now);
+            let mut of = shard.remove(&scope).unwrap_or_default();
+            of.refill(rate, now);
             requests.extend(of.requests);
             tokens.extend(of.tokens);
             shard.insert(scope, of);
@@ -209,11 +247,11 @@ impl Rates {
 
     /// Forgets whoever has used nothing for a minute.
     pub fn sweep(&self) {
-        let now = steady_ms();
+        let (now, limits) = (steady_ms(), self.limits());
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            shard.retain(|_, buckets| {
-                buckets.refill(now);
+            shard.retain(|scope, buckets| {
+                buckets.refill(limits.of(*scope), now);
                 !buckets.is_full()
             });
         }
@@ -221,17 +259,15 @@ impl Rates {
 }
 
 impl Pass {
-    fn take(&mut self, scope: Scope, rate: Rate) -> Result<(), Refusal> {
+    fn take(&mut self, scope: Scope) -> Result<(), Refusal> {
+        let rate = self.limits.of(scope);
         if rate.is_none() {
             return Ok(());
         }
-        let now = steady_ms();
         let taken = {
             let mut shard = self.rates.shard(scope);
-            let buckets = shard
-                .entry(scope)
-                .or_insert_with(|| Buckets::new(rate, now));
-            buckets.refill(now);
+            let buckets = shard.entry(scope).or_default();
+            buckets.refill(rate, steady_ms());
             buckets.take(self.tokens)
         };
         match taken {
@@ -246,10 +282,28 @@ impl Pass {
         Ok(())
     }
 
-    /// The request is paid with a class of this name.
-    pub fn with_class(&mut self, class: ClassNumber, name: &str) -> Result<(), Refusal> {
-        let rate = self.rates.policy.look().class.get(name).copied();
-        self.take(Scope::Class(class), rate.unwrap_or_default())
+    /// The request has a hold of this class that pays for so much output: if
+    /// it was lowered, or the prompt was counted, that is likely from now on.
+    pub fn with_class(
+        &mut self,
+        ask: &Ask,
+        class: ClassNumber,
+        output: u32,
+    ) -> Result<(), Refusal> {
+        let before = std::mem::replace(&mut self.tokens, likely(ask, output));
+        self.give(0, before.saturating_sub(self.tokens));
+        self.owe(self.tokens.saturating_sub(before));
+        self.take(Scope::Class(class))
+    }
+
+    /// Takes more tokens, whether they are there or not.
+    fn owe(&self, tokens: u64) {
+        for scope in &self.scopes {
+            if let Some(buckets) = self.rates.shard(*scope).get_mut(scope) {
+                let of_tokens = &mut buckets.tokens;
+                of_tokens.iter_mut().for_each(|bucket| bucket.take(tokens));
+            }
+        }
     }
 
     fn give(&self, requests: u64, tokens: u64) {
@@ -268,15 +322,8 @@ impl Pass {
     pub fn settle(&mut self, model: &Model, usage: &Usage) {
         let used = tokens(model, usage);
         self.give(0, self.tokens.saturating_sub(used));
-        let more = used.saturating_sub(self.tokens);
-        for scope in std::mem::take(&mut self.scopes) {
-            if let Some(buckets) = self.rates.shard(scope).get_mut(&scope) {
-                buckets
-                    .tokens
-                    .iter_mut()
-                    .for_each(|bucket| bucket.take(more));
-            }
-        }
+        self.owe(used.saturating_sub(self.tokens));
+        self.scopes.clear();
     }
 }
 

@@ -20,7 +20,10 @@ use std::{
     },
 };
 
-use tally_ledger::ids::{AccountNumber, Amount};
+use tally_ledger::{
+    ids::{AccountNumber, Amount, Time},
+    rates::RatesState,
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -70,13 +73,13 @@ pub struct Errand {
 }
 
 impl Upstreams {
-    /// These engines; a fee of `unit` is worth a second of waiting.
-    pub fn new(upstreams: Vec<Upstream>, unit: Amount, metrics: &Arc<Metrics>) -> Self {
+    /// These engines.
+    pub fn new(upstreams: Vec<Upstream>, metrics: &Arc<Metrics>) -> Self {
         let all = Upstreams {
             metrics: metrics.clone(),
             ..Upstreams::default()
         };
-        all.change(upstreams, unit);
+        all.change(upstreams);
         all
     }
 
@@ -84,7 +87,7 @@ impl Upstreams {
     /// one: its queue, its health and what runs there stay. Who waits at an
     /// engine that is gone or was changed chooses again, with the time that
     /// it has waited; what runs ends where it runs.
-    pub fn change(&self, upstreams: Vec<Upstream>, unit: Amount) {
+    pub fn change(&self, upstreams: Vec<Upstream>) {
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gone = self.stations();
         let mut stations = Vec::new();
@@ -97,11 +100,11 @@ impl Upstreams {
                 Some(known) => gone.remove(known),
                 None => {
                     *numbers += 1;
-                    let station = Station::new(*numbers, upstream.clone(), unit, &self.metrics);
+                    let station = Station::new(*numbers, upstream.clone(), &self.metrics);
                     Arc::new(station)
                 }
             };
-            told.push(station.change(upstream, unit));
+            told.push(station.change(upstream));
             stations.push(station);
         }
         self.lead_to(&stations);
@@ -202,12 +205,12 @@ impl Route {
         })
     }
 
-    /// A request of `account` that comes now.
-    pub fn errand(&self, account: AccountNumber, fee: Amount) -> Errand {
+    /// A request of `account` that comes now, under these rates.
+    pub fn errand(&self, account: AccountNumber, fee: Amount, rates: &RatesState) -> Errand {
         Errand {
             offer: Offer {
                 fee,
-                arrived: steady_ms(),
+                worth: rates.worth_at(Time(steady_ms())),
                 account,
             },
             first: self.turn.fetch_add(1, Ordering::Relaxed),

@@ -1,7 +1,7 @@
 //! The actions that a transaction can ask for, and what each does.
 //!
-//! Tags are the declaration order, so new actions go at the end. Tags 21 to
-//! 31 are reserved, in this order, for SetValidators, SetProtocol, Evidence,
+//! Tags are the declaration order, so new actions go at the end. Tags 22 to
+//! 32 are reserved, in this order, for SetValidators, SetProtocol, Evidence,
 //! Erase, Resume and attestations. There is no transfer (I2): it is not
 //! refused, it does not exist.
 //!
@@ -47,6 +47,7 @@ use crate::{
     parameters::Parameters,
     person::Roles,
     price::PriceTable,
+    rates::Rates,
 };
 
 /// Most grants in one Issue.
@@ -301,4 +302,7 @@ pub enum Action {
     /// Tag 20. No further leases for this gateway; its leases are recalled,
     /// its debits are accepted until its last lease is closed.
     SuspendGateway(GatewayNumber),
+    /// Tag 21. Classes are known, ascending, no repeats; what is left out has
+    /// no limit from now on.
+    SetRates(Rates),
 }

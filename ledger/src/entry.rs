@@ -335,6 +335,11 @@ pub enum Event {
         /// Which.
         gateway: GatewayNumber,
     },
+    /// Kind 26.
+    RatesSet {
+        /// By which transaction.
+        transaction: TransactionId,
+    },
 }
 
 impl Event {
@@ -423,6 +428,14 @@ pub enum Entry {
 }
 
 impl Entry {
+    /// In which block; 0: the genesis.
+    pub fn height(&self) -> Height {
+        match self {
+            Entry::Receipt(receipt) => receipt.height,
+            Entry::Event(leaf, _) => leaf.height,
+        }
+    }
+
     /// The account whose entry it is, if any.
     pub fn account(&self) -> Option<AccountNumber> {
         match self {

@@ -6,6 +6,7 @@
 //! every complete subtree, [`proof`] makes and checks paths. Path makers read
 //! complete subtrees through a closure, so a node can keep them on disk.
 
+pub mod multi;
 pub mod proof;
 
 use std::convert::Infallible;
@@ -15,6 +16,7 @@ use sha2::{Digest, Sha256, compress256, digest::generic_array::GenericArray};
 
 use crate::hash::Hash;
 
+pub use multi::{multi_path, verify_multi};
 pub use proof::{consistency_path, inclusion_path, verify_consistency, verify_inclusion};
 
 /// Initial state of SHA-256 (FIPS 180-4, 5.3.3).
@@ -223,6 +225,13 @@ impl Levels {
     pub fn inclusion(&self, index: u64, size: u64) -> Option<Vec<Hash>> {
         (index < size && size <= self.size())
             .then(|| unfailing(inclusion_path(index, size, |l, i| Ok(self.known(l, i)))))
+    }
+
+    /// The hashes that show the leaves at `indexes`, ascending, in the tree of
+    /// the first `size` leaves; `None` unless they are below it and it is here.
+    pub fn multi(&self, indexes: &[u64], size: u64) -> Option<Vec<Hash>> {
+        let fits = size <= self.size() && indexes.iter().all(|index| *index < size);
+        fits.then(|| unfailing(multi_path(indexes, size, |l, i| Ok(self.known(l, i)))))
     }
 
     /// Consistency path between the trees of the first `old` and the first

@@ -107,6 +107,7 @@ reasons! {
     81 TableFull Never "the table of this kind is full"
     82 NameTaken SameBytes "another class has this name"
     83 OwnsValidator SameBytes "who owns a validator of the set keeps the validator role"
+    84 UnlawfulRates Never "the fee unit or a limit per minute is out of its range"
     // Gateways.
     90 JournalNotCurrent Never "the journal is fenced: the gateway has opened a later one"
     91 JournalNotNext SameBytes "not the gateway's next journal"

@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! version u8 | chain id 32 | header (option) | log frontier | leaves of all
-//! tables, live ids with them | blake3 derive_key("tally v1 snapshot", all
-//! before) 32
+//! tables, live ids with them | version 2: the rates' leaf |
+//! blake3 derive_key("tally v1 snapshot", all before) 32
 //! ```
+//!
+//! Version 1 is of a chain on which no rates were set, and is written as long
+//! as that is so: such a state has the bytes that it always had.
 //!
 //! What is derived from the leaves is rebuilt. Reading checks the hash (the
 //! file is whole), the genesis (it is this chain's), and that state root and
@@ -20,11 +23,14 @@ use crate::{
     genesis::Genesis,
     hash::Context,
     merkle::Frontier,
+    rates::RatesState,
     state::{IdBucket, Leaves, State, ids::BUCKETS},
 };
 
-/// Version of the layout.
-pub const SNAPSHOT_VERSION: u8 = 1;
+/// Newest version of the layout.
+pub const SNAPSHOT_VERSION: u8 = 2;
+/// Version without rates.
+const WITHOUT_RATES: u8 = 1;
 
 /// Why a snapshot cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,7 +39,7 @@ pub enum SnapshotError {
     #[error("the snapshot's hash does not match its content")]
     Damaged,
     /// Another layout.
-    #[error("snapshot version {0}, this program knows {SNAPSHOT_VERSION}")]
+    #[error("snapshot version {0}, this program knows 1 to {SNAPSHOT_VERSION}")]
     Version(u8),
     /// Not canonical.
     #[error("the snapshot does not decode: {0}")]
@@ -57,13 +63,34 @@ struct Read {
     leaves: Leaves,
 }
 
+/// The content of version 2.
+#[derive(Deserialize)]
+struct ReadWithRates {
+    read: Read,
+    rates: RatesState,
+}
+
+impl Read {
+    fn decode(version: u8, content: &[u8]) -> Result<Read, SnapshotError> {
+        if version == WITHOUT_RATES {
+            return Ok(codec::decode(content, content.len())?);
+        }
+        let ReadWithRates { mut read, rates } = codec::decode(content, content.len())?;
+        read.leaves.rates.push(rates);
+        Ok(read)
+    }
+}
+
 impl State {
     /// The whole state as bytes; equal states give equal bytes.
     pub fn snapshot(&self) -> Vec<u8> {
-        let mut bytes = vec![SNAPSHOT_VERSION];
+        let rates = self.rates();
+        let version = rates.map_or(WITHOUT_RATES, |_| SNAPSHOT_VERSION);
+        let mut bytes = vec![version];
         bytes.extend_from_slice(&self.chain.0.0);
         let content: Content<'_> = (&self.header, &self.log, &self.leaves);
         bytes.extend_from_slice(&codec::encode(&content));
+        bytes.extend(rates.map(codec::encode).unwrap_or_default());
         let hash = Context::Snapshot.hash(&bytes);
         bytes.extend_from_slice(&hash.0);
         bytes
@@ -79,7 +106,7 @@ impl State {
             return Err(SnapshotError::Damaged);
         }
         let (version, rest) = body.split_first().ok_or(SnapshotError::Damaged)?;
-        if *version != SNAPSHOT_VERSION {
+        if !(WITHOUT_RATES..=SNAPSHOT_VERSION).contains(version) {
             return Err(SnapshotError::Version(*version));
         }
         let (chain, content) = rest
@@ -93,7 +120,7 @@ impl State {
             header,
             log,
             mut leaves,
-        } = codec::decode(content, content.len())?;
+        } = Read::decode(*version, content)?;
         if leaves.buckets.len() != BUCKETS {
             return Err(SnapshotError::Roots("table of ids"));
         }

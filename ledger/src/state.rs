@@ -39,6 +39,7 @@ use crate::{
     parameters::Parameters,
     person::PersonState,
     price::PriceTable,
+    rates::RatesState,
     state_proof::StateProof,
     tree::{Table, Tree, state_root},
 };
@@ -144,6 +145,12 @@ impl State {
     /// Parameters.
     pub fn parameters(&self) -> &Parameters {
         &self.leaves.parameters
+    }
+
+    /// Limits per minute and fee unit; `None`: never set, see
+    /// [`RatesState::default`].
+    pub fn rates(&self) -> Option<&RatesState> {
+        self.leaves.rates.first()
     }
 
     /// Validators of the next height.

@@ -55,7 +55,7 @@ pub enum Table {
     Classes = 5,
     /// API keys.
     ApiKeys = 6,
-    /// Parameters; one leaf.
+    /// Parameters, and behind them the rates once they were set.
     Parameters = 7,
     /// Live transaction ids, by the hour in which they run out.
     IdBuckets = 8,

@@ -10,6 +10,7 @@ use tally_ledger::{
     hash::Hash,
     merkle::{
         Frontier, Levels, empty_root, leaf_hash, root_of, verify_consistency, verify_inclusion,
+        verify_multi,
     },
 };
 
@@ -383,4 +384,64 @@ proptest! {
         let (old, new) = (index.min(size), index.max(size).max(1));
         prop_assert!(old == new || !verify_consistency(old, new, &Hash::ZERO, &Hash([1; 32]), &path));
     }
+}
+
+/// Leaves `0..size` whose bit is set in `mask`.
+fn chosen(mask: u64, size: u64) -> Vec<u64> {
+    (0..size).filter(|index| mask >> index & 1 == 1).collect()
+}
+
+#[test]
+fn one_path_shows_any_set_of_leaves_and_needs_each_hash_once() {
+    let hashes: Vec<Hash> = (0..40).map(|n: u8| leaf_hash(&[n])).collect();
+    for size in 1..=9 {
+        let tree = Levels::of(hashes[..size as usize].iter().copied());
+        for mask in 0..1u64 << size {
+            let indexes = chosen(mask, size);
+            let path = tree.multi(&indexes, size).unwrap();
+            let leaf = |index: &u64| (*index, hashes[*index as usize]);
+            let leaves: Vec<(u64, Hash)> = indexes.iter().map(leaf).collect();
+            let root = tree.root();
+            assert!(verify_multi(&leaves, size, &path, &root));
+            // A single leaf's path has the hashes of its inclusion proof.
+            if let [only] = indexes[..] {
+                let mut path = path.clone();
+                let mut inclusion = tree.inclusion(only, size).unwrap();
+                path.sort_unstable();
+                inclusion.sort_unstable();
+                assert_eq!(path, inclusion);
+            }
+            for at in 0..path.len() {
+                let mut altered = path.clone();
+                altered[at].0[0] ^= 1;
+                assert!(!verify_multi(&leaves, size, &altered, &root));
+                altered.remove(at);
+                assert!(!verify_multi(&leaves, size, &altered, &root));
+            }
+            let longer = [&path[..], &[root]].concat();
+            assert!(!verify_multi(&leaves, size, &longer, &root));
+            for at in 0..leaves.len() {
+                let mut other = leaves.clone();
+                other[at].1 = hashes[39];
+                assert!(!verify_multi(&other, size, &path, &root));
+                other[at] = (size, leaves[at].1);
+                assert!(!verify_multi(&other, size, &path, &root));
+                other.remove(at);
+                let fewer = verify_multi(&other, size, &path, &root);
+                assert!(!fewer || (other.is_empty() && path.is_empty()));
+            }
+        }
+    }
+}
+
+#[test]
+fn leaves_out_of_order_or_twice_are_not_shown() {
+    let hashes: Vec<Hash> = (0..5).map(|n: u8| leaf_hash(&[n])).collect();
+    let tree = Levels::of(hashes.iter().copied());
+    let path = tree.multi(&[1, 3], 5).unwrap();
+    let (a, b) = ((1, hashes[1]), (3, hashes[3]));
+    assert!(verify_multi(&[a, b], 5, &path, &tree.root()));
+    assert!(!verify_multi(&[b, a], 5, &path, &tree.root()));
+    assert!(!verify_multi(&[a, a, b], 5, &path, &tree.root()));
+    assert!(tree.multi(&[5], 5).is_none() && tree.multi(&[1], 6).is_none());
 }

@@ -206,6 +206,17 @@ impl Chain {
         self.log.consistency(old, new).map(Some).map_err(unreadable)
     }
 
+    pub(crate) fn multi_path(
+        &self,
+        indexes: &[u64],
+        size: u64,
+    ) -> Result<Option<Vec<Hash>>, ReadError> {
+        if size > self.log_size() || indexes.iter().any(|index| *index >= size) {
+            return Ok(None);
+        }
+        self.log.multi(indexes, size).map(Some).map_err(unreadable)
+    }
+
     pub(crate) fn find_transaction(&self, id: &TransactionId) -> Result<Option<Place>, ReadError> {
         let found = self.index.transaction(id).map_err(unreadable)?;
         Ok(found.filter(|place| place.height <= self.last()))
@@ -273,6 +284,18 @@ impl Chain {
         let mut found = self.index.list(listing, from, limit).map_err(unreadable)?;
         found.retain(|index| *index < size);
         Ok(found)
+    }
+
+    pub(crate) fn last_before(
+        &self,
+        listing: Listing,
+        index: u64,
+    ) -> Result<Option<u64>, ReadError> {
+        let index = index.min(self.log_size());
+        if listing == Listing::All {
+            return Ok(index.checked_sub(1));
+        }
+        self.index.last_before(listing, index).map_err(unreadable)
     }
 }
 

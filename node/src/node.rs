@@ -199,6 +199,14 @@ impl View for Node {
         self.chain.list(listing, from, limit)
     }
 
+    fn last_before(&self, listing: Listing, index: u64) -> Result<Option<u64>, ReadError> {
+        self.chain.last_before(listing, index)
+    }
+
+    fn multi_path(&self, indexes: &[u64], size: u64) -> Result<Option<Vec<Hash>>, ReadError> {
+        self.chain.multi_path(indexes, size)
+    }
+
     fn submit(&self, transaction: Transaction) -> Result<TransactionId, NotAdmitted> {
         self.take(transaction, true)
     }

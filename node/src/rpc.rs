@@ -10,6 +10,7 @@ mod access;
 mod audit;
 mod encode;
 mod finality;
+mod histories;
 mod ledger;
 mod lists;
 mod proofs;

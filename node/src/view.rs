@@ -138,6 +138,13 @@ pub trait View: Send + Sync + 'static {
     /// Log indexes of a listing, ascending, from `from` on, `limit` at most.
     fn list(&self, listing: Listing, from: u64, limit: usize) -> Result<Vec<u64>, ReadError>;
 
+    /// The last entry of a listing before a log index.
+    fn last_before(&self, listing: Listing, index: u64) -> Result<Option<u64>, ReadError>;
+
+    /// The hashes that show entries, by ascending log indexes, in the log of
+    /// `size` entries; `None` if it has fewer.
+    fn multi_path(&self, indexes: &[u64], size: u64) -> Result<Option<Vec<Hash>>, ReadError>;
+
     /// Takes a transaction in and passes it to the other validators. Handing
     /// in one that waits already is no error.
     fn submit(&self, transaction: Transaction) -> Result<TransactionId, NotAdmitted>;

@@ -130,6 +130,7 @@ fn an_operator_governs_a_chain() {
     let log = log.as_array().unwrap();
     assert_eq!(log[0]["what"], "Genesis");
     assert!(log.iter().any(|entry| entry["what"] == "ParametersSet"));
+    prove_histories(&net, log.len());
     let watched = run(
         folder,
         &format!("entry watch --from 1 --to 3 --node {}", net.grpc[2]),
@@ -137,6 +138,44 @@ fn an_operator_governs_a_chain() {
     .ok();
     assert!(watched.contains("block 3 "), "{watched}");
     net.run(2, "status").ok();
+}
+
+/// What happened, complete: files that prove it, and one that is altered.
+fn prove_histories(net: &Net, controls: usize) {
+    let folder = net.folder.path();
+    let rows = net
+        .run(1, "history get --control --out control GENESIS")
+        .json();
+    let [row] = &rows.as_array().unwrap()[..] else {
+        panic!("one file holds all: {rows}");
+    };
+    assert_eq!(row["verified"], "yes, complete");
+    assert_eq!(row["entries"], controls);
+    net.run(
+        3,
+        "history get --account 0 --from 2 --to 4 --out ann GENESIS",
+    )
+    .ok();
+    let verify = |files: &str| {
+        run(
+            folder,
+            &format!("--format json history verify {files} --genesis net/genesis.json"),
+        )
+    };
+    let rows = verify("control-1.history ann-1.history").json();
+    assert_eq!((&rows[1]["from"], &rows[1]["to"]), (&2.into(), &4.into()));
+    net.run(
+        3,
+        "history get --account 0 --from 6 --to 7 --out later GENESIS",
+    )
+    .ok();
+    let gap = verify("ann-1.history later-1.history").fails(7);
+    assert!(gap.is_empty(), "it is in the table: {gap}");
+    let mut bytes = std::fs::read(folder.join("ann-1.history")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(folder.join("altered.history"), bytes).unwrap();
+    verify("altered.history").fails(7);
 }
 
 /// Roles, classes, parameters, prices and gateways: two admins sign.
@@ -157,6 +196,24 @@ fn govern(net: &Net) {
         net.run(1, "parameter show GENESIS").json()["heartbeat_ms"],
         4000
     );
+    let shown = net.run(1, "parameter show GENESIS").json();
+    assert_eq!(
+        (&shown["fee_unit"], &shown["key.requests"]),
+        (&"0.001000".into(), &"none".into())
+    );
+    let unknown = net.run(0, &format!("parameter set-rates class.5.tokens=9 {admins}"));
+    assert!(unknown.fails(4).contains("UnknownClass (41)"));
+    let set = "parameter set-rates key.requests=60 class.priority.tokens=9000 fee_unit=0.002";
+    entry(&net.run(0, &format!("{set} {admins}")).json(), "RatesSet");
+    let more = net.run(1, &format!("parameter set-rates account.tokens=5 {admins}"));
+    entry(&more.json(), "RatesSet");
+    let shown = net.run(2, "parameter show GENESIS").json();
+    assert_eq!(
+        (&shown["fee_unit"], &shown["key.requests"]),
+        (&"0.002000".into(), &60.into())
+    );
+    assert_eq!(shown["class.priority.tokens"], 9000);
+    assert_eq!(shown["account.tokens"], 5);
 
     run(folder, "keypair create eva.key --kind person").ok();
     let persons = net

@@ -170,6 +170,7 @@ fn of_people(event: &Event) -> Fact {
         Event::ClassSet { class, .. } => Fact::ClassSet { class: class.0 },
         Event::PriceTableSet { version, .. } => Fact::PriceTableSet { version: version.0 },
         Event::ParametersSet { .. } => Fact::ParametersSet,
+        Event::RatesSet { .. } => Fact::RatesSet,
         Event::GatewayRegistered { gateway, .. } => Fact::GatewayRegistered { gateway: gateway.0 },
         Event::GatewayKeySet { gateway, .. } => Fact::GatewayKeySet { gateway: gateway.0 },
         Event::GatewaySuspended { gateway, .. } => Fact::GatewaySuspended { gateway: gateway.0 },
@@ -187,6 +188,7 @@ pub fn states(oracle: &Oracle, state: &State) {
     assert_eq!(state.counts().controls, oracle.control_entries());
     assert_eq!(state.current_table(), &oracle.tables[&oracle.table]);
     assert_eq!(state.parameters(), &oracle.parameters);
+    rates(oracle, state);
     let totals = oracle.totals();
     accounts(oracle, state, &totals);
     classes(oracle, state, &totals);
@@ -194,6 +196,14 @@ pub fn states(oracle: &Oracle, state: &State) {
     keys(oracle, state);
     persons(oracle, state);
     corrections(oracle, state);
+}
+
+/// The last ones set; what waiting was worth is summed over all of them.
+fn rates(oracle: &Oracle, state: &State) {
+    let last = oracle.rates.last().map(|(_, rates)| rates);
+    assert_eq!(state.rates().map(|found| &found.rates), last);
+    let found = state.rates().cloned().unwrap_or_default();
+    assert_eq!(found.worth_at(state.time()), oracle.waiting_worth());
 }
 
 fn accounts(oracle: &Oracle, state: &State, totals: &BTreeMap<(u32, u16), Totals>) {

@@ -52,7 +52,7 @@ const UNREACHED: [Reason; 8] = [
 ];
 
 /// Facts that every long run must have met.
-const FACTS: [&str; 43] = [
+const FACTS: [&str; 44] = [
     "AccountOpened",
     "ApiKeyBound",
     "ApiKeyRevoked",
@@ -87,6 +87,7 @@ const FACTS: [&str; 43] = [
     "LeaseGranted Suspended",
     "ParametersSet",
     "PriceTableSet",
+    "RatesSet",
     "Receipt after_recall",
     "Receipt capped",
     "Receipt class_rule",

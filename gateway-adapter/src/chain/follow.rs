@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 
 use super::{
     ChainError,
+    fleet::Fleet,
     light::Light,
     nodes::{Node, unreachable},
     terms::{Current, Terms},
@@ -45,10 +46,14 @@ pub struct Follower {
     pub light: Arc<Light>,
     /// Whom revocations concern.
     pub pool: Arc<Pool>,
-    /// Prices, classes, parameters.
+    /// Prices, classes, parameters, rates.
     pub terms: Arc<Current>,
     /// Stopped when the gateway is suspended.
     pub holds: Arc<Holds>,
+    /// With whom this gateway shares the chain's limits.
+    pub fleet: Fleet,
+    /// Terms or shares have changed and are not taken over yet.
+    pub stale: bool,
     /// Which journal is ours.
     pub journal: Arc<Journal>,
     /// Which gateway this is.
@@ -162,20 +167,24 @@ impl Follower {
             .leaf
             .ok_or_else(|| ChainError::Unproven("no chain leaf".into()))?;
         self.metrics.height.set(chain.header.height.0 as i64);
-        let mut reload = self.terms.get().prices.version != leaf.table;
+        self.stale |= self.terms.get().prices.version != leaf.table;
         while self.controls < leaf.controls {
             for entry in self.next_entries().await? {
                 self.controls = entry.leaf.control;
                 self.cursor = entry.index + 1;
                 self.light.raise_floor(entry.leaf.height);
-                reload |= self.apply(entry.leaf.account, &entry.event)?;
+                self.stale |= self.apply(entry.leaf.account, &entry.event)?;
+                self.stale |= self.fleet.follow(&entry.event);
             }
         }
         self.cursor = self.cursor.max(chain.header.log_size);
         self.light.raise_floor(chain.header.height);
-        if reload {
+        if self.stale {
             let terms = Terms::load(&self.light, chain.header.height).await?;
+            let share = self.fleet.share(self.gateway);
+            self.holds.rates.apply(&terms, share);
             self.terms.set(terms);
+            self.stale = false;
         }
         Ok(())
     }
@@ -219,7 +228,7 @@ impl Follower {
         Ok(new)
     }
 
-    /// Applies one; whether prices, classes or parameters changed.
+    /// Applies one; whether prices, classes, parameters or rates changed.
     fn apply(&self, account: AccountNumber, event: &Event) -> Result<bool, ChainError> {
         let account = self.pool.account_in_use(account);
         if let Some(account) = &account {
@@ -251,9 +260,10 @@ impl Follower {
             } if *gateway == self.gateway && *journal > self.journal.number() => {
                 return Err(ChainError::Fenced);
             }
-            Event::PriceTableSet { .. } | Event::ClassSet { .. } | Event::ParametersSet { .. } => {
-                return Ok(true);
-            }
+            Event::PriceTableSet { .. }
+            | Event::ClassSet { .. }
+            | Event::ParametersSet { .. }
+            | Event::RatesSet { .. } => return Ok(true),
             _ => {}
         }
         Ok(false)

@@ -5,11 +5,13 @@
 //!   them, never older than what is believed already.
 //! - [`follow`]: every control entry after the header at which the gateway
 //!   started, contiguous by number and proven; the alarm when no header comes.
+//! - [`fleet`]: which gateways share the chain's limits.
 //! - [`receipts`]: receipts with their proofs, for who asks for its own.
 //! - [`debits`], [`leases`]: what the gateway writes; `returns` gives leases
 //!   back.
 
 pub mod debits;
+pub mod fleet;
 pub mod follow;
 pub mod leases;
 pub mod light;

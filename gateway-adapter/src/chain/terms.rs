@@ -1,5 +1,5 @@
 //! What all requests are measured by: the price table in force, the classes'
-//! rules, the parameters. Proven, and replaced when a control entry changes
+//! rules, the parameters, the rates. Proven, and replaced when a control entry changes
 //! them.
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,6 +9,7 @@ use tally_ledger::{
     ids::{ClassNumber, Height, TableVersion},
     parameters::Parameters,
     price::PriceTable,
+    rates::RatesState,
     tree::Table,
 };
 
@@ -23,6 +24,8 @@ pub struct Terms {
     pub classes: Arc<Vec<ClassRules>>,
     /// The chain's parameters.
     pub parameters: Parameters,
+    /// Limits per minute of all gateways together, and the fee unit.
+    pub rates: RatesState,
 }
 
 impl Terms {
@@ -42,6 +45,9 @@ impl Terms {
             .leaf::<Parameters>(Table::Parameters, 0, at_least)
             .await?;
         let parameters = parameters.leaf.ok_or_else(|| missing("parameters"))?;
+        // Absent as long as none were set.
+        let rates = light.leaf::<RatesState>(Table::Parameters, 1, at_least);
+        let rates = rates.await?.leaf.unwrap_or_default();
         let mut classes = Vec::new();
         loop {
             let number = classes.len() as u32;
@@ -57,6 +63,7 @@ impl Terms {
             prices: Arc::new(prices),
             classes: Arc::new(classes),
             parameters,
+            rates,
         })
     }
 

@@ -1,4 +1,5 @@
-//! `[rates]`: how much per minute is let in.
+//! `[rates]`: how much per minute this gateway lets in at most, beside its
+//! share of what the chain's parameters say.
 
 use std::collections::BTreeMap;
 
@@ -18,10 +19,14 @@ pub struct Rate {
     pub tokens: Option<u32>,
 }
 
-/// All limits. Each gateway counts what comes through itself.
+/// This gateway's own limits; where the chain has one too the lower holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rates {
+    /// Whoever sends requests here sends all of them here: a load balancer
+    /// keeps each account on one gateway. Then the chain's limits of keys and
+    /// accounts are not divided by the number of gateways.
+    pub sticky: bool,
     /// Of each API key.
     pub key: Rate,
     /// Of each account, over all its keys.

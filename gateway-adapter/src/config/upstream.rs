@@ -72,26 +72,19 @@ pub enum Tokenize {
     Vllm,
 }
 
-/// What a place in the queue costs. Which classes may pay, and how much, is
-/// on the chain; these two are this gateway's policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What a place in the queue costs. Which classes may pay, how much, and what
+/// a second of waiting is worth are on the chain.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Priority {
-    /// The fee unit: a second of waiting counts as much as a fee of this.
-    pub unit: Amount,
+    /// Where the fee unit was before it was on the chain: refused, with what
+    /// to do instead.
+    #[serde(skip_serializing)]
+    pub unit: Option<Amount>,
     /// The fee of a request with `service_tier: "priority"`; absent: that
     /// field buys nothing here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_tier_fee: Option<Amount>,
-}
-
-impl Default for Priority {
-    fn default() -> Self {
-        Priority {
-            unit: Amount(1_000),
-            service_tier_fee: None,
-        }
-    }
 }
 
 fn default_provider() -> String {
@@ -173,9 +166,12 @@ impl Upstream {
 
 impl Priority {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        if !(1..=1_000_000_000).contains(&self.unit.0) {
-            let why = "must be between 0.000001 and 1000: nobody may wait for ever";
-            return wrong("priority.unit", why);
+        if let Some(unit) = self.unit {
+            let why = format!(
+                "is a parameter of the chain now: delete this line; admins set it for all \
+                 gateways with `tally parameter set-rates fee_unit={unit}`, see `tally parameter show`"
+            );
+            return wrong("priority.unit", &why);
         }
         if self.service_tier_fee.is_some_and(|fee| fee.0 >= MAX_FEE) {
             return wrong("priority.service_tier_fee", "must be below 2^62 micro-CT");
@@ -223,18 +219,17 @@ mod tests {
 
     #[test]
     fn fees_are_decimal_ct() {
-        let priority: Priority =
-            toml::from_str("unit = \"0.01\"\nservice_tier_fee = \"0.5\"").unwrap();
-        assert_eq!(priority.unit, Amount(10_000));
+        let priority: Priority = toml::from_str("service_tier_fee = \"0.5\"").unwrap();
         assert_eq!(priority.service_tier_fee, Some(Amount(500_000)));
-        assert!(toml::from_str::<Priority>("unit = 0.01").is_err());
-        assert!(
-            Priority {
-                unit: Amount::ZERO,
-                ..priority
-            }
-            .validate()
-            .is_err()
-        );
+        assert!(priority.validate().is_ok());
+        assert!(toml::from_str::<Priority>("service_tier_fee = 0.5").is_err());
+    }
+
+    #[test]
+    fn a_fee_unit_of_before_says_where_it_is_now() {
+        let old: Priority = toml::from_str("unit = \"0.01\"").unwrap();
+        let error = old.validate().unwrap_err().to_string();
+        assert!(error.contains("priority.unit"), "{error}");
+        assert!(error.contains("set-rates fee_unit=0.010000"), "{error}");
     }
 }

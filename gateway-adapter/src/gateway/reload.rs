@@ -81,16 +81,17 @@ impl Reloader {
         let engines = upstreams(&new)?;
         let certificate = tls::server(&new)?;
         // From here on nothing can fail.
-        check_classes(&new, &proxy.serving.terms.get());
+        let terms = proxy.serving.terms.get();
+        check_classes(&new, &terms);
         let count = engines.len();
         if let (Some(tls), Some(certificate)) = (tls, certificate) {
             tls.set(certificate);
         }
         if now.rates != new.rates {
-            proxy.serving.holds.rates.change(new.rates.clone());
+            proxy.serving.holds.rates.change(new.rates.clone(), &terms);
         }
         proxy.policy.set(Policy::of(&new));
-        proxy.upstreams.change(engines, new.priority.unit);
+        proxy.upstreams.change(engines);
         *now = new;
         Ok(count)
     }

@@ -48,7 +48,8 @@ pub(super) fn price<'a>(
     let route = route.ok_or_else(|| refuse(Refusal::ModelNotFound))?;
     let (tier, sells) = (call.tier.as_deref(), route.sells_priority());
     let fee = fee::offered(&policy.priority, headers, tier, sells).map_err(refuse)?;
-    let errand = route.errand(key.account.number, fee);
+    let terms = proxy.serving.terms.get();
+    let errand = route.errand(key.account.number, fee, &terms.rates);
     let text = |name: &str| headers.get(name).map(|value| value.to_str());
     let number = |name| match text(name) {
         None => Some(0),

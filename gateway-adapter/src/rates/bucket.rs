@@ -31,6 +31,13 @@ impl Bucket {
         self.most
     }
 
+    /// Another rate from now on; what was taken stays taken.
+    pub fn change(&mut self, most: u32, now: u64) {
+        self.refill(now);
+        self.level += (i128::from(most) - i128::from(self.most)) * FILL_MS;
+        self.most = most;
+    }
+
     /// Lets time pass.
     pub fn refill(&mut self, now: u64) {
         let since = now.saturating_sub(self.at);
@@ -106,6 +113,20 @@ mod tests {
         assert_eq!(bucket.wait(1_000), 0);
         bucket.take(1_000);
         assert_eq!(bucket.wait(1_000), 60_000 * 1_000 / 7 + 1);
+    }
+
+    #[test]
+    fn another_rate_keeps_what_was_taken() {
+        let mut bucket = Bucket::new(60, 0);
+        bucket.take(40);
+        bucket.change(100, 1_000);
+        // One came back in the second before the change.
+        assert_eq!((bucket.most(), bucket.remaining()), (100, 61));
+        bucket.change(30, 1_000);
+        // Nine are owed, at 30 a minute, and one for who comes next.
+        assert_eq!((bucket.remaining(), bucket.wait(1)), (0, 20_000));
+        bucket.change(30, 21_000);
+        assert_eq!(bucket.remaining(), 1);
     }
 
     proptest! {

@@ -6,6 +6,8 @@
 //!   for each second that it has waited; of equals, the one that came first.
 //! - So nobody is starved: no fee passes a request that has waited for as
 //!   many seconds longer as the fee has units.
+//! - Another fee unit counts for the time from then on. It never changes the
+//!   order of those that wait.
 //! - Neither requests with a fee nor those without fill more than three
 //!   quarters of the waiting places, so that under overload a fee can still be
 //!   paid, and nobody must pay one.
@@ -15,7 +17,8 @@
 //!   never displaced.
 //!
 //! Effective fees grow at one speed, so their order never changes: it is kept
-//! sorted by `arrival * unit - fee`, lowest first ([`Rank`]).
+//! sorted by what waiting was worth at the arrival, less the fee, lowest first
+//! ([`Rank`]).
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -35,8 +38,10 @@ const KEPT_PART: usize = 4;
 pub struct Offer {
     /// Priority fee.
     pub fee: Amount,
-    /// When the request came, in ms of any clock that never goes back.
-    pub arrived: u64,
+    /// What waiting from the beginning of time until the request came was
+    /// worth, in thousandths of a micro-CT
+    /// ([`tally_ledger::rates::RatesState::worth_at`]).
+    pub worth: u128,
     /// Whose it is.
     pub account: AccountNumber,
 }
@@ -61,8 +66,9 @@ impl Rank {
 }
 
 /// Thousandths of a micro-CT by which requests are sorted; lower is earlier.
-pub fn key(offer: Offer, unit: Amount) -> i128 {
-    i128::from(offer.arrived) * i128::from(unit.0) - i128::from(offer.fee.0) * 1_000
+pub fn key(offer: Offer) -> i128 {
+    let worth = i128::try_from(offer.worth).unwrap_or(i128::MAX);
+    worth - i128::from(offer.fee.0) * 1_000
 }
 
 /// Nothing may wait any more; come again after so many ms.
@@ -75,7 +81,6 @@ pub struct Full(pub u32);
 pub struct Queue<T> {
     places: usize,
     most: usize,
-    unit: Amount,
     running: usize,
     arrivals: u64,
     waiting: BTreeMap<Rank, T>,
@@ -89,11 +94,10 @@ pub struct Queue<T> {
 
 impl<T> Queue<T> {
     /// An empty queue.
-    pub fn new(places: usize, most: usize, unit: Amount) -> Self {
+    pub fn new(places: usize, most: usize) -> Self {
         Queue {
             places,
             most,
-            unit,
             running: 0,
             arrivals: 0,
             waiting: BTreeMap::new(),
@@ -157,7 +161,7 @@ impl<T> Queue<T> {
         self.room(offer, now)?;
         self.arrivals += 1;
         let rank = Rank {
-            key: key(offer, self.unit),
+            key: key(offer),
             number: self.arrivals,
             pays: offer.fee > Amount::ZERO,
             account: offer.account,
@@ -199,10 +203,9 @@ impl<T> Queue<T> {
         }
     }
 
-    /// So many places, waiting places, and this unit from now on; all that
-    /// wait go away.
-    pub fn change(&mut self, places: usize, most: usize, unit: Amount) -> BTreeMap<Rank, T> {
-        (self.places, self.most, self.unit) = (places, most, unit);
+    /// So many places and waiting places from now on; all that wait go away.
+    pub fn change(&mut self, places: usize, most: usize) -> BTreeMap<Rank, T> {
+        (self.places, self.most) = (places, most);
         self.empty()
     }
 

@@ -1,14 +1,11 @@
 //! One engine as requests see it: its queue, its health, and the places at
 //! it. A [`Place`] that is dropped is the next request's.
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::Guard;
 use prometheus_client::metrics::gauge::Gauge;
-use tally_ledger::ids::{AccountNumber, Amount};
+use tally_ledger::ids::AccountNumber;
 use tokio::sync::oneshot;
 
 use super::{
@@ -28,8 +25,6 @@ pub struct Station {
     /// Its number, never another's while the gateway runs.
     pub index: usize,
     upstream: Live<Upstream>,
-    /// The fee unit, in micro-CT.
-    unit: AtomicU64,
     waiting: Gauge,
     up: Gauge,
     inner: Mutex<Inner>,
@@ -107,17 +102,16 @@ pub struct Place {
 
 impl Station {
     /// An engine at which nothing runs; it counts as up.
-    pub fn new(index: usize, upstream: Upstream, unit: Amount, metrics: &Arc<Metrics>) -> Self {
+    pub fn new(index: usize, upstream: Upstream, metrics: &Arc<Metrics>) -> Self {
         let label = Engine {
             upstream: upstream.host().to_owned(),
         };
-        let queue = Queue::new(places(&upstream), upstream.queue, unit);
+        let queue = Queue::new(places(&upstream), upstream.queue);
         let station = Station {
             index,
             waiting: metrics.queued.get_or_create_owned(&label),
             up: metrics.upstream_up.get_or_create_owned(&label),
             upstream: Live::new(upstream),
-            unit: AtomicU64::new(unit.0),
             inner: Mutex::new(Inner {
                 queue,
                 health: Health::default(),
@@ -140,16 +134,15 @@ impl Station {
 
     /// It is reached like this from now on. If that is another way, it counts
     /// as up, and all who wait are to choose again.
-    pub fn change(&self, upstream: Upstream, unit: Amount) -> Told {
-        let same = self.unit.swap(unit.0, Ordering::Relaxed) == unit.0;
-        if same && upstream.is_same(&self.upstream()) {
+    pub fn change(&self, upstream: Upstream) -> Told {
+        if upstream.is_same(&self.settings()) {
             return Told::default();
         }
         let mut inner = self.lock();
         let (places, most) = (places(&upstream), upstream.queue);
         self.upstream.set(upstream);
         inner.health = Health::default();
-        let waited = inner.queue.change(places, most, unit);
+        let waited = inner.queue.change(places, most);
         self.count(&inner);
         Told(waited.into_values().collect())
     }
@@ -168,7 +161,7 @@ impl Station {
     /// vLLM's `priority` for a request: lower is earlier, in the order of the
     /// queue; in micro-CT.
     pub fn priority(&self, offer: Offer) -> i64 {
-        let micro = key(offer, Amount(self.unit.load(Ordering::Relaxed))).div_euclid(1_000);
+        let micro = key(offer).div_euclid(1_000);
         i64::try_from(micro).unwrap_or(if micro < 0 { i64::MIN } else { i64::MAX })
     }
 

@@ -9,7 +9,11 @@ use std::{
 
 use crate::support::{Answer, Setup, chain, chat, metric, queued, send};
 use serde_json::{Value, json};
-use tally_ledger::{action::Action, ids::AccountNumber};
+use tally_ledger::{
+    action::Action,
+    ids::{AccountNumber, Amount},
+    rates::Rates,
+};
 use tokio::task::JoinHandle;
 
 const PLENTY: u64 = 1_000_000;
@@ -174,6 +178,58 @@ async fn a_tier_has_the_fee_of_the_policy_and_the_engine_the_same_order() {
     // It is paid here, and would cost again at a provider.
     assert_eq!(seen[0].1["service_tier"], "default");
     assert_eq!(seen[1].1.get("service_tier"), None);
+    setup.chain.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fee_unit_of_the_chain_counts_from_then_on() {
+    let setup = setup(16).await;
+    let gateway = setup.gateway().await;
+    let to = gateway.http;
+    let first = occupy(&setup, to).await;
+    let mut waiting = Vec::new();
+    let mut wait = async |name, fee| {
+        waiting.push(spawn(to, name, fee));
+        queued(to, waiting.len() as i64).await;
+    };
+    // A fee of five units passes who came a little earlier.
+    wait("early", "0").await;
+    wait("early and paid", "0.005").await;
+    let unit = async |fee_unit| {
+        setup.chain.set_rates(&Rates {
+            fee_unit: Amount(fee_unit),
+            ..Rates::default()
+        });
+        setup.chain.followed(to).await;
+    };
+    // From now on it is worth five milliseconds.
+    unit(1_000_000).await;
+    wait("late", "0").await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    wait("late and paid", "0.005").await;
+    // And now more than an hour; what was waited before keeps its worth.
+    unit(1).await;
+    wait("last", "0").await;
+    wait("last and paid", "0.005").await;
+    setup.engine.release(1);
+    assert_eq!(first.await.unwrap().status, 200);
+    for answer in waiting {
+        assert_eq!(answer.await.unwrap().status, 200);
+    }
+    gateway.stop().await.unwrap();
+    let seen = setup.engine.seen.lock().unwrap().clone();
+    let users: Vec<_> = seen.iter().skip(1).map(|(_, body)| &body["user"]).collect();
+    assert_eq!(
+        users,
+        [
+            "early and paid",
+            "early",
+            "late",
+            "late and paid",
+            "last and paid",
+            "last"
+        ]
+    );
     setup.chain.check();
 }
 

@@ -172,7 +172,8 @@ async fn policy_limits_and_a_new_bearer_are_taken() {
     assert_eq!(setup.engine.last().0["authorization"], "Bearer first");
     std::fs::write(&bearer, "second").unwrap();
     setup.config.routes.free = vec![FreeRoute::Balance];
-    setup.config.rates.key.requests = Some(1);
+    // What was used stays used: one is left.
+    setup.config.rates.key.requests = Some(2);
     setup.config.upstreams[0].concurrency = Some(4);
     setup.config.priority.service_tier_fee = Some(tally_ledger::ids::Amount(2_000));
     setup.write();
@@ -183,7 +184,7 @@ async fn policy_limits_and_a_new_bearer_are_taken() {
     assert_eq!(send(to, &body).await.status, 200);
     assert_eq!(setup.engine.last().0["authorization"], "Bearer second");
     let answer = send(to, &body).await;
-    assert_eq!(answer.header("x-ratelimit-limit-requests"), "1");
+    assert_eq!(answer.header("x-ratelimit-limit-requests"), "2");
     assert_eq!(answer.code(), "rate_limit_exceeded");
     gateway.stop().await.unwrap();
     let fees: Vec<_> = setup.chain.debits().iter().map(|d| d.fixed.fee.0).collect();

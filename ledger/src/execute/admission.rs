@@ -211,6 +211,7 @@ fn form(action: &Action) -> Result<(), Reason> {
         Action::BindApiKey(BindApiKey { models, .. }) => {
             (strictly_ascending(models), Reason::Malformed)
         }
+        Action::SetRates(rates) => (rates.are_ordered(), Reason::Malformed),
         Action::Lease(Lease {
             wanted,
             duration_ms,

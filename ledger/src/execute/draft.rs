@@ -20,6 +20,7 @@ use crate::{
     parameters::Parameters,
     person::PersonState,
     price::PriceTable,
+    rates::RatesState,
     reason::Reason,
     state::{Chain, State, ids::LiveId},
     transaction::{Author, TransactionId},
@@ -43,6 +44,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) api_keys: Overlay<'a, ApiKey>,
     pub(crate) prices: Overlay<'a, PriceTable>,
     pub(crate) corrections: Overlay<'a, Correction>,
+    /// None or one.
+    pub(crate) rates: Overlay<'a, RatesState>,
     /// Owners of open leases; `None`: closed.
     pub(crate) leases: Delta<(GatewayNumber, LeaseNumber), Option<AccountNumber>>,
     pub(crate) keys: Delta<PublicKey, ApiKeyNumber>,
@@ -81,6 +84,7 @@ impl<'a> Draft<'a> {
             api_keys: Overlay::new(&leaves.api_keys),
             prices: Overlay::new(&leaves.prices),
             corrections: Overlay::new(&leaves.corrections),
+            rates: Overlay::new(&leaves.rates),
             leases: Delta::new(),
             keys: Delta::new(),
             corrected: Delta::new(),
@@ -128,6 +132,7 @@ impl<'a> Draft<'a> {
             Action::RegisterGateway(action) => self.register_gateway(call, action),
             Action::SetGatewayKey(action) => self.set_gateway_key(call, action),
             Action::SuspendGateway(gateway) => self.suspend_gateway(call, *gateway),
+            Action::SetRates(rates) => self.set_rates(call, rates),
         }
     }
 
@@ -140,6 +145,7 @@ impl<'a> Draft<'a> {
         self.api_keys.begin();
         self.prices.begin();
         self.corrections.begin();
+        self.rates.begin();
         self.leases.begin();
         self.keys.begin();
         self.corrected.begin();
@@ -157,6 +163,7 @@ impl<'a> Draft<'a> {
         self.api_keys.roll_back();
         self.prices.roll_back();
         self.corrections.roll_back();
+        self.rates.roll_back();
         self.leases.roll_back();
         self.keys.roll_back();
         self.corrected.roll_back();

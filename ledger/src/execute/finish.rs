@@ -49,6 +49,7 @@ impl Draft<'_> {
             api_keys: self.api_keys.into_changes(),
             prices: self.prices.into_changes(),
             corrections: self.corrections.into_changes(),
+            rates: self.rates.into_changes(),
             passed: passed_slots(state, self.now.hour()),
             used: self.used_list,
         };
@@ -160,6 +161,18 @@ fn hashes<T: Serialize>(table: Table, leaves: &[(u32, T)]) -> Vec<(u32, Hash)> {
     leaves.iter().map(hash).collect()
 }
 
+/// The parameters, if they changed, and behind them the rates.
+fn parameter_hashes(state: &State, change: &LeavesChange) -> Vec<(u32, Hash)> {
+    let table = Table::Parameters;
+    let mut changed = Vec::new();
+    if change.parameters != *state.parameters() {
+        changed = hashes(table, &[(0, change.parameters)]);
+    }
+    let rates = change.rates.iter().map(|(_, rates)| (1, rates));
+    changed.extend(hashes(table, &rates.collect::<Vec<_>>()));
+    changed
+}
+
 /// New nodes of every table, each touched path once.
 fn update_trees(state: &State, change: &LeavesChange) -> [TreeUpdate; Table::COUNT] {
     let leaf_hashes = |table| match table {
@@ -169,8 +182,7 @@ fn update_trees(state: &State, change: &LeavesChange) -> [TreeUpdate; Table::COU
         Table::Gateways => hashes(table, &change.gateways),
         Table::Classes => hashes(table, &change.classes),
         Table::ApiKeys => hashes(table, &change.api_keys),
-        Table::Parameters if change.parameters == *state.parameters() => Vec::new(),
-        Table::Parameters => hashes(table, &[(0, change.parameters)]),
+        Table::Parameters => parameter_hashes(state, change),
         Table::IdBuckets => hashes(table, &changed_buckets(&state.leaves, change)),
         Table::PriceTables => hashes(table, &change.prices),
         Table::Corrections => hashes(table, &change.corrections),

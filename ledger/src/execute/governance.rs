@@ -1,4 +1,4 @@
-//! What admins decide: roles, classes, prices, parameters.
+//! What admins decide: roles, classes, prices, parameters, rates.
 
 use super::{Call, Draft};
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     parameters::Parameters,
     person::{PersonState, Roles},
     price::PriceTable,
+    rates::Rates,
     reason::Reason,
 };
 
@@ -158,6 +159,27 @@ impl Draft<'_> {
         self.parameters = *parameters;
         let transaction = call.id;
         self.log(Event::ParametersSet { transaction });
+        Ok(())
+    }
+
+    pub(super) fn set_rates(&mut self, call: &Call<'_>, rates: &Rates) -> Result<(), Reason> {
+        self.admins(call)?;
+        for of in rates.classes.iter() {
+            self.class(of.class)?;
+        }
+        if rates.validate().is_err() {
+            return Err(Reason::UnlawfulRates);
+        }
+        let old = self.rates.get(0).cloned();
+        let next = old.unwrap_or_default().next(rates.clone(), self.now);
+        match self.rates.get_mut(0) {
+            Some(known) => *known = next,
+            None => {
+                self.rates.push(next);
+            }
+        }
+        let transaction = call.id;
+        self.log(Event::RatesSet { transaction });
         Ok(())
     }
 }

@@ -10,14 +10,14 @@ use super::{empty_root, node_hash};
 use crate::hash::Hash;
 
 /// Largest power of two below `size`, which is at least 2.
-fn split(size: u64) -> u64 {
+pub(super) fn split(size: u64) -> u64 {
     1 << (u64::BITS - 1 - (size - 1).leading_zeros())
 }
 
 /// Root over the leaves from `start` to `end`, exclusive, where that range is
 /// a subtree that a path can meet: `start` is a multiple of the smallest
 /// power of two that is not below its length.
-fn range_root<E>(
+pub(super) fn range_root<E>(
     start: u64,
     end: u64,
     subtree: &mut impl FnMut(u32, u64) -> Result<Hash, E>,

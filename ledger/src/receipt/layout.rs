@@ -51,6 +51,23 @@ pub(crate) mod leaf {
     }
 }
 
+/// The leaf of an entry that is no receipt, as its bytes.
+pub(crate) mod event_leaf {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+    use super::Bytes;
+    use crate::entry::{EVENT_LEAF_BYTES, EventLeaf};
+
+    pub(crate) fn serialize<S: Serializer>(value: &EventLeaf, to: S) -> Result<S::Ok, S::Error> {
+        Bytes(value.leaf()).serialize(to)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<EventLeaf, D::Error> {
+        let leaf = Bytes::<EVENT_LEAF_BYTES>::deserialize(from)?;
+        EventLeaf::from_leaf(&leaf.0).ok_or_else(|| D::Error::custom("no event's leaf"))
+    }
+}
+
 /// A debit's fixed part as its bytes.
 pub(crate) mod fixed {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};

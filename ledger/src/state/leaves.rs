@@ -19,10 +19,14 @@ use crate::{
     parameters::Parameters,
     person::PersonState,
     price::PriceTable,
+    rates::RatesState,
     tree::{Table, table_leaf_hash},
 };
 
 /// What the tables hold, by number. This is what a snapshot stores.
+///
+/// The fields are a snapshot's layout of version 1; what is skipped comes
+/// behind them in later versions.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Leaves {
     pub(crate) chain: Chain,
@@ -36,6 +40,9 @@ pub(crate) struct Leaves {
     pub(crate) prices: Vec<PriceTable>,
     pub(crate) corrections: Vec<Correction>,
     pub(crate) validators: ValidatorSet,
+    /// None or one, which is number 1 of the parameters' table.
+    #[serde(skip)]
+    pub(crate) rates: Vec<RatesState>,
 }
 
 /// Changed and new leaves, ascending by number per table.
@@ -50,6 +57,7 @@ pub(crate) struct LeavesChange {
     pub(crate) api_keys: Vec<(u32, ApiKey)>,
     pub(crate) prices: Vec<(u32, PriceTable)>,
     pub(crate) corrections: Vec<(u32, Correction)>,
+    pub(crate) rates: Vec<(u32, RatesState)>,
     /// Slots whose hour has passed.
     pub(crate) passed: Vec<u32>,
     /// Used ids with their hours, in the order of the log.
@@ -91,13 +99,15 @@ impl Leaves {
             prices: vec![genesis.prices.clone()],
             corrections: Vec::new(),
             validators: genesis.validators.clone(),
+            rates: Vec::new(),
         }
     }
 
     /// Leaf hashes of a table, from number 0.
     pub(crate) fn hashes(&self, table: Table) -> Vec<Hash> {
         let size = match table {
-            Table::Chain | Table::Parameters => 1,
+            Table::Chain => 1,
+            Table::Parameters => 1 + self.rates.len(),
             Table::Persons => self.persons.len(),
             Table::Accounts => self.accounts.len(),
             Table::Gateways => self.gateways.len(),
@@ -123,7 +133,8 @@ impl Leaves {
             Table::Gateways => codec::encode(&self.gateways[i]),
             Table::Classes => codec::encode(&self.classes[i]),
             Table::ApiKeys => codec::encode(&self.api_keys[i]),
-            Table::Parameters => codec::encode(&self.parameters),
+            Table::Parameters if number == 0 => codec::encode(&self.parameters),
+            Table::Parameters => codec::encode(&self.rates[i - 1]),
             Table::IdBuckets => codec::encode(&self.buckets[i].leaf),
             Table::PriceTables => codec::encode(&self.prices[i]),
             Table::Corrections => codec::encode(&self.corrections[i]),
@@ -141,6 +152,7 @@ impl Leaves {
         put(&mut self.api_keys, change.api_keys);
         put(&mut self.prices, change.prices);
         put(&mut self.corrections, change.corrections);
+        put(&mut self.rates, change.rates);
         for slot in change.passed {
             self.buckets[slot as usize] = Bucket::default();
         }

@@ -1,6 +1,8 @@
 //! Refusals 30 to 34: who may do what.
 
-use tally_ledger::{action::Action, ids::*, person::Roles, reason::Reason, transaction::Body};
+use tally_ledger::{
+    action::Action, ids::*, person::Roles, rates::Rates, reason::Reason, transaction::Body,
+};
 
 use crate::{rows::*, world::*};
 
@@ -19,6 +21,20 @@ pub(crate) const AUTHORITY: &[Row] = &[
     ("a gateway revokes a key", Reason::WrongAuthor, |world| {
         world.tx(G0, &[], Action::RevokeApiKey(ApiKeyNumber(0)))
     }),
+    ("a gateway sets rates", Reason::WrongAuthor, |world| {
+        world.tx(G0, &[], Action::SetRates(Rates::default()))
+    }),
+    ("issuers set rates", Reason::RoleMissing, |world| {
+        world.by_two(Action::SetRates(Rates::default()))
+    }),
+    (
+        "an admin and an issuer set rates",
+        Reason::ThresholdMissing,
+        |world| {
+            let action = Action::SetRates(Rates::default());
+            world.tx(ADMIN, &[ISSUER.into()], action)
+        },
+    ),
     ("an admin freezes", Reason::RoleMissing, |world| {
         world.tx(ADMIN, &[], Action::Freeze(AccountNumber(0)))
     }),

@@ -38,6 +38,16 @@ pub(crate) const FORM: &[Row] = &[
         }
         world.by_issuer(action)
     }),
+    ("rates out of order", Reason::Malformed, |world| {
+        rates_with(world, |rates| {
+            rates.classes = list(vec![class_rate(1), class_rate(0)]);
+        })
+    }),
+    ("rates with a class twice", Reason::Malformed, |world| {
+        rates_with(world, |rates| {
+            rates.classes = list(vec![class_rate(1), class_rate(1)]);
+        })
+    }),
     ("payload over its bound", Reason::TooLarge, |world| {
         let mut transaction = changed(world, |_| ());
         transaction.payload = vec![0; 3 * 1024 * 1024 + 1];

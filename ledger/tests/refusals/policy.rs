@@ -225,6 +225,25 @@ pub(crate) const POLICY: &[Row] = &[
         Reason::UnlawfulParameters,
         |world| parameters_with(world, |parameters| parameters.max_lease_ms = 86_400_001),
     ),
+    ("a fee unit of nothing", Reason::UnlawfulRates, |world| {
+        rates_with(world, |rates| rates.fee_unit = Amount::ZERO)
+    }),
+    ("a fee unit above 1000 CT", Reason::UnlawfulRates, |world| {
+        rates_with(world, |rates| rates.fee_unit = Amount(1_000_000_001))
+    }),
+    ("no request of a key", Reason::UnlawfulRates, |world| {
+        rates_with(world, |rates| rates.key.requests = 0)
+    }),
+    ("no token of an account", Reason::UnlawfulRates, |world| {
+        rates_with(world, |rates| rates.account.tokens = 0)
+    }),
+    ("no token of a class", Reason::UnlawfulRates, |world| {
+        rates_with(world, |rates| {
+            let mut class = class_rate(0);
+            class.rate.tokens = 0;
+            rates.classes = list(vec![class]);
+        })
+    }),
     ("suspend twice", Reason::AlreadySuspended, |world| {
         let first = world.tx(ADMIN, &[], Action::SuspendGateway(G0));
         world.run(first);

@@ -30,6 +30,11 @@ pub(crate) const REFERENCES: &[Row] = &[
         let rules = rules("new");
         world.by_admins(Action::SetClass(SetClass { class, rules }))
     }),
+    ("rates", Reason::UnknownClass, |world| {
+        rates_with(world, |rates| {
+            rates.classes = list(vec![class_rate(0), class_rate(2)]);
+        })
+    }),
     ("debit", Reason::UnknownClass, |world| {
         one_debit(world, |debit| debit.fixed.class.0 = 2)
     }),

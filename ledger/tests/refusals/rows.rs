@@ -9,6 +9,7 @@ use tally_ledger::{
     ids::*,
     parameters::Parameters,
     person::Roles,
+    rates::{ClassRate, Rate, Rates},
     reason::Reason,
     transaction::{Body, Transaction},
 };
@@ -79,6 +80,19 @@ pub(crate) fn parameters_with(
     let mut parameters = *world.state.parameters();
     change(&mut parameters);
     world.by_admins(Action::SetParameters(parameters))
+}
+
+pub(crate) fn class_rate(class: u16) -> ClassRate {
+    ClassRate {
+        class: ClassNumber(class),
+        rate: Rate::NONE,
+    }
+}
+
+pub(crate) fn rates_with(world: &mut World, change: impl FnOnce(&mut Rates)) -> Transaction {
+    let mut rates = Rates::default();
+    change(&mut rates);
+    world.by_admins(Action::SetRates(rates))
 }
 
 pub(crate) fn revoke(grant: u32) -> Action {

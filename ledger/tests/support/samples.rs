@@ -18,6 +18,7 @@ use tally_ledger::{
     parameters::Parameters,
     person::{PersonState, Roles},
     price::{Meter, Model, PriceTable, Usage},
+    rates::{ClassRate, NO_LIMIT, Rate, Rates, RatesState},
     state::{Chain, IdBucket},
 };
 
@@ -117,6 +118,27 @@ pub(crate) fn parameters() -> Parameters {
         clock_error_ms: 900_000,
         issuer_day_limit: Amount(100_000_000_000),
         issuer_day_account_limit: Amount(1_000_000_000),
+    }
+}
+
+pub(crate) fn rates() -> Rates {
+    let rate = |requests, tokens| Rate { requests, tokens };
+    Rates {
+        fee_unit: Amount(2_000),
+        key: rate(600, 200_000),
+        account: Rate::NONE,
+        classes: list(vec![ClassRate {
+            class: ClassNumber(1),
+            rate: rate(NO_LIMIT, 9_000_000),
+        }]),
+    }
+}
+
+pub(crate) fn rates_state() -> RatesState {
+    RatesState {
+        rates: rates(),
+        since: Time(1_800_000_000_500),
+        worth: Sum(1_800_000_000_500_000),
     }
 }
 

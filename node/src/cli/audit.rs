@@ -93,7 +93,7 @@ fn invalid(path: &Path, error: impl std::fmt::Display) -> anyhow::Error {
     Failure::error(Exit::Invalid, format!("{}: {error}", path.display()))
 }
 
-fn amount(sum: u128) -> Value {
+pub(crate) fn amount(sum: u128) -> Value {
     u64::try_from(sum).map_or_else(|_| json!(sum.to_string()), |sum| json!(Amount(sum)))
 }
 

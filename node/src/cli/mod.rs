@@ -16,6 +16,7 @@ mod gateway_key;
 mod genesis;
 mod genesis_config;
 mod grant;
+mod history;
 mod init;
 mod key;
 mod keypair;
@@ -27,6 +28,7 @@ mod node;
 mod output;
 mod parameter;
 mod price;
+mod rates;
 mod receipt;
 mod role;
 mod status;
@@ -107,6 +109,8 @@ enum Command {
     #[command(subcommand)]
     Receipt(receipt::ReceiptCommand),
     #[command(subcommand)]
+    History(history::HistoryCommand),
+    #[command(subcommand)]
     Entry(entry::EntryCommand),
     #[command(subcommand)]
     Role(role::RoleCommand),
@@ -144,6 +148,7 @@ impl Command {
             Command::Grant(command) => command.run(format),
             Command::Key(command) => command.run(format),
             Command::Receipt(command) => command.run(format),
+            Command::History(command) => command.run(format),
             Command::Entry(command) => command.run(format),
             Command::Role(command) => command.run(format),
             Command::Class(command) => command.run(format),

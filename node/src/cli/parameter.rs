@@ -1,16 +1,37 @@
 //! `tally parameter`: the governed numbers of the chain.
 
 use anyhow::{Context, bail};
-use serde_json::Value;
-use tally_ledger::{action::Action, parameters::Parameters, tree::Table};
+use serde_json::{Map, Value};
+use tally_ledger::{
+    action::Action,
+    codec,
+    genesis::Genesis,
+    parameters::Parameters,
+    rates::{Rates, RatesState},
+    tree::Table,
+};
 
 use super::{
     args::{GenesisArg, runtime},
     client::NodeArg,
     exit::Exit,
     output::{self, Format},
+    rates,
     submit::SubmitArgs,
 };
+
+const RATES_EXAMPLE: &str = "\
+Example:
+  tally parameter set-rates key.requests=600 key.tokens=200000 account.tokens=none \\
+      class.priority.requests=6000 fee_unit=0.002 --genesis genesis.json \\
+      --key admin-0.key --key admin-1.key
+
+A limit is per minute, over all gateways; `none` is no limit, which `tally tx show`
+writes as 4294967295. A second of waiting
+in a gateway's queue is worth as much as a priority fee of fee_unit, in CT.
+All validators and gateways must run a version that knows rates before the first
+change: an older validator takes the block for invalid and falls behind, an older
+gateway follows the chain no further.";
 
 /// Governed numbers of the chain
 #[derive(Debug, clap::Subcommand)]
@@ -22,6 +43,10 @@ pub(crate) enum ParameterCommand {
     #[command(after_help = "Example:\n  tally parameter set heartbeat_ms=10000 \
         issuer_day_limit=50000 --genesis genesis.json --key admin-0.key --key admin-1.key")]
     Set(Set),
+    /// Change the fee unit and the limits per minute of all gateways together (admins sign); the
+    /// others stay as they are now
+    #[command(after_help = RATES_EXAMPLE)]
+    SetRates(Set),
 }
 
 /// Arguments of `parameter show`.
@@ -33,7 +58,7 @@ pub(crate) struct Show {
     node: NodeArg,
 }
 
-/// Arguments of `parameter set`.
+/// Arguments of `parameter set` and `set-rates`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Set {
     /// NAME=VALUE, as `parameter show` prints them
@@ -48,26 +73,47 @@ impl ParameterCommand {
     pub(crate) fn run(self, format: Format) -> anyhow::Result<Exit> {
         match self {
             ParameterCommand::Show(show) => {
-                output::print(format, &current(&show.genesis, &show.node)?)?;
+                let (genesis, node) = (show.genesis.read()?, &show.node);
+                let parameters = serde_json::to_value(parameters(&genesis, node)?)?;
+                let mut all: Map<String, Value> = serde_json::from_value(parameters)?;
+                all.extend(rates::shown(&rates(&genesis, node)?, &genesis));
+                output::print(format, &all)?;
                 Ok(Exit::Done)
             }
             ParameterCommand::Set(set) => {
-                let now = current(&set.submit.sign.genesis, &set.submit.wait.node)?;
+                let genesis = set.submit.sign.genesis.read()?;
+                let now = parameters(&genesis, &set.submit.wait.node)?;
                 let parameters = changed(&now, &set.changes)?;
                 set.submit.run(format, Action::SetParameters(parameters))
+            }
+            ParameterCommand::SetRates(set) => {
+                let genesis = set.submit.sign.genesis.read()?;
+                let now = rates(&genesis, &set.submit.wait.node)?;
+                let rates = rates::changed(&now, &set.changes, &genesis)?;
+                set.submit.run(format, Action::SetRates(rates))
             }
         }
     }
 }
 
-fn current(genesis: &GenesisArg, node: &NodeArg) -> anyhow::Result<Parameters> {
-    let genesis = genesis.read()?;
+fn parameters(genesis: &Genesis, node: &NodeArg) -> anyhow::Result<Parameters> {
     runtime()?.block_on(async {
         let mut client = node.connect().await?;
         let (_, parameters) = client
-            .state(&genesis, Table::Parameters, 0, "table of parameters")
+            .state(genesis, Table::Parameters, 0, "table of parameters")
             .await?;
         Ok(parameters)
+    })
+}
+
+/// Those that were set, or what holds as long as none were.
+fn rates(genesis: &Genesis, node: &NodeArg) -> anyhow::Result<Rates> {
+    runtime()?.block_on(async {
+        let mut client = node.connect().await?;
+        match client.leaf(genesis, Table::Parameters, 1).await? {
+            Some((_, leaf)) => Ok(codec::decode::<RatesState>(&leaf, leaf.len())?.rates),
+            None => Ok(Rates::default()),
+        }
     })
 }
 

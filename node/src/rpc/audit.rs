@@ -16,7 +16,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{blocking, lists, proofs, proven_block::ProvenBlocks, receipts, unreadable, watch};
+use super::{
+    blocking, histories, lists, proofs, proven_block::ProvenBlocks, receipts, unreadable, watch,
+};
 use crate::{
     config::Rpc,
     view::{CommittedBlock, ReceiptName, View},
@@ -199,6 +201,16 @@ impl<V: View> AuditService for Service<V> {
         let blocks = self.blocks.clone();
         let read = move |view: &V| receipts::receipt(view, &blocks, receipt_index(view, &request)?);
         blocking(&self.view, read).await.map(Response::new)
+    }
+
+    async fn get_history(
+        &self,
+        request: Request<v1::GetHistoryRequest>,
+    ) -> Result<Response<v1::GetHistoryResponse>, Status> {
+        let request = request.into_inner();
+        blocking(&self.view, move |view| histories::history(view, &request))
+            .await
+            .map(Response::new)
     }
 
     async fn get_supply(

@@ -87,7 +87,7 @@ fn entry<V: View>(view: &V, index: u64) -> Result<Entry, Status> {
 }
 
 /// Log index of the first entry of a block; 0 for height 0.
-fn first_of<V: View>(view: &V, height: u64) -> Result<u64, Status> {
+pub(super) fn first_of<V: View>(view: &V, height: u64) -> Result<u64, Status> {
     match height {
         0 => Ok(0),
         height => Ok(end_of(view, height - 1)?.unwrap_or(1)),
@@ -96,7 +96,7 @@ fn first_of<V: View>(view: &V, height: u64) -> Result<u64, Status> {
 
 /// Size of the log after a block; `None` for height 0 (no bound) and above
 /// the last.
-fn end_of<V: View>(view: &V, height: u64) -> Result<Option<u64>, Status> {
+pub(super) fn end_of<V: View>(view: &V, height: u64) -> Result<Option<u64>, Status> {
     if height == 0 {
         return Ok(None);
     }

@@ -255,6 +255,14 @@ impl IndexReader {
         Ok(found)
     }
 
+    /// The last entry of a listing before an index. Of `All` there is no list.
+    pub fn last_before(&self, listing: Listing, index: u64) -> Result<Option<u64>, IndexError> {
+        self.find(
+            |tail| tail.last_before(listing, index),
+            |sealed| sealed.last_before(listing, index),
+        )
+    }
+
     /// Bytes of sled's folder.
     pub fn bytes(&self) -> u64 {
         self.sealed.bytes()

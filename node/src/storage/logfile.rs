@@ -373,6 +373,16 @@ impl LogReader {
         merkle::inclusion_path(index, size, |level, index| self.subtree(level, index))
     }
 
+    /// The hashes that show entries, by ascending indexes, in the log of the
+    /// first `size` ones.
+    ///
+    /// # Panics
+    /// Unless every index is below `size <= self.size()`.
+    pub fn multi(&self, indexes: &[u64], size: u64) -> Result<Vec<Hash>, LogFileError> {
+        assert!(size <= self.size(), "a log of {size} entries is not here");
+        merkle::multi_path(indexes, size, |level, index| self.subtree(level, index))
+    }
+
     /// Consistency path between two sizes of the log.
     ///
     /// # Panics

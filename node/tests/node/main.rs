@@ -6,6 +6,7 @@
 mod cli_common;
 mod four;
 mod full_disk;
+mod histories;
 mod net;
 mod receipts;
 mod solo;

@@ -121,6 +121,7 @@ pub(super) fn from_proto(from: Proto) -> Result<Action, FieldError> {
         }),
         Proto::SetGatewayKey(from) => Action::SetGatewayKey(set_gateway_key(from)?),
         Proto::SuspendGateway(number) => Action::SuspendGateway(GatewayNumber(number)),
+        Proto::SetRates(from) => Action::SetRates(from.try_into()?),
     })
 }
 
@@ -196,6 +197,7 @@ pub(super) fn to_proto(from: &Action) -> Proto {
             caps: Some(from.caps.into()),
         }),
         Action::SuspendGateway(number) => Proto::SuspendGateway(number.0),
+        Action::SetRates(from) => Proto::SetRates(from.into()),
     }
 }
 
@@ -233,6 +235,7 @@ mod tests {
         ids::TableVersion,
         parameters::Parameters,
         price::{Meter, Model, PriceTable},
+        rates::{ClassRate, Rate, Rates},
         transaction::{Author, Body},
     };
 
@@ -274,6 +277,23 @@ mod tests {
             burn: Burn::Both,
             supply_cap: Amount(u64::MAX),
             period_days: 30,
+        }
+    }
+
+    fn rates() -> Rates {
+        let rate = Rate {
+            requests: 60,
+            ..Rate::NONE
+        };
+        let class = ClassRate {
+            class: ClassNumber(1),
+            rate,
+        };
+        Rates {
+            fee_unit: Amount(7),
+            key: rate,
+            account: Rate::NONE,
+            classes: List::new(vec![class]).unwrap(),
         }
     }
 
@@ -361,6 +381,7 @@ mod tests {
                 caps: caps(),
             }),
             Action::SuspendGateway(gateway),
+            Action::SetRates(rates()),
         ]
     }
 

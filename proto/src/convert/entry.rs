@@ -142,6 +142,7 @@ pub fn event_transaction(event: &Event) -> Option<TransactionId> {
         | Event::ClassSet { transaction, .. }
         | Event::PriceTableSet { transaction, .. }
         | Event::ParametersSet { transaction }
+        | Event::RatesSet { transaction }
         | Event::GatewayRegistered { transaction, .. }
         | Event::GatewayKeySet { transaction, .. }
         | Event::GatewaySuspended { transaction, .. } => Some(*transaction),
@@ -175,6 +176,7 @@ pub fn name(event: &Event) -> &'static str {
         Event::GatewayRegistered { .. } => "GatewayRegistered",
         Event::GatewayKeySet { .. } => "GatewayKeySet",
         Event::GatewaySuspended { .. } => "GatewaySuspended",
+        Event::RatesSet { .. } => "RatesSet",
     }
 }
 
@@ -331,7 +333,10 @@ fn fill(base: v1::Event, event: &Event) -> v1::Event {
             gateway: Some(gateway.0),
             ..base
         },
-        Event::Frozen { .. } | Event::Unfrozen { .. } | Event::ParametersSet { .. } => base,
+        Event::Frozen { .. }
+        | Event::Unfrozen { .. }
+        | Event::ParametersSet { .. }
+        | Event::RatesSet { .. } => base,
     }
 }
 

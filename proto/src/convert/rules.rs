@@ -1,14 +1,15 @@
-//! What governs: class rules, prices, parameters, caps.
+//! What governs: class rules, prices, parameters, rates, caps.
 
 use tally_ledger::{
     class::{Burn, ClassRules, MAX_NAME_BYTES},
     gateway::Caps,
-    ids::{Amount, ModelNumber, TableVersion},
+    ids::{Amount, ClassNumber, ModelNumber, TableVersion},
     parameters::Parameters,
     price::{MAX_MODEL_NAME, Meter, Model, PriceTable},
+    rates::{ClassRate, NO_LIMIT, Rate, Rates},
 };
 
-use super::{FieldError, collect};
+use super::{FieldError, collect, u16_of};
 use crate::v1;
 
 const NO_CAP: Amount = Amount(u64::MAX);
@@ -180,6 +181,59 @@ impl From<v1::Parameters> for Parameters {
             issuer_day_limit: Amount(from.issuer_day_limit),
             issuer_day_account_limit: Amount(from.issuer_day_account_limit),
         }
+    }
+}
+
+impl From<Rate> for v1::Rate {
+    fn from(from: Rate) -> Self {
+        let limit = |limit| (limit != NO_LIMIT).then_some(limit);
+        v1::Rate {
+            requests: limit(from.requests),
+            tokens: limit(from.tokens),
+        }
+    }
+}
+
+impl From<v1::Rate> for Rate {
+    fn from(from: v1::Rate) -> Self {
+        Rate {
+            requests: from.requests.unwrap_or(NO_LIMIT),
+            tokens: from.tokens.unwrap_or(NO_LIMIT),
+        }
+    }
+}
+
+impl From<&Rates> for v1::Rates {
+    fn from(from: &Rates) -> Self {
+        let class = |of: &ClassRate| v1::ClassRate {
+            class: of.class.0.into(),
+            rate: Some(of.rate.into()),
+        };
+        v1::Rates {
+            fee_unit: from.fee_unit.0,
+            key: Some(from.key.into()),
+            account: Some(from.account.into()),
+            classes: from.classes.iter().map(class).collect(),
+        }
+    }
+}
+
+impl TryFrom<v1::Rates> for Rates {
+    type Error = FieldError;
+
+    fn try_from(from: v1::Rates) -> Result<Self, FieldError> {
+        let class = |of: &v1::ClassRate| {
+            Ok(ClassRate {
+                class: ClassNumber(u16_of("class", of.class)?),
+                rate: of.rate.unwrap_or_default().into(),
+            })
+        };
+        Ok(Rates {
+            fee_unit: Amount(from.fee_unit),
+            key: from.key.unwrap_or_default().into(),
+            account: from.account.unwrap_or_default().into(),
+            classes: collect("classes", &from.classes, class)?,
+        })
     }
 }
 

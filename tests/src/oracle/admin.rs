@@ -1,4 +1,6 @@
-//! What admins govern: roles, classes, prices, parameters, gateways.
+//! What admins govern: roles, classes, prices, parameters, rates, gateways.
+
+use std::collections::BTreeSet;
 
 use tally_ledger::{
     action::{SetClass, SetGatewayKey, SetRole},
@@ -8,6 +10,7 @@ use tally_ledger::{
     parameters::Parameters,
     person::Roles,
     price::PriceTable,
+    rates::{Rate, Rates},
     reason::Reason,
 };
 
@@ -125,6 +128,44 @@ impl Oracle {
     pub(super) fn set_parameters(&mut self, parameters: Parameters) {
         self.parameters = parameters;
         self.record(None, Fact::ParametersSet);
+    }
+
+    pub(super) fn set_rates_faults(&self, rates: &Rates) -> Vec<Reason> {
+        let mut faults = Vec::new();
+        let mut named = BTreeSet::new();
+        for of in rates.classes.iter() {
+            if named.last().is_some_and(|last| of.class <= *last) {
+                faults.push(Reason::Malformed);
+            }
+            named.insert(of.class);
+            if !self.classes.contains_key(&of.class.0) {
+                faults.push(Reason::UnknownClass);
+            }
+        }
+        let zero = |rate: &Rate| rate.requests == 0 || rate.tokens == 0;
+        let some_class = rates.classes.iter().any(|of| zero(&of.rate));
+        let unit_is_lawful = rates.fee_unit.0 >= 1 && rates.fee_unit.0 <= 1_000 * 1_000_000;
+        if !unit_is_lawful || zero(&rates.key) || zero(&rates.account) || some_class {
+            faults.push(Reason::UnlawfulRates);
+        }
+        faults
+    }
+
+    pub(super) fn set_rates(&mut self, rates: &Rates) {
+        self.rates.push((self.time, rates.clone()));
+        self.record(None, Fact::RatesSet);
+    }
+
+    /// What waiting from the beginning of time until now is worth: each
+    /// millisecond a thousandth of the unit that was in force in it, at first
+    /// 0.001 CT; in nano-CT.
+    pub fn waiting_worth(&self) -> u128 {
+        let (mut worth, mut from, mut unit) = (0, 0, 1_000);
+        for (at, rates) in &self.rates {
+            worth += u128::from(at - from) * unit;
+            (from, unit) = (*at, rates.fee_unit.0.into());
+        }
+        worth + u128::from(self.time - from) * unit
     }
 
     /// For a new gateway (`None`) or a registered one.

@@ -95,6 +95,7 @@ pub enum Fact {
         version: u32,
     },
     ParametersSet,
+    RatesSet,
     GatewayRegistered {
         gateway: u32,
     },

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 
 use tally_ledger::{
     action::Action, genesis::Genesis, hash::Hash, ids::HOUR_MS, parameters::Parameters,
-    price::PriceTable, reason::Reason, transaction::Author,
+    price::PriceTable, rates::Rates, reason::Reason, transaction::Author,
 };
 
 pub use fact::{Charge, Fact, LogEntry};
@@ -46,6 +46,8 @@ pub struct Oracle {
     pub parent_log: u64,
     /// Governed numbers.
     pub parameters: Parameters,
+    /// Rates in the order in which they were set, each with its time.
+    pub rates: Vec<(u64, Rates)>,
     /// By number.
     pub persons: BTreeMap<u32, Person>,
     /// Persons who own a validator.
@@ -90,6 +92,7 @@ impl Oracle {
             time: genesis.time.0,
             parent_log: 0,
             parameters: genesis.parameters,
+            rates: Vec::new(),
             persons: (genesis.persons.iter().enumerate())
                 .map(|(n, person)| {
                     let (key, roles) = (person.key, person.roles);
@@ -199,6 +202,7 @@ impl Oracle {
             Action::RegisterGateway(new) => self.gateway_key_faults(None, &new.key),
             Action::SetGatewayKey(set) => self.gateway_key_faults(Some(set.gateway.0), &set.key),
             Action::SuspendGateway(gateway) => self.suspend_faults(gateway.0),
+            Action::SetRates(rates) => self.set_rates_faults(rates),
         }
     }
 
@@ -229,6 +233,7 @@ impl Oracle {
             }
             Action::SetGatewayKey(set) => self.set_gateway_key(set),
             Action::SuspendGateway(gateway) => self.suspend(gateway.0),
+            Action::SetRates(rates) => self.set_rates(rates),
         }
     }
 

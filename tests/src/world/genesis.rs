@@ -9,10 +9,11 @@ use tally_ledger::{
     crypto::SecretKey,
     gateway::Caps,
     genesis::{GENESIS_VERSION, Genesis, GenesisGateway, GenesisPerson},
-    ids::{Amount, ModelNumber, Person, TableVersion, Time},
+    ids::{Amount, ClassNumber, ModelNumber, Person, TableVersion, Time},
     parameters::Parameters,
     person::Roles,
     price::{Meter, Model, PriceTable},
+    rates::{ClassRate, MAX_FEE_UNIT, NO_LIMIT, Rate, Rates},
 };
 
 use super::{Dice, KeyRing};
@@ -100,6 +101,29 @@ pub(super) fn parameters(dice: &mut Dice) -> Parameters {
         issuer_day_limit: Amount(dice.pick(&[u64::MAX, 50_000_000, 2_000_000])),
         issuer_day_account_limit: Amount(dice.pick(&[u64::MAX, 20_000_000, 1_000_000])),
         ..Parameters::default()
+    }
+}
+
+/// Rates for some of so many classes.
+pub(super) fn rates(dice: &mut Dice, classes: u64) -> Rates {
+    let rate = |dice: &mut Dice| Rate {
+        requests: dice.pick(&[NO_LIMIT, 1, 60]),
+        tokens: dice.pick(&[NO_LIMIT, 1_000]),
+    };
+    let mut of_classes = Vec::new();
+    for number in 0..classes as u16 {
+        if dice.below(2) == 0 {
+            of_classes.push(ClassRate {
+                class: ClassNumber(number),
+                rate: rate(dice),
+            });
+        }
+    }
+    Rates {
+        fee_unit: Amount(dice.pick(&[1_000, 1, 50_000, MAX_FEE_UNIT.0])),
+        key: rate(dice),
+        account: rate(dice),
+        classes: List::new(of_classes).unwrap(),
     }
 }
 

@@ -2,15 +2,17 @@
 
 use tally_ledger::{
     action::{Action, RegisterGateway, SetClass, SetGatewayKey, SetRole},
-    ids::{ClassNumber, GatewayNumber, Person},
+    codec::List,
+    ids::{Amount, ClassNumber, GatewayNumber, Person},
     parameters::Parameters,
     person::Roles,
+    rates::{ClassRate, MAX_FEE_UNIT, Rate},
 };
 
 use super::{
     Dice, World,
     draft::Draft,
-    genesis::{caps, class, parameters, prices},
+    genesis::{caps, class, parameters, prices, rates},
 };
 
 impl World {
@@ -111,6 +113,24 @@ impl World {
             };
         }
         self.by_admins(dice, Action::SetParameters(new))
+    }
+
+    pub(super) fn write_set_rates(&mut self, dice: &mut Dice) -> Draft {
+        let mut new = rates(dice, self.oracle.classes.len() as u64);
+        if dice.wild(3) {
+            let mut classes = new.classes.to_vec();
+            match dice.below(4) {
+                0 => new.fee_unit = Amount(dice.pick(&[0, MAX_FEE_UNIT.0 + 1])),
+                1 => new.key.tokens = 0,
+                2 => classes.extend(classes.first().copied()),
+                _ => classes.push(ClassRate {
+                    class: ClassNumber(99),
+                    rate: Rate::NONE,
+                }),
+            }
+            new.classes = List::new(classes).unwrap();
+        }
+        self.by_admins(dice, Action::SetRates(new))
     }
 
     pub(super) fn write_gateway(&mut self, dice: &mut Dice) -> Draft {

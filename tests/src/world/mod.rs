@@ -258,7 +258,8 @@ impl World {
             231..=234 => self.write_set_role(dice),
             235..=238 => self.write_set_class(dice),
             239..=243 => self.write_set_prices(dice),
-            244..=248 => self.write_set_parameters(dice),
+            244..=246 => self.write_set_parameters(dice),
+            247..=248 => self.write_set_rates(dice),
             249..=254 => self.write_gateway(dice),
             255 => self.write_suspend(dice),
         }

@@ -3,6 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use tally_ledger::{
+    ids::{Sum, Time},
+    rates::{MAX_FEE_UNIT, RatesState},
+};
 
 const UNIT: Amount = Amount(1_000);
 
@@ -10,13 +14,42 @@ const UNIT: Amount = Amount(1_000);
 #[derive(Debug, Clone, Copy)]
 struct Request {
     number: usize,
+    arrived: u64,
     offer: Offer,
 }
 
-/// The rule, naively: the fee and a unit per second, times a thousand.
-fn effective(request: &Request, now: u64) -> u128 {
-    let waited = now - request.offer.arrived;
-    u128::from(request.offer.fee.0) * 1_000 + u128::from(waited) * u128::from(UNIT.0)
+/// The unit changes every three seconds, and the last one stays.
+const CHANGE: u64 = 3_000;
+
+/// The rule, naively: the fee and a unit per second, times a thousand; each
+/// millisecond with the unit that there was in it.
+fn effective(units: &[u64], request: &Request, now: u64) -> u128 {
+    let mut sum = u128::from(request.offer.fee.0) * 1_000;
+    for (i, unit) in units.iter().enumerate() {
+        let from = i as u64 * CHANGE;
+        let until = if i + 1 < units.len() {
+            from + CHANGE
+        } else {
+            u64::MAX
+        };
+        let waited = until.min(now).saturating_sub(from.max(request.arrived));
+        sum += u128::from(waited) * u128::from(*unit);
+    }
+    sum
+}
+
+/// The chain's rates as a gateway knows them at a time.
+fn rates_at(units: &[u64], ms: u64) -> RatesState {
+    let mut state = RatesState::default();
+    for (i, unit) in units.iter().enumerate() {
+        let since = Time(i as u64 * CHANGE);
+        if since.0 > ms {
+            break;
+        }
+        state.worth = Sum(state.worth_at(since));
+        (state.since, state.rates.fee_unit) = (since, Amount(*unit));
+    }
+    state
 }
 
 #[derive(Debug, Default)]
@@ -30,7 +63,16 @@ struct Outcome {
 
 /// Requests (gap in ms, fee, service in ms, patience in ms) through a queue.
 fn simulate(places: usize, most: usize, requests: &[(u64, u64, u64, u64)]) -> Outcome {
-    let mut queue: Queue<Request> = Queue::new(places, most, UNIT);
+    simulate_with(&[UNIT.0], places, most, requests)
+}
+
+fn simulate_with(
+    units: &[u64],
+    places: usize,
+    most: usize,
+    requests: &[(u64, u64, u64, u64)],
+) -> Outcome {
+    let mut queue: Queue<Request> = Queue::new(places, most);
     let mut waiting: Vec<(Request, Rank)> = Vec::new();
     let mut running: Vec<u64> = Vec::new();
     let mut outcome = Outcome::default();
@@ -39,12 +81,17 @@ fn simulate(places: usize, most: usize, requests: &[(u64, u64, u64, u64)]) -> Ou
     for (number, (gap, fee, ..)) in requests.iter().enumerate() {
         now += gap;
         let fee = Amount(*fee);
-        let offer = Offer {
-            fee,
+        let worth = rates_at(units, now).worth_at(Time(now));
+        let account = AccountNumber(number as u32);
+        arrivals.push(Request {
+            number,
             arrived: now,
-            account: AccountNumber(number as u32),
-        };
-        arrivals.push(Request { number, offer });
+            offer: Offer {
+                fee,
+                worth,
+                account,
+            },
+        });
     }
     let mut arrivals = arrivals.into_iter().peekable();
     let mut now = 0;
@@ -55,7 +102,7 @@ fn simulate(places: usize, most: usize, requests: &[(u64, u64, u64, u64)]) -> Ou
         }
         let patience = |request: &Request| requests[request.number].3;
         waiting.retain(|(request, rank)| {
-            let gone = request.offer.arrived + patience(request) <= now;
+            let gone = request.arrived + patience(request) <= now;
             if gone {
                 assert!(queue.leave(*rank));
                 assert!(!queue.leave(*rank));
@@ -63,7 +110,7 @@ fn simulate(places: usize, most: usize, requests: &[(u64, u64, u64, u64)]) -> Ou
             }
             !gone
         });
-        while let Some(request) = arrivals.next_if(|request| request.offer.arrived <= now) {
+        while let Some(request) = arrivals.next_if(|request| request.arrived <= now) {
             let went = queue.take();
             if went {
                 running.push(now + requests[request.number].2);
@@ -80,7 +127,12 @@ fn simulate(places: usize, most: usize, requests: &[(u64, u64, u64, u64)]) -> Ou
             // In the order of the page: highest effective fee, then arrival.
             let best = waiting
                 .iter()
-                .max_by_key(|(other, _)| (effective(other, now), std::cmp::Reverse(other.number)))
+                .max_by_key(|(other, _)| {
+                    (
+                        effective(units, other, now),
+                        std::cmp::Reverse(other.number),
+                    )
+                })
                 .unwrap();
             assert_eq!((best.0.number, best.1), (request.number, rank));
             waiting.retain(|(other, _)| other.number != request.number);
@@ -88,7 +140,7 @@ fn simulate(places: usize, most: usize, requests: &[(u64, u64, u64, u64)]) -> Ou
             let offer = request.offer;
             outcome
                 .served
-                .push((request.number, offer.arrived, now, offer.fee.0));
+                .push((request.number, request.arrived, now, offer.fee.0));
         }
         assert_eq!(queue.running(), running.len());
         assert_eq!(queue.waiting(), waiting.len());
@@ -122,6 +174,22 @@ proptest! {
                 prop_assert!(!passed || paid, "{other} passed {number}");
             }
         }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// The order is checked at each call, against the rule.
+    #[test]
+    fn another_unit_counts_from_then_on_and_changes_no_order(
+        units in prop::collection::vec(prop_oneof![Just(1), Just(1_000), 1u64..50_000], 1..5),
+        requests in prop::collection::vec(
+            (0u64..200, prop_oneof![Just(0), 0u64..60_000], 100u64..900, 50u64..20_000), 1..60),
+    ) {
+        let outcome = simulate_with(&units, 1, 40, &requests);
+        let ended = outcome.served.len() + outcome.refused + outcome.left;
+        prop_assert_eq!(ended, requests.len());
     }
 }
 
@@ -171,13 +239,13 @@ fn twice_the_capacity_is_refused_and_not_queued_without_bound() {
 
 #[test]
 fn a_full_queue_says_when_to_come_again() {
-    let mut queue: Queue<()> = Queue::new(1, 8, UNIT);
+    let mut queue: Queue<()> = Queue::new(1, 8);
     let mut accounts = 0;
     let mut offer = |fee| {
         accounts += 1;
         Offer {
             fee: Amount(fee),
-            arrived: 0,
+            worth: 0,
             account: AccountNumber(accounts),
         }
     };
@@ -204,10 +272,10 @@ fn a_full_queue_says_when_to_come_again() {
 
 #[test]
 fn one_account_leaves_the_last_quarter_to_others() {
-    let mut queue: Queue<()> = Queue::new(1, 16, UNIT);
+    let mut queue: Queue<()> = Queue::new(1, 16);
     let offer = |account, fee| Offer {
         fee: Amount(fee),
-        arrived: 0,
+        worth: 0,
         account: AccountNumber(account),
     };
     assert!(queue.take());
@@ -251,13 +319,15 @@ fn one_account_leaves_the_last_quarter_to_others() {
 fn keys_fit_any_fee_and_time() {
     let most = Offer {
         fee: Amount((1 << 62) - 1),
-        arrived: 0,
+        worth: 0,
         account: AccountNumber(0),
     };
+    let mut rates = RatesState::default();
+    rates.rates.fee_unit = MAX_FEE_UNIT;
     let late = Offer {
         fee: Amount::ZERO,
-        arrived: u64::MAX,
+        worth: rates.worth_at(Time(u64::MAX)),
         account: AccountNumber(0),
     };
-    assert!(key(most, Amount(1)) < key(late, Amount(1_000_000_000)));
+    assert!(key(most) < key(late));
 }

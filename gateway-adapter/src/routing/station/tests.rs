@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::*;
+use tally_ledger::ids::Amount;
 
-const UNIT: Amount = Amount(1_000);
+use super::*;
 
 fn station(places: usize) -> Arc<Station> {
     let mut upstream = Upstream::for_tests(16);
     upstream.concurrency = Some(places);
-    Arc::new(Station::new(1, upstream, UNIT, &Metrics::shared()))
+    Arc::new(Station::new(1, upstream, &Metrics::shared()))
 }
 
 fn offer(account: u32) -> Offer {
     Offer {
         fee: Amount::ZERO,
-        arrived: steady_ms(),
+        worth: steady_ms().into(),
         account: AccountNumber(account),
     }
 }
@@ -64,7 +64,7 @@ async fn who_joins_while_an_engine_goes_and_comes_is_served() {
         if i % 100 == 50 {
             let mut upstream = (*station.upstream()).clone();
             upstream.queue = 200 + i as usize;
-            station.change(upstream, UNIT).again();
+            station.change(upstream).again();
         }
     }
     let all = async { while visits.join_next().await.is_some() {} };

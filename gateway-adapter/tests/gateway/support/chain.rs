@@ -30,6 +30,7 @@ use tally_ledger::{
     parameters::Parameters,
     person::Roles,
     price::{Meter, Model, PriceTable},
+    rates::Rates,
     reason::Reason,
     receipt::ReceiptFile,
     state::{State, genesis_entry},
@@ -179,6 +180,8 @@ pub struct Chain {
     pub down: AtomicBool,
     /// The nodes lose the answers to Submit.
     pub mute: AtomicBool,
+    /// The nodes do not answer about parameters and rates.
+    pub withholds_parameters: AtomicBool,
     /// ms that a Submit takes.
     pub slow: AtomicU64,
     /// Submits under way, and the most at once.
@@ -213,6 +216,7 @@ impl Chain {
             nodes: listeners.iter().map(|l| l.local_addr().unwrap()).collect(),
             down: AtomicBool::new(false),
             mute: AtomicBool::new(false),
+            withholds_parameters: AtomicBool::new(false),
             slow: AtomicU64::new(0),
             submitting: AtomicUsize::new(0),
             most_submitting: AtomicUsize::new(0),
@@ -346,6 +350,37 @@ impl Chain {
     /// Two issuers.
     pub fn by_issuers(&self, action: Action) {
         self.act(Person(0), &[Person(1).into()], action);
+    }
+
+    /// Two admins.
+    pub fn by_admins(&self, action: Action) {
+        self.act(Person(2), &[Person(3).into()], action);
+    }
+
+    pub fn set_rates(&self, rates: &Rates) {
+        self.by_admins(Action::SetRates(rates.clone()));
+    }
+
+    pub fn suspend(&self, gateway: u32) {
+        self.by_admins(Action::SuspendGateway(GatewayNumber(gateway)));
+    }
+
+    /// Waits until the gateway at `to` has applied everything so far.
+    pub async fn followed(&self, to: SocketAddr) {
+        let now = self.inner.lock().unwrap().state.height().0 as i64;
+        let height = async || super::metric(to, "tally_gateway_chain_height").await;
+        let deadline = tokio::time::Instant::now() + super::DEADLINE;
+        // A look at a later height begins when the one before it is done.
+        let mut seen = 0;
+        while seen <= now {
+            assert!(tokio::time::Instant::now() < deadline, "it does not follow");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            seen = height().await;
+        }
+        while height().await <= seen {
+            assert!(tokio::time::Instant::now() < deadline, "it does not follow");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub fn open_account(&self) -> AccountNumber {

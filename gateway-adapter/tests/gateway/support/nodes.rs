@@ -127,6 +127,12 @@ impl AuditService for Node {
             ..Default::default()
         }))
     }
+    async fn get_history(
+        &self,
+        _: Request<v1::GetHistoryRequest>,
+    ) -> Answer<v1::GetHistoryResponse> {
+        not_here()
+    }
     async fn get_supply(&self, _: Request<v1::GetSupplyRequest>) -> Answer<v1::GetSupplyResponse> {
         not_here()
     }
@@ -141,6 +147,10 @@ impl AuditService for Node {
         let request = request.into_inner();
         let inner = self.up()?.inner.lock().unwrap();
         let table = Table::try_from(request.table as u8).unwrap();
+        let withheld = self.0.withholds_parameters.load(Ordering::Relaxed);
+        if table == Table::Parameters && withheld {
+            return Err(Status::unavailable("withheld"));
+        }
         let proof = inner.state.prove(table, request.number);
         let (header, certificate) = inner.header.as_ref().unwrap();
         let proof = v1::StateProof {

@@ -187,5 +187,6 @@ pub(crate) fn events() -> Vec<(&'static str, Event)> {
                 gateway,
             },
         ),
+        ("rates_set", Event::RatesSet { transaction }),
     ]
 }

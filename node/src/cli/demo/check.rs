@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -26,6 +26,7 @@ use super::{
 use crate::cli::{
     client::failure,
     exit::{Exit, Failure},
+    history::HISTORY,
     output::{self, Format},
     status,
 };
@@ -56,9 +57,12 @@ pub(crate) async fn run(
     let mut client = world.node(1).connect().await?;
     let files = evidence::receipts(&client, chain.receipts.keys().copied(), &dir).await?;
     let at = evidence::states(&mut client, &dir).await?;
+    let histories = evidence::histories(&mut client, &dir).await?;
     compare(&seen, &files)?;
     say("receipt files fetched; their usage is what the clients were told");
-    let report = audit(&dir, &world.net.genesis_file()).await?;
+    let genesis = world.net.genesis_file();
+    let report = tally(&genesis, &["receipt", "audit"], &[&dir]).await?;
+    let complete = complete(&genesis, &dir, histories, files.len()).await?;
     let status = status::ask(&world.node(0)).await?;
     let finality = finality(&chain, &files);
     let receipts = files.len().max(1) as u64;
@@ -76,6 +80,7 @@ pub(crate) async fn run(
         "state proven at height": at,
         "seconds": began.elapsed().as_secs(),
         "audit by a separate process": report,
+        "complete histories, verified by a separate process": complete,
     });
     output::print(format, &value)?;
     Ok(Exit::Done)
@@ -248,12 +253,40 @@ fn finality(chain: &Chain, files: &[ReceiptFile]) -> (u64, u64) {
     (at(50).copied().unwrap_or(0), at(99).copied().unwrap_or(0))
 }
 
+/// Has the histories verified, and their receipts counted: all of them are in
+/// the gateway's, and all in the accounts'.
+async fn complete(
+    genesis: &Path,
+    dir: &Path,
+    histories: usize,
+    receipts: usize,
+) -> anyhow::Result<Value> {
+    let path = |number| dir.join(format!("{number:04}.{HISTORY}"));
+    let paths: Vec<PathBuf> = (0..histories).map(path).collect();
+    let paths: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+    let rows = tally(genesis, &["history", "verify"], &paths).await?;
+    let mut counted: BTreeMap<&str, u64> = BTreeMap::new();
+    for row in rows.as_array().into_iter().flatten() {
+        let of = row["of"].as_str().unwrap_or_default();
+        let kind = of.split(' ').next().unwrap_or_default();
+        *counted.entry(kind).or_default() += row["receipts"].as_u64().unwrap_or_default();
+    }
+    for kind in ["account", "gateway"] {
+        let found = counted.get(kind).copied().unwrap_or_default();
+        if found != receipts as u64 {
+            bail!("{found} receipts in the histories of each {kind}, {receipts} in all");
+        }
+    }
+    Ok(json!(histories))
+}
+
 /// Runs the auditor: a process of its own, with the files and the genesis.
-async fn audit(dir: &Path, genesis: &Path) -> anyhow::Result<Value> {
+async fn tally(genesis: &Path, verb: &[&str], files: &[&Path]) -> anyhow::Result<Value> {
     let program = std::env::current_exe().context("finding this program")?;
     let output = tokio::process::Command::new(program)
-        .args(["--format", "json", "receipt", "audit"])
-        .arg(dir)
+        .args(["--format", "json"])
+        .args(verb)
+        .args(files)
         .arg("--genesis")
         .arg(genesis)
         .env_clear()
@@ -262,11 +295,10 @@ async fn audit(dir: &Path, genesis: &Path) -> anyhow::Result<Value> {
         .await
         .context("starting the audit")?;
     if !output.status.success() {
-        let why = String::from_utf8_lossy(&output.stderr);
-        return Err(Failure::error(
-            Exit::Invalid,
-            format!("the audit found: {}", why.trim()),
-        ));
+        let said = [output.stderr, output.stdout].concat();
+        let why = String::from_utf8_lossy(&said).trim().to_owned();
+        let message = format!("the audit found: {why}");
+        return Err(Failure::error(Exit::Invalid, message));
     }
     serde_json::from_slice(&output.stdout).context("reading the audit's report")
 }

@@ -1,17 +1,19 @@
-//! What an auditor needs, fetched into a folder: every receipt file, and the
-//! proven leaves of all classes and of the gateway at one height.
+//! What an auditor needs, fetched into a folder: every receipt file, the
+//! proven leaves of all classes and of the gateway at one height, and the
+//! complete histories of the accounts, the gateway and of control.
 
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, bail};
 use futures::{StreamExt, TryStreamExt};
 use tally_ledger::{receipt::ReceiptFile, state_file::StateFile, tree::Table};
-use tally_proto::v1::{self, get_receipt_request::By};
+use tally_proto::v1::{self, get_history_request::Of, get_receipt_request::By};
 use tokio::time::{Instant, sleep};
 
 use crate::cli::{
     audit::{RECEIPT, STATE},
     client::{Client, failure},
+    history::{self, HISTORY},
     receipt::fetch,
 };
 
@@ -40,6 +42,32 @@ pub(crate) async fn receipts(
         .buffered(IN_FLIGHT)
         .try_collect()
         .await
+}
+
+/// Fetches the complete histories of all accounts, of gateway 0 and of
+/// control, writes their files and gives how many there are.
+pub(crate) async fn histories(client: &mut Client, dir: &Path) -> anyhow::Result<usize> {
+    let mut accounts = 0;
+    while leaf(client, Table::Accounts, accounts).await?.is_some() {
+        accounts += 1;
+    }
+    let subjects = (0..accounts).map(Of::Account);
+    let subjects = subjects.chain([Of::Gateway(0), Of::Control(true)]);
+    let mut written = 0;
+    for of in subjects {
+        let mut from = 0;
+        loop {
+            let (bytes, next) = history::fetch(client, of, from, 0).await?;
+            let path = dir.join(format!("{written:04}.{HISTORY}"));
+            fs::write(&path, &bytes).with_context(|| format!("writing {}", path.display()))?;
+            written += 1;
+            if next == 0 {
+                break;
+            }
+            from = next;
+        }
+    }
+    Ok(written)
 }
 
 /// Fetches the leaves of all classes and gateways, again until all are of one

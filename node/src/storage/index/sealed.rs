@@ -274,6 +274,36 @@ impl Sealed {
         Ok(())
     }
 
+    /// The last entry of a listing before an index.
+    pub(super) fn last_before(
+        &self,
+        listing: Listing,
+        index: u64,
+    ) -> Result<Option<u64>, IndexError> {
+        let Some(list) = list_key(listing) else {
+            return Ok(None);
+        };
+        let key = |index: u64| [&list[..], &index.to_be_bytes()].concat();
+        // Chunks are keyed by their first entry, which is never empty.
+        let Some((key, value)) = self
+            .postings
+            .range(key(0)..key(index))
+            .next_back()
+            .transpose()?
+        else {
+            return Ok(None);
+        };
+        let first = u64_at(&key, 5)?;
+        let entries = value.chunks_exact(4).rev();
+        let mut entries = entries.map(|entry| {
+            first
+                + u64::from(u32::from_be_bytes(
+                    entry.try_into().expect("chunks of four"),
+                ))
+        });
+        Ok(entries.find(|entry| *entry < index))
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.db.size_on_disk().unwrap_or(0)
     }

@@ -202,15 +202,27 @@ impl Tail {
         (found[..8] == key[..8]).then(|| self.start + u64::from(*entry))
     }
 
-    /// Appends at most `limit` entries of a listing, from `from` on.
-    pub(super) fn list(&self, listing: Listing, from: u64, limit: usize, out: &mut Vec<u64>) {
-        let list = match listing {
+    fn listed(&self, listing: Listing) -> &[u32] {
+        match listing {
             Listing::Account(number) => self.accounts.get(number.0),
             Listing::Gateway(number) => self.gateways.get(number.0),
             Listing::Class(number) => self.classes.get(number.0.into()),
             Listing::Control => &self.control,
             Listing::All => &[],
-        };
+        }
+    }
+
+    /// The last entry of a listing before an index, if it is in the tail.
+    pub(super) fn last_before(&self, listing: Listing, index: u64) -> Option<u64> {
+        let list = self.listed(listing);
+        let at = |entry: &u32| self.start + u64::from(*entry);
+        let after = list.partition_point(|entry| at(entry) < index);
+        after.checked_sub(1).map(|last| at(&list[last]))
+    }
+
+    /// Appends at most `limit` entries of a listing, from `from` on.
+    pub(super) fn list(&self, listing: Listing, from: u64, limit: usize, out: &mut Vec<u64>) {
+        let list = self.listed(listing);
         let index = |entry: &u32| self.start + u64::from(*entry);
         let skip = list.partition_point(|entry| index(entry) < from);
         out.extend(list[skip..].iter().take(limit).map(index));

@@ -180,6 +180,13 @@ fn check(index: &IndexReader, last: u64) {
                 "{listing:?} from {from}"
             );
         }
+        for before in 0..last * 5 + 3 {
+            assert_eq!(
+                index.last_before(listing, before).unwrap(),
+                wanted.iter().copied().rfind(|at| *at < before),
+                "{listing:?} before {before}"
+            );
+        }
     }
     assert_eq!(index.transaction(&Hash([1; 32])).unwrap(), None);
     assert_eq!(index.hold(GATEWAY, JournalNumber(1), 1).unwrap(), None);

@@ -1,0 +1,256 @@
+//! `tally history`: all that is recorded of somebody between two heights, as
+//! files that prove that nothing is missing. To verify, the files and the
+//! genesis are enough; no node is asked.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use tally_ledger::{
+    certified::Trust,
+    entry::Entry,
+    history::{HistoryFile, Subject, VerifiedHistory},
+    ids::{AccountNumber, GatewayNumber},
+};
+use tally_proto::v1::{self, get_history_request::Of};
+
+use super::{
+    args::{GenesisArg, runtime},
+    client::{Client, NodeArg, failure},
+    exit::{Exit, Failure},
+    keys::write_new_file,
+    output::{self, Format},
+};
+
+/// Ending of history files.
+pub(crate) const HISTORY: &str = "history";
+
+/// Histories: all entries of somebody, and proof that none is missing
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum HistoryCommand {
+    /// Fetch a history from a node as files, and verify it
+    #[command(
+        after_help = "Example:\n  tally history get --account 7 --from 1 --to 2000 --out ann \
+        --genesis genesis.json\n\nWrites ann-1.history, and more files if one does not hold \
+        all; each names its heights."
+    )]
+    Get(Get),
+    /// Verify history files with nothing but the genesis
+    #[command(
+        after_help = "Example:\n  tally history verify ann-*.history --genesis genesis.json\n\n\
+        The files of one subject must follow each other without a gap in their heights."
+    )]
+    Verify(Verify),
+}
+
+/// Arguments of `history get`.
+#[derive(Debug, clap::Args)]
+#[command(group(clap::ArgGroup::new("of").required(true)))]
+pub(crate) struct Get {
+    /// All entries of an account
+    #[arg(long, group = "of", value_name = "NUMBER")]
+    account: Option<u32>,
+    /// Receipts of a gateway, and the openings of its journals
+    #[arg(long, group = "of", value_name = "NUMBER")]
+    gateway: Option<u32>,
+    /// Entries that are neither receipts nor leases
+    #[arg(long, group = "of")]
+    control: bool,
+    /// First height; 0 is the genesis
+    #[arg(long, default_value_t = 0, value_name = "HEIGHT")]
+    from: u64,
+    /// Last height; without it the last there is
+    #[arg(
+        long,
+        default_value_t = 0,
+        value_name = "HEIGHT",
+        hide_default_value = true
+    )]
+    to: u64,
+    /// What the files' names begin with
+    #[arg(long, value_name = "PREFIX")]
+    out: PathBuf,
+    #[command(flatten)]
+    genesis: GenesisArg,
+    #[command(flatten)]
+    node: NodeArg,
+}
+
+/// Arguments of `history verify`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Verify {
+    /// History files
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    genesis: GenesisArg,
+}
+
+impl HistoryCommand {
+    /// Runs the command.
+    pub(crate) fn run(self, format: Format) -> anyhow::Result<Exit> {
+        match self {
+            HistoryCommand::Get(get) => get.run(format),
+            HistoryCommand::Verify(verify) => verify.run(format),
+        }
+    }
+}
+
+impl Get {
+    fn of(&self) -> Of {
+        match (self.account, self.gateway) {
+            (Some(account), _) => Of::Account(account),
+            (_, Some(gateway)) => Of::Gateway(gateway),
+            _ => Of::Control(true),
+        }
+    }
+
+    fn run(self, format: Format) -> anyhow::Result<Exit> {
+        let genesis = self.genesis.read()?;
+        let mut trust = Trust::new(&genesis)?;
+        let mut rows = Vec::new();
+        let runtime = runtime()?;
+        let mut client = runtime.block_on(self.node.connect())?;
+        let (mut from, mut to) = (self.from, self.to);
+        loop {
+            let (bytes, _) = runtime.block_on(fetch(&mut client, self.of(), from, to))?;
+            let verified = verify(&bytes, &mut trust)?;
+            // Without a last height it is that of the first answer.
+            to = if to == 0 {
+                verified.header.height.0
+            } else {
+                to
+            };
+            if (verified.subject, verified.from.0) != (self.subject(), from) {
+                let why = "the node's file is of another history; ask another node";
+                return Err(Failure::error(Exit::Invalid, why.to_owned()));
+            }
+            let path = self.path(rows.len() + 1);
+            write_new_file(&path, &bytes, 0o644)?;
+            rows.push(row(&path, &verified));
+            if verified.to.0 >= to {
+                break;
+            }
+            from = verified.to.0 + 1;
+        }
+        output::print(format, &rows)?;
+        Ok(Exit::Done)
+    }
+
+    fn subject(&self) -> Subject {
+        match self.of() {
+            Of::Account(number) => Subject::Account(AccountNumber(number)),
+            Of::Gateway(number) => Subject::Gateway(GatewayNumber(number)),
+            Of::Control(_) => Subject::Control,
+        }
+    }
+
+    /// `PREFIX-1.history`, ...
+    fn path(&self, number: usize) -> PathBuf {
+        let mut name = self.out.clone().into_os_string();
+        name.push(format!("-{number}.{HISTORY}"));
+        name.into()
+    }
+}
+
+impl Verify {
+    fn run(self, format: Format) -> anyhow::Result<Exit> {
+        let genesis = self.genesis.read()?;
+        let mut trust = Trust::new(&genesis)?;
+        let mut rows = Vec::new();
+        let mut exit = Exit::Done;
+        let mut before: Option<VerifiedHistory> = None;
+        for path in &self.files {
+            let bytes =
+                fs::read(path).with_context(|| format!("history file {}", path.display()))?;
+            match verify(&bytes, &mut trust) {
+                Ok(verified) => {
+                    let mut row = row(path, &verified);
+                    if let Some(gap) = before.as_ref().and_then(|before| gap(before, &verified)) {
+                        exit = Exit::Invalid;
+                        row["verified"] = json!(format!("NO: {gap}"));
+                    }
+                    rows.push(row);
+                    before = Some(verified);
+                }
+                Err(error) => {
+                    exit = Exit::Invalid;
+                    rows.push(json!({"file": path, "verified": format!("NO: {error}")}));
+                    before = None;
+                }
+            }
+        }
+        output::print(format, &rows)?;
+        Ok(exit)
+    }
+}
+
+/// A history file from a node, and the height from which the next one goes on;
+/// 0: there is none.
+pub(crate) async fn fetch(
+    client: &mut Client,
+    of: Of,
+    from_height: u64,
+    to_height: u64,
+) -> anyhow::Result<(Vec<u8>, u64)> {
+    let request = v1::GetHistoryRequest {
+        of: Some(of),
+        from_height,
+        to_height,
+    };
+    let answer = client.audit.get_history(request).await;
+    let answer = answer.map_err(|e| failure(&e))?.into_inner();
+    Ok((answer.file.to_vec(), answer.next_height))
+}
+
+/// What is missing between two files of one subject.
+fn gap(before: &VerifiedHistory, after: &VerifiedHistory) -> Option<String> {
+    let follows = after.from.0 <= before.to.0.saturating_add(1);
+    (before.subject == after.subject && !follows).then(|| {
+        let (first, last) = (before.to.0 + 1, after.from.0 - 1);
+        format!("heights {first} to {last} are in no file before this one")
+    })
+}
+
+/// Decodes and verifies a file's bytes.
+fn verify(bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<VerifiedHistory> {
+    let invalid = |why: String| Failure::error(Exit::Invalid, why);
+    let file = HistoryFile::decode(bytes).map_err(|e| invalid(e.to_string()))?;
+    file.verify_with(trust).map_err(|e| invalid(e.to_string()))
+}
+
+fn row(path: &Path, verified: &VerifiedHistory) -> Value {
+    let receipts = verified
+        .entries
+        .iter()
+        .filter_map(|(_, entry)| match entry {
+            Entry::Receipt(receipt) => Some(receipt),
+            Entry::Event(..) => None,
+        });
+    let charged: u128 = receipts
+        .clone()
+        .map(|receipt| u128::from(receipt.charged.0))
+        .sum();
+    json!({
+        "file": path,
+        "verified": "yes, complete",
+        "of": subject_name(verified.subject),
+        "from": verified.from,
+        "to": verified.to,
+        "entries": verified.entries.len(),
+        "receipts": receipts.count(),
+        "charged": super::audit::amount(charged),
+        "under height": verified.header.height,
+    })
+}
+
+fn subject_name(subject: Subject) -> String {
+    match subject {
+        Subject::Account(number) => format!("account {number}"),
+        Subject::Gateway(number) => format!("gateway {number}"),
+        Subject::Control => "control".to_owned(),
+    }
+}
