@@ -118,10 +118,12 @@ impl Account {
         let inner = self.inner();
         let need = ask.cost.0;
         inner.candidates(ask).is_ok_and(|classes| {
-            classes.iter().all(|class| {
-                let pair = (*class, ask.key.number);
-                inner.leasable(pair) < need && inner.lease_for(pair, ask, need, now).is_none()
-            })
+            let bare = classes.iter().all(|class| inner.is_bare(*class));
+            !bare
+                && classes.iter().all(|class| {
+                    let pair = (*class, ask.key.number);
+                    inner.leasable(pair) < need && inner.lease_for(pair, ask, need, now).is_none()
+                })
         })
     }
 
@@ -415,6 +417,11 @@ impl Account {
     pub fn is_idle(&self) -> bool {
         let inner = self.inner();
         inner.leases.is_empty() && inner.requested.is_empty() && inner.running == 0
+    }
+
+    /// Leases that are not closed.
+    pub fn open_leases(&self) -> usize {
+        self.inner().leases.len()
     }
 
     /// (held, free) in all leases; in those of one class (`Some`).

@@ -9,6 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+mod fixed;
 mod rates;
 mod upstream;
 
@@ -165,8 +166,17 @@ pub struct Submit {
 pub struct Limits {
     /// Most bytes of a request's body.
     pub body_bytes: u32,
+    /// Most bytes of all requests' bodies that are in memory at once; beyond
+    /// it requests are refused.
+    pub bodies_bytes: u64,
+    /// Longest that a request's body may take to arrive.
+    pub body_seconds: u32,
     /// Most bytes of an answer that is not streamed, and of one event.
     pub answer_bytes: u32,
+    /// Longest that a client may read nothing of its stream; then it is cut,
+    /// and charged as if it had hung up. After twice as long any connection
+    /// is closed on which nothing can be written.
+    pub stall_seconds: u32,
     /// Longest wait near the end of a balance.
     pub wait_ms: u32,
     /// Longest request; well below the chain's grace of leases.
@@ -206,7 +216,10 @@ impl Default for Limits {
     fn default() -> Self {
         Limits {
             body_bytes: 16 * 1024 * 1024,
+            bodies_bytes: 1024 * 1024 * 1024,
+            body_seconds: 120,
             answer_bytes: 64 * 1024 * 1024,
+            stall_seconds: 60,
             wait_ms: 30_000,
             request_seconds: 1_800,
             hold_seconds: 1_800,
@@ -360,6 +373,8 @@ impl GatewayConfig {
                 1_024,
                 1 << 30,
             ),
+            ("limits.body_seconds", self.limits.body_seconds, 1, 3_000),
+            ("limits.stall_seconds", self.limits.stall_seconds, 1, 3_000),
             ("limits.wait_ms", self.limits.wait_ms, 0, 30_000),
             (
                 "limits.request_seconds",
@@ -381,6 +396,9 @@ impl GatewayConfig {
             if !(least..=most).contains(&value) {
                 return wrong(field, &format!("must be between {least} and {most}"));
             }
+        }
+        if self.limits.bodies_bytes < self.limits.body_bytes.into() {
+            return wrong("limits.bodies_bytes", "must be limits.body_bytes at least");
         }
         if u64::from(self.lease.margin_ms) >= u64::from(self.lease.seconds) * 1_000 {
             return wrong("lease.margin_ms", "must be shorter than the lease");
@@ -449,6 +467,16 @@ mod tests {
                 "rates",
             ),
             ("[listen]", "[submit]\nbatch = 0\n[listen]", "submit.batch"),
+            (
+                "[listen]",
+                "[limits]\nbodies_bytes = 2_000\n[listen]",
+                "limits.bodies_bytes",
+            ),
+            (
+                "[listen]",
+                "[limits]\nstall_seconds = 0\n[listen]",
+                "limits.stall_seconds",
+            ),
             (
                 "[listen]",
                 "[lease]\nseconds = 2\n[listen]",

@@ -13,6 +13,9 @@ pub enum GatewayError {
     /// The configuration does not hold together.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A reload would change what only a start takes.
+    #[error("{0}: only a restart changes that")]
+    Fixed(String),
     /// A file cannot be read.
     #[error("{path}: {error}")]
     File {

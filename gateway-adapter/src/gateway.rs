@@ -46,18 +46,25 @@ use crate::{
     holds::Holds,
     job::Jobs,
     journal::{Directory, Journal, Limits},
+    live::Live,
     metering::Metering,
     metrics::Metrics,
     pool::Pool,
-    proxy::{Proxy, free::ASKING, upstream::Upstream},
+    proxy::{Proxy, free::ASKING, policy::Policy, upstream::Upstream},
     rates::Rates,
     routing::{Upstreams, checks},
     serving::Serving,
 };
+use timed::Timed;
 
+mod patient;
+mod reload;
 mod serve;
+mod timed;
 mod tls;
 mod upkeep;
+
+pub use reload::Reloader;
 
 /// How long to wait for the chain at the end.
 const FAREWELL: Duration = Duration::from_secs(15);
@@ -66,7 +73,8 @@ const FAREWELL: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Gateway {
     http: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<Live<ServerConfig>>>,
+    reloader: Reloader,
     grpc: Option<TcpListener>,
     admin: Option<TcpListener>,
     envoy: Option<TcpListener>,
@@ -196,7 +204,7 @@ impl Gateway {
             key,
         };
         let engines = upstreams(&config)?;
-        let tls = tls::server(&config)?;
+        let tls = tls::server(&config)?.map(|tls| Arc::new(Live::new(tls)));
         if tls.is_none() && !config.listen.http.ip().is_loopback() {
             tracing::warn!(
                 "API keys and prompts arrive in the clear: set listen.tls, or end TLS before the gateway"
@@ -210,6 +218,11 @@ impl Gateway {
         );
         let store =
             Directory::open(&config.path(&config.journal)).map_err(GatewayError::Journal)?;
+        let metrics = Metrics::shared();
+        let store = Timed {
+            store,
+            metrics: metrics.clone(),
+        };
         let limits = Limits {
             segment_bytes: config.limits.segment_bytes.into(),
             ..Limits::default()
@@ -217,14 +230,9 @@ impl Gateway {
         let opened = opening::open(&light, &signer, Box::new(store), limits).await?;
         let (start, terms, fleet) = first_terms(&light).await?;
         let journal = Arc::new(opened.journal);
-        let metrics = Metrics::shared();
         let upstreams = Arc::new(Upstreams::new(engines, &metrics));
         let checked = upstreams.clone();
-        for name in config.rates.class.keys() {
-            if terms.class_named(name).is_none() {
-                tracing::warn!(name, "`rates` limits a class that the chain does not have");
-            }
-        }
+        reload::check_classes(&config, &terms);
         let rates = Rates::new(config.rates.clone(), &terms, fleet.share(gateway));
         let terms = Arc::new(Current::new(terms));
         let pool = Arc::new(Pool::new(light.clone(), gateway));
@@ -304,32 +312,23 @@ impl Gateway {
             lease_time: config.lease_time(),
         });
         let hold_time = Duration::from_secs(config.limits.hold_seconds.into());
-        let output = config
-            .upstreams
-            .iter()
-            .map(|upstream| upstream.max_output)
-            .max();
-        let metering = Arc::new(Metering::new(
-            serving.clone(),
-            hold_time,
-            output.unwrap_or(4_096),
-        ));
+        let metering = Arc::new(Metering::new(serving.clone(), hold_time, upstreams.clone()));
         tasks.spawn(upkeep::run(serving.clone(), metering.clone()));
         let proxy = Arc::new(Proxy {
             repeats: Arc::default(),
             serving,
             upstreams,
-            priority: config.priority,
+            policy: Live::new(Policy::of(&config)),
             body_bytes: config.limits.body_bytes as usize,
-            answer_bytes: config.limits.answer_bytes as usize,
-            request_time: Duration::from_secs(config.limits.request_seconds.into()),
             metrics: admin.is_some() || config.listen.http.ip().is_loopback(),
-            free: config.routes.free.clone(),
             asking: Semaphore::new(ASKING),
         });
+        let limits = config.limits;
+        let reloader = Reloader::new(config, proxy.clone(), tls.clone());
         Ok(Gateway {
             http,
             tls,
+            reloader,
             grpc,
             admin,
             envoy,
@@ -337,7 +336,7 @@ impl Gateway {
             metering,
             journal,
             proven,
-            limits: config.limits,
+            limits,
             fatal,
             tasks,
             _lock: lock,
@@ -364,6 +363,11 @@ impl Gateway {
         self.envoy.as_ref()?.local_addr().ok()
     }
 
+    /// Reads the configuration again while the gateway runs.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
+    }
+
     /// Serves until `shutdown`, then drains.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), GatewayError> {
         tracing::info!(http = ?self.http(), grpc = ?self.grpc(), envoy = ?self.envoy(), journal = %self.journal.number(), "serving");
@@ -383,12 +387,12 @@ impl Gateway {
                 repeats: Arc::default(),
                 serving: self.proxy.serving.clone(),
                 upstreams: Arc::default(),
-                priority: self.proxy.priority,
+                policy: Live::new(Policy {
+                    free: Vec::new(),
+                    ..(*self.proxy.policy.get()).clone()
+                }),
                 body_bytes: 1_024,
-                answer_bytes: 1_024,
-                request_time: Duration::from_secs(10),
                 metrics: true,
-                free: Vec::new(),
                 asking: Semaphore::new(0),
             });
             servers.spawn(serve::http(admin, None, page, few, stop.clone()));
@@ -409,7 +413,7 @@ impl Gateway {
         };
         let holds = self.proxy.serving.holds.clone();
         holds.stop();
-        let drain = Duration::from_secs(self.limits.drain_seconds.into());
+        let drain = self.proxy.policy.get().drain_time;
         wait_until(Instant::now() + drain, || {
             holds.running.load(Ordering::Relaxed) == 0 || ended.is_err()
         })

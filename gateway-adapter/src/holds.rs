@@ -82,6 +82,8 @@ pub struct Hold {
     /// Where the request waited for the engine that has it. Not journalled:
     /// it is known only after the hold was promised.
     pub queued: Queued,
+    /// The client's own name of the request, for logs.
+    pub request: Option<Box<str>>,
     /// What it counts for in the limits per minute.
     pass: Pass,
     started: Instant,
@@ -377,6 +379,7 @@ impl Holds {
             output: reservation.output,
             exact: ask.exact,
             queued: Queued::default(),
+            request: None,
             pass,
             started: Instant::now(),
             resolved: false,
@@ -394,6 +397,17 @@ impl Hold {
     /// Its name as text.
     pub fn receipt(&self) -> String {
         receipt_id(self.holds.gateway, self.record.id)
+    }
+
+    /// At which gateway.
+    pub fn gateway(&self) -> GatewayNumber {
+        self.holds.gateway
+    }
+
+    /// What the request is called in logs, as its client is told.
+    pub fn request_id(&self) -> String {
+        let own = self.request.as_deref();
+        own.map_or_else(|| self.receipt(), str::to_owned)
     }
 
     /// The model's price.
@@ -446,7 +460,11 @@ impl Hold {
         if cost > self.record.limit {
             flags = flags.with(Flags::CAPPED);
             self.holds.metrics.capped.inc();
-            tracing::warn!(receipt = %self.receipt(), "usage above the hold: charged the hold");
+            tracing::warn!(
+                request = self.request_id(),
+                hold = self.receipt(),
+                "usage above the hold: charged the hold"
+            );
         }
         let charged = cost.min(self.record.limit);
         self.pass.settle(&self.prices.models[self.model], &usage);

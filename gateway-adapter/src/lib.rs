@@ -17,6 +17,7 @@ pub mod job;
 pub mod journal;
 pub mod key;
 pub mod lease;
+pub mod live;
 pub mod metering;
 pub mod metrics;
 pub mod pool;

@@ -29,6 +29,7 @@ use crate::{
     journal::{HoldId, Urgency},
     key::Key,
     refusal::Refusal,
+    routing::Upstreams,
     serving::{Serving, Wish},
     usage::{INPUT, OUTPUT},
 };
@@ -40,6 +41,8 @@ pub use rpc::MeteringRpc;
 
 /// Maps of holds; each has its own lock.
 const SHARDS: usize = 64;
+/// Output that a request may have where no engine is configured.
+const DEFAULT_OUTPUT: u32 = 4_096;
 /// Longest idempotency key.
 const MAX_IDEMPOTENCY: usize = 64;
 
@@ -55,8 +58,8 @@ struct Held {
 pub struct Metering {
     serving: Arc<Serving>,
     hold_time: Duration,
-    default_output: u32,
     relay: submit::Relay,
+    upstreams: Arc<Upstreams>,
     held: Vec<Mutex<HashMap<HoldId, Held>>>,
     repeated: Mutex<HashMap<Idempotency, Arc<OnceCell<v1::AuthorizeResponse>>>>,
 }
@@ -85,14 +88,14 @@ fn status_of(refusal: Refusal) -> Status {
 }
 
 impl Metering {
-    /// The service over `serving`. `default_output` bounds the output of a
-    /// request that names no bound.
-    pub fn new(serving: Arc<Serving>, hold_time: Duration, default_output: u32) -> Self {
+    /// The service over `serving`. The largest output of the engines bounds
+    /// that of a request which names no bound.
+    pub fn new(serving: Arc<Serving>, hold_time: Duration, upstreams: Arc<Upstreams>) -> Self {
         Metering {
             relay: submit::Relay::new(serving.light.clone(), serving.holds.gateway),
             serving,
             hold_time,
-            default_output,
+            upstreams,
             held: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect(),
             repeated: Mutex::new(HashMap::new()),
         }
@@ -127,7 +130,10 @@ impl Metering {
             for held in over {
                 self.forget(&held);
                 let worst = held.hold.record.worst;
-                tracing::warn!(receipt = %held.hold.receipt(), "nobody settled a hold: its worst case is charged");
+                tracing::warn!(
+                    hold = held.hold.receipt(),
+                    "nobody settled a hold: its worst case is charged"
+                );
                 self.serving.metrics.end("estimated");
                 held.hold.settle(worst, Flags::ESTIMATED);
             }
@@ -138,6 +144,20 @@ impl Metering {
         if let Some(idempotency) = &held.idempotency {
             self.repeated().remove(idempotency);
         }
+    }
+
+    /// Lets go of a cell that is still empty: another call with the same key
+    /// may be filling it, and whoever comes must find that one.
+    fn release(&self, name: &Idempotency, cell: Arc<OnceCell<v1::AuthorizeResponse>>) {
+        let mut repeated = self.repeated();
+        let is_ours = repeated
+            .get(name)
+            .is_some_and(|known| Arc::ptr_eq(known, &cell));
+        // The map's and ours: cells are taken and let go under the map's lock.
+        if is_ours && !cell.initialized() && Arc::strong_count(&cell) == 2 {
+            repeated.remove(name);
+        }
+        drop(cell);
     }
 
     async fn authorized(
@@ -207,7 +227,7 @@ impl Metering {
             choices: 1,
         };
         let output = match request.max_output {
-            0 => self.default_output,
+            0 => self.upstreams.most_output().unwrap_or(DEFAULT_OUTPUT),
             output => output,
         };
         self.serving.ask(key, &wish, |model| {
@@ -307,7 +327,7 @@ impl Metering {
             .await
             .cloned();
         if result.is_err() {
-            self.repeated().remove(&name);
+            self.release(&name, cell);
         }
         result
     }

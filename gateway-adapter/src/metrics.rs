@@ -1,4 +1,7 @@
 //! Prometheus metrics. Labels never hold accounts, keys or holds.
+//!
+//! Those that OpenTelemetry has a name for have that name, as Prometheus
+//! writes it: see [`genai`].
 
 use std::sync::Arc;
 
@@ -10,9 +13,13 @@ use prometheus_client::{
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
-    registry::Registry,
+    registry::{Metric, Registry},
 };
 use tally_ledger::debit::Flags;
+
+pub mod genai;
+
+use genai::GenAi;
 
 /// A refusal's code.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -26,6 +33,13 @@ pub struct Code {
 pub struct Ending {
     /// `reported`, `counted`, `estimated`, `void`.
     pub ending: &'static str,
+}
+
+/// What became of a reload.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reload {
+    /// `applied` or `refused`.
+    pub result: &'static str,
 }
 
 /// One of the configured engines.
@@ -61,12 +75,20 @@ pub struct Metrics {
     pub capped: Counter,
     /// Holds that run.
     pub running: Gauge,
+    /// Bytes of requests' bodies in memory.
+    pub bodies: Gauge,
     /// Durable debits that are not proven on the chain.
     pub unproven: Gauge,
+    /// Seconds since the oldest of them was made.
+    pub unproven_age: Gauge,
+    /// Seconds that an fsync of the journal took.
+    pub fsync: Histogram,
     /// micro-CT held by running requests.
     pub held: Gauge,
     /// micro-CT free in leases.
     pub free: Gauge,
+    /// Leases that are not closed.
+    pub open_leases: Gauge,
     /// 1 while no new header has come for three heartbeats.
     pub behind: Gauge,
     /// Height of the last certified header.
@@ -77,6 +99,10 @@ pub struct Metrics {
     pub batches: Counter,
     /// Seconds from a request's arrival to the first byte of its answer.
     pub first_byte: Histogram,
+    /// Of these, the seconds in which only the gateway was at work.
+    pub added_first_byte: Histogram,
+    /// The same until the last byte.
+    pub added_last_byte: Histogram,
     /// Requests that wait before an engine.
     pub queued: Family<Engine, Gauge>,
     /// 1 while an engine is used, 0 while it is down.
@@ -85,127 +111,132 @@ pub struct Metrics {
     pub queue_wait: Histogram,
     /// Requests sent to another engine after one had failed.
     pub retries: Counter,
+    /// Streams that were cut because their client read nothing.
+    pub stalled: Counter,
+    /// Times that the configuration was read again.
+    pub reloads: Family<Reload, Counter>,
+    /// Under OpenTelemetry's names.
+    pub genai: GenAi,
+}
+
+/// Registers a metric.
+fn add<M: Metric + Clone>(to: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    to.register(name, help, metric.clone());
+    metric
+}
+
+/// Registers one that begins empty.
+fn new<M: Metric + Clone + Default>(to: &mut Registry, name: &str, help: &str) -> M {
+    add(to, name, help, M::default())
+}
+
+/// Times that are short here: from 10 us.
+fn short() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_01, 2.0, 20))
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("tally_gateway");
-        let metrics = Metrics {
-            refused: Family::default(),
-            endings: Family::default(),
-            debits: Counter::default(),
-            voids: Counter::default(),
-            waited: Counter::default(),
-            counted_prompts: Counter::default(),
-            shrunk: Counter::default(),
-            topped_up: Counter::default(),
-            moved: Counter::default(),
-            capped: Counter::default(),
-            running: Gauge::default(),
-            unproven: Gauge::default(),
-            held: Gauge::default(),
-            free: Gauge::default(),
-            behind: Gauge::default(),
-            height: Gauge::default(),
-            leases: Counter::default(),
-            batches: Counter::default(),
-            first_byte: Histogram::new(exponential_buckets(0.0005, 2.0, 16)),
-            queued: Family::default(),
-            upstream_up: Family::default(),
-            queue_wait: Histogram::new(exponential_buckets(0.001, 2.0, 18)),
-            retries: Counter::default(),
-            registry: Registry::default(),
-        };
-        registry.register("refused", "Requests refused", metrics.refused.clone());
-        registry.register(
-            "endings",
-            "Requests ended, by how usage was known",
-            metrics.endings.clone(),
-        );
-        registry.register("debits", "Debits made", metrics.debits.clone());
-        registry.register("voids", "Holds voided", metrics.voids.clone());
-        registry.register(
-            "waited",
-            "Requests that waited for a lease or a running request",
-            metrics.waited.clone(),
-        );
-        registry.register(
-            "counted_prompts",
-            "Prompts that the engine was asked to count, near the end of a balance",
-            metrics.counted_prompts.clone(),
-        );
-        registry.register(
-            "shrunk_holds",
-            "Holds that gave back a part while they ran",
-            metrics.shrunk.clone(),
-        );
-        registry.register(
-            "topped_up_holds",
-            "Times that a hold was raised while it ran",
-            metrics.topped_up.clone(),
-        );
-        registry.register(
-            "moved_holds",
-            "Holds that moved to another lease",
-            metrics.moved.clone(),
-        );
-        registry.register(
-            "capped",
-            "Debits whose usage was above the hold",
-            metrics.capped.clone(),
-        );
-        registry.register("running", "Holds that run", metrics.running.clone());
-        registry.register(
-            "unproven_debits",
-            "Durable debits not proven on the chain",
-            metrics.unproven.clone(),
-        );
-        registry.register(
-            "held_micro_ct",
-            "Held by running requests",
-            metrics.held.clone(),
-        );
-        registry.register("free_micro_ct", "Free in leases", metrics.free.clone());
-        registry.register(
-            "chain_behind",
-            "No new header for three heartbeats",
-            metrics.behind.clone(),
-        );
-        registry.register(
-            "chain_height",
-            "Height of the last certified header",
-            metrics.height.clone(),
-        );
-        registry.register("leases", "Leases asked for", metrics.leases.clone());
-        registry.register("batches", "Batches of debits sent", metrics.batches.clone());
-        registry.register(
-            "first_byte_seconds",
-            "Arrival to first byte",
-            metrics.first_byte.clone(),
-        );
-        registry.register(
-            "queued_requests",
-            "Requests that wait before an engine",
-            metrics.queued.clone(),
-        );
-        registry.register(
-            "upstream_up",
-            "Whether an engine is used",
-            metrics.upstream_up.clone(),
-        );
-        registry.register(
-            "queue_wait_seconds",
-            "Wait for a place at an engine",
-            metrics.queue_wait.clone(),
-        );
-        registry.register(
-            "upstream_retries",
-            "Requests sent to another engine after one had failed",
-            metrics.retries.clone(),
-        );
+        let mut all = Registry::default();
+        let genai = GenAi::registered(&mut all);
+        let to = all.sub_registry_with_prefix("tally_gateway");
+        let first_byte = Histogram::new(exponential_buckets(0.0005, 2.0, 16));
+        let queue_wait = Histogram::new(exponential_buckets(0.001, 2.0, 18));
         Metrics {
-            registry,
-            ..metrics
+            refused: new(to, "refused", "Requests refused"),
+            endings: new(to, "endings", "Requests ended, by how usage was known"),
+            debits: new(to, "debits", "Debits made"),
+            voids: new(to, "voids", "Holds voided"),
+            waited: new(
+                to,
+                "waited",
+                "Requests that waited for a lease or a running request",
+            ),
+            counted_prompts: new(
+                to,
+                "counted_prompts",
+                "Prompts that the engine was asked to count, near the end of a balance",
+            ),
+            shrunk: new(
+                to,
+                "shrunk_holds",
+                "Holds that gave back a part while they ran",
+            ),
+            topped_up: new(
+                to,
+                "topped_up_holds",
+                "Times that a hold was raised while it ran",
+            ),
+            moved: new(to, "moved_holds", "Holds that moved to another lease"),
+            capped: new(to, "capped", "Debits whose usage was above the hold"),
+            running: new(to, "running", "Holds that run"),
+            bodies: new(to, "bodies_bytes", "Requests' bodies in memory"),
+            unproven: new(
+                to,
+                "unproven_debits",
+                "Durable debits not proven on the chain",
+            ),
+            unproven_age: new(
+                to,
+                "unproven_age_seconds",
+                "Since the oldest debit that is not proven on the chain",
+            ),
+            fsync: add(
+                to,
+                "journal_fsync_seconds",
+                "An fsync of the journal",
+                short(),
+            ),
+            held: new(to, "held_micro_ct", "Held by running requests"),
+            free: new(to, "free_micro_ct", "Free in leases"),
+            open_leases: new(to, "open_leases", "Leases that are not closed"),
+            behind: new(to, "chain_behind", "No new header for three heartbeats"),
+            height: new(to, "chain_height", "Height of the last certified header"),
+            leases: new(to, "leases", "Leases asked for"),
+            batches: new(to, "batches", "Batches of debits sent"),
+            first_byte: add(
+                to,
+                "first_byte_seconds",
+                "Arrival to first byte",
+                first_byte,
+            ),
+            added_first_byte: add(
+                to,
+                "added_first_byte_seconds",
+                "Of the time to the first byte what only the gateway took",
+                short(),
+            ),
+            added_last_byte: add(
+                to,
+                "added_last_byte_seconds",
+                "Of the time to the last byte what only the gateway took",
+                short(),
+            ),
+            queued: new(to, "queued_requests", "Requests that wait before an engine"),
+            upstream_up: new(to, "upstream_up", "Whether an engine is used"),
+            queue_wait: add(
+                to,
+                "queue_wait_seconds",
+                "Wait for a place at an engine",
+                queue_wait,
+            ),
+            retries: new(
+                to,
+                "upstream_retries",
+                "Requests sent to another engine after one had failed",
+            ),
+            stalled: new(
+                to,
+                "stalled_streams",
+                "Streams cut because their client read nothing",
+            ),
+            reloads: new(
+                to,
+                "config_reloads",
+                "Times that the configuration was read again",
+            ),
+            genai,
+            registry: all,
         }
     }
 }
@@ -236,6 +267,20 @@ impl Metrics {
             flags if flags.has(Flags::COUNTED) => "counted",
             _ => "reported",
         });
+    }
+
+    /// Counts a reload.
+    pub fn reloaded(&self, result: &'static str) {
+        self.reloads.get_or_create(&Reload { result }).inc();
+    }
+
+    /// Shows an engine no more.
+    pub fn forget_engine(&self, host: &str) {
+        let engine = Engine {
+            upstream: host.to_owned(),
+        };
+        self.queued.remove(&engine);
+        self.upstream_up.remove(&engine);
     }
 
     /// A shared one.

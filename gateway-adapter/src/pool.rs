@@ -100,7 +100,8 @@ pub async fn account_leaf(
     at_least: Height,
 ) -> Result<(Header, AccountLeaf), ChainError> {
     let proven = light.leaf(Table::Accounts, account.0, at_least).await?;
-    let absent = || ChainError::Unproven(format!("there is no account {account}"));
+    // Which one is for nobody's log.
+    let absent = || ChainError::Unproven("an account is missing".to_owned());
     Ok((proven.header, proven.leaf.ok_or_else(absent)?))
 }
 

@@ -111,11 +111,18 @@ impl Buckets {
     }
 }
 
+/// The limits of now, and what they are made of.
+#[derive(Debug)]
+struct Now {
+    local: Local,
+    share: Share,
+    limits: Arc<Limits>,
+}
+
 /// All limits, and what is left of them.
 #[derive(Debug)]
 pub struct Rates {
-    local: Local,
-    limits: RwLock<Arc<Limits>>,
+    now: RwLock<Now>,
     shards: Vec<Mutex<HashMap<Scope, Buckets>>>,
 }
 
@@ -166,21 +173,32 @@ impl Rates {
     pub fn new(local: Local, terms: &Terms, share: Share) -> Arc<Self> {
         let limits = Limits::new(&local, terms, share);
         Arc::new(Rates {
-            local,
-            limits: RwLock::new(Arc::new(limits)),
+            now: RwLock::new(Now {
+                local,
+                share,
+                limits: Arc::new(limits),
+            }),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
         })
     }
 
     /// The chain's limits, or this gateway's share of them, have changed.
     pub fn apply(&self, terms: &Terms, share: Share) {
-        let limits = Arc::new(Limits::new(&self.local, terms, share));
-        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        now.limits = Arc::new(Limits::new(&now.local, terms, share));
+        now.share = share;
+    }
+
+    /// This gateway's own limits have changed.
+    pub fn change(&self, local: Local, terms: &Terms) {
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        now.limits = Arc::new(Limits::new(&local, terms, now.share));
+        now.local = local;
     }
 
     fn limits(&self) -> Arc<Limits> {
-        let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner);
-        limits.clone()
+        let now = self.now.read().unwrap_or_else(PoisonError::into_inner);
+        now.limits.clone()
     }
 
     fn shard(&self, scope: Scope) -> MutexGuard<'_, HashMap<Scope, Buckets>> {

@@ -78,6 +78,12 @@ pub enum Refusal {
     /// The journal's disk failed, or the gateway was fenced or is stopping.
     #[error("this gateway is not serving")]
     NotServing,
+    /// The request's body took too long to arrive.
+    #[error("the request's body did not arrive in time")]
+    BodySlow,
+    /// The bodies of all requests together take all the memory they may.
+    #[error("this gateway has as many requests in memory as it may")]
+    BodiesFull,
     /// A count or amount is out of its range.
     #[error("a number in the request is out of its range")]
     OutOfRange,
@@ -104,7 +110,9 @@ impl Refusal {
             | Refusal::GatewayCap
             | Refusal::Unreachable
             | Refusal::Unanswered
+            | Refusal::BodiesFull
             | Refusal::NotServing => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::BodySlow => StatusCode::REQUEST_TIMEOUT,
         }
     }
 
@@ -141,6 +149,8 @@ impl Refusal {
             Refusal::GatewayCap => "gateway_cap",
             Refusal::Unreachable | Refusal::Unanswered => "ledger_unreachable",
             Refusal::NotServing => "gateway_not_serving",
+            Refusal::BodySlow => "request_timeout",
+            Refusal::BodiesFull => "gateway_overloaded",
             Refusal::FeeForm | Refusal::OutOfRange => "invalid_value",
         }
     }
@@ -156,6 +166,7 @@ impl Refusal {
             | Refusal::GatewayCap
             | Refusal::Unreachable
             | Refusal::Unanswered
+            | Refusal::BodiesFull
             | Refusal::NotServing => Some(1_000),
             _ => None,
         }

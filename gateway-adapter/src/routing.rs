@@ -8,23 +8,24 @@
 //!   again, with the time that they have waited.
 //! - When nothing can be chosen a request is refused, before anything is
 //!   reserved if that is known then.
+//!
+//! The engines can be replaced while requests run ([`Upstreams::change`]). A
+//! [`Route`] is a model's for good: who holds one sees the engines of now.
 
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use tally_ledger::{
-    ids::{Amount, Time},
-    rates::RatesState,
-};
+use tally_ledger::{ids::Time, rates::RatesState};
+use tokio::sync::watch;
 
 use crate::{
-    clock::steady_ms, config::Tokenize, metrics::Metrics, proxy::upstream::Upstream,
-    refusal::Refusal,
+    ask::Ask, clock::steady_ms, config::Tokenize, live::Live, metrics::Metrics,
+    proxy::upstream::Upstream, refusal::Refusal,
 };
 
 pub mod checks;
@@ -39,17 +40,22 @@ use station::{Entered, Place, Standing, Station, Waiting};
 /// Most engines that one request is sent to, one after another.
 pub const MOST_TRIES: usize = 3;
 
+type Stations = Vec<Arc<Station>>;
+
 /// All engines.
 #[derive(Debug, Default)]
 pub struct Upstreams {
-    stations: Vec<Arc<Station>>,
-    routes: HashMap<String, Route>,
+    metrics: Arc<Metrics>,
+    routes: Live<HashMap<String, Route>>,
+    stations: watch::Sender<Stations>,
+    /// How many there have been; held while they are changed.
+    numbers: Mutex<usize>,
 }
 
 /// The engines of one model.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Route {
-    stations: Arc<[Arc<Station>]>,
+    stations: Arc<Live<Stations>>,
     /// Equal choices take turns.
     turn: Arc<AtomicUsize>,
 }
@@ -57,7 +63,7 @@ pub struct Route {
 /// What a request asks of a [`Route`].
 #[derive(Debug, Clone, Copy)]
 pub struct Errand {
-    /// Fee and time of arrival.
+    /// Fee, time of arrival, and whose it is.
     pub offer: Offer,
     /// Where it begins among equal engines.
     first: usize,
@@ -66,84 +72,143 @@ pub struct Errand {
 impl Upstreams {
     /// These engines.
     pub fn new(upstreams: Vec<Upstream>, metrics: &Arc<Metrics>) -> Self {
-        let stations: Vec<_> = upstreams
-            .into_iter()
-            .enumerate()
-            .map(|(index, upstream)| Arc::new(Station::new(index, upstream, metrics)))
-            .collect();
-        let mut of: HashMap<String, Vec<Arc<Station>>> = HashMap::new();
-        for station in &stations {
-            for model in &station.upstream.models {
+        let all = Upstreams {
+            metrics: metrics.clone(),
+            ..Upstreams::default()
+        };
+        all.change(upstreams);
+        all
+    }
+
+    /// These engines from now on. One with the URL of an earlier one is that
+    /// one: its queue, its health and what runs there stay. Who waits at an
+    /// engine that is gone or was changed chooses again, with the time that
+    /// it has waited; what runs ends where it runs.
+    pub fn change(&self, upstreams: Vec<Upstream>) {
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = self.stations();
+        let mut stations = Vec::new();
+        let mut told = Vec::new();
+        for upstream in upstreams {
+            let known = gone
+                .iter()
+                .position(|station| station.upstream().url() == upstream.url());
+            let station = match known {
+                Some(known) => gone.remove(known),
+                None => {
+                    *numbers += 1;
+                    let station = Station::new(*numbers, upstream.clone(), &self.metrics);
+                    Arc::new(station)
+                }
+            };
+            told.push(station.change(upstream));
+            stations.push(station);
+        }
+        self.lead_to(&stations);
+        self.stations.send_replace(stations);
+        told.extend(gone.iter().map(|station| station.close()));
+        let stations = self.stations();
+        let hosts = |station: &Arc<Station>| station.upstream().host().to_owned();
+        for station in &gone {
+            let shared = stations.iter().any(|other| hosts(other) == hosts(station));
+            if !shared {
+                self.metrics.forget_engine(station.upstream().host());
+            }
+        }
+        told.into_iter().for_each(station::Told::again);
+    }
+
+    /// Makes the routes lead to these stations.
+    fn lead_to(&self, stations: &Stations) {
+        let mut of: HashMap<String, Stations> = HashMap::new();
+        for station in stations {
+            for model in &station.upstream().models {
                 let serving = of.entry(model.clone()).or_default();
                 if !serving.iter().any(|known| Arc::ptr_eq(known, station)) {
                     serving.push(station.clone());
                 }
             }
         }
+        let before = self.routes.get();
+        for (_, route) in before.iter().filter(|(model, _)| !of.contains_key(*model)) {
+            route.stations.set(Vec::new());
+        }
         let routes = of.into_iter().map(|(model, stations)| {
-            let route = Route {
-                stations: stations.into(),
-                turn: Arc::default(),
-            };
+            let route = before.get(&model).cloned().unwrap_or_default();
+            route.stations.set(stations);
             (model, route)
         });
-        Upstreams {
-            stations,
-            routes: routes.collect(),
-        }
+        self.routes.set(routes.collect());
     }
 
     /// The engines of a model.
-    pub fn of(&self, model: &str) -> Option<&Route> {
-        self.routes.get(model)
+    pub fn of(&self, model: &str) -> Option<Route> {
+        self.routes.look().get(model).cloned()
     }
 
     /// Whether any engine serves it.
     pub fn serves(&self, model: &str) -> bool {
-        self.routes.contains_key(model)
+        self.routes.look().contains_key(model)
     }
 
     /// All of them.
-    pub fn stations(&self) -> &[Arc<Station>] {
-        &self.stations
+    pub fn stations(&self) -> Stations {
+        self.stations.borrow().clone()
+    }
+
+    /// All of them, now and after each change.
+    pub fn watch(&self) -> watch::Receiver<Stations> {
+        self.stations.subscribe()
+    }
+
+    /// Largest output of one answer at any of them.
+    pub fn most_output(&self) -> Option<u32> {
+        let stations = self.stations();
+        let each = stations.iter().map(|station| station.upstream().max_output);
+        each.max()
     }
 }
 
 impl Route {
     /// Largest output of one answer, at any of the engines.
     pub fn max_output(&self) -> u32 {
-        let each = self.stations.iter();
-        each.map(|station| station.upstream.max_output)
-            .min()
-            .unwrap_or(0)
+        let stations = self.stations.look();
+        let each = stations.iter().map(|station| station.settings().max_output);
+        each.min().unwrap_or(0)
     }
 
     /// Whether each engine says the usage on every chunk.
     pub fn continuous_usage(&self) -> bool {
-        let mut each = self.stations.iter();
-        each.all(|station| station.upstream.continuous_usage)
+        let stations = self.stations.look();
+        let mut each = stations.iter();
+        each.all(|station| station.settings().continuous_usage)
     }
 
     /// An engine that counts prompts.
-    pub fn counting(&self) -> Option<&Arc<Upstream>> {
-        let mut each = self.stations.iter().map(|station| &station.upstream);
-        each.find(|upstream| upstream.tokenize != Tokenize::None)
+    pub fn counting(&self) -> Option<Arc<Upstream>> {
+        let stations = self.stations.look();
+        let counts = |station: &&Arc<Station>| station.settings().tokenize != Tokenize::None;
+        stations
+            .iter()
+            .find(counts)
+            .map(|station| station.upstream())
     }
 
     /// Whether a fee buys anything at one of the engines.
     pub fn sells_priority(&self) -> bool {
-        self.stations
-            .iter()
-            .any(|station| station.upstream.concurrency.is_some() || station.upstream.priority)
+        self.stations.look().iter().any(|station| {
+            let upstream = station.settings();
+            upstream.concurrency.is_some() || upstream.priority
+        })
     }
 
-    /// A request that came at `arrived`, as its debit will say, under these
-    /// rates.
-    pub fn errand(&self, fee: Amount, arrived: u64, rates: &RatesState) -> Errand {
+    /// A request, under these rates; it came when its debit will say.
+    pub fn errand(&self, ask: &Ask, rates: &RatesState) -> Errand {
         Errand {
             offer: Offer {
-                fee,
-                worth: rates.worth_at(Time(arrived)),
+                fee: ask.fee,
+                worth: rates.worth_at(Time(ask.arrival)),
+                account: ask.key.account.number,
             },
             first: self.turn.fetch_add(1, Ordering::Relaxed),
         }
@@ -151,16 +216,17 @@ impl Route {
 
     /// The engine that a request would go to now, or wait for; not one of
     /// those that it `tried`.
-    pub fn choose(&self, errand: Errand, tried: &[usize]) -> Result<&Arc<Station>, Refusal> {
+    pub fn choose(&self, errand: Errand, tried: &[usize]) -> Result<Arc<Station>, Refusal> {
         let now = steady_ms();
-        let count = self.stations.len();
-        let in_turn = (0..count).map(|i| &self.stations[errand.first.wrapping_add(i) % count]);
+        let stations = self.stations.look();
+        let count = stations.len();
+        let in_turn = (0..count).map(|i| &stations[errand.first.wrapping_add(i) % count]);
         let best = in_turn
             .filter(|station| !tried.contains(&station.index))
-            .map(|station| (station.standing(errand.offer.fee, now), station))
+            .map(|station| (station.standing(errand.offer, now), station))
             .min_by_key(|(standing, _)| *standing);
         match best {
-            Some((Standing::Free(_) | Standing::Waits(_), station)) => Ok(station),
+            Some((Standing::Free(_) | Standing::Waits(_), station)) => Ok(station.clone()),
             Some((Standing::Full(retry_ms), _)) => Err(Refusal::QueueFull { retry_ms }),
             Some((Standing::Down(retry_ms), _)) => Err(Refusal::UpstreamDown { retry_ms }),
             None => Err(Refusal::UpstreamDown { retry_ms: 1_000 }),

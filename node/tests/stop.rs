@@ -1,5 +1,6 @@
-//! SIGTERM: a node and a gateway stop in order, with exit code 0, and start
-//! again as if nothing had been.
+//! Signals: at SIGTERM a node and a gateway stop in order, with exit code 0,
+//! and start again as if nothing had been; at SIGHUP a gateway reads its
+//! configuration again.
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,6 +27,13 @@ fn leased(net: &Net) -> Vec<String> {
 
 const BODY: &str = r#"{"model": "tally-base", "messages": [{"role": "user", "content": "hello"}]}"#;
 
+/// Asks for an answer, whatever it is.
+fn answer(url: &str, secret: &str) -> String {
+    let address = url.strip_prefix("http://").unwrap();
+    let address = address.strip_suffix("/v1").unwrap();
+    chat(address, secret, BODY)
+}
+
 fn hold_of(answer: &str) -> String {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     let hold = answer
@@ -36,9 +44,7 @@ fn hold_of(answer: &str) -> String {
 
 /// Asks for an answer; gives the hold that its receipt settles.
 fn ask(url: &str, secret: &str) -> String {
-    let address = url.strip_prefix("http://").unwrap();
-    let address = address.strip_suffix("/v1").unwrap();
-    hold_of(&chat(address, secret, BODY))
+    hold_of(&answer(url, secret))
 }
 
 fn receipt(net: &Net, i: usize, hold: &str) -> i32 {
@@ -169,6 +175,22 @@ fn a_gateway_returns_its_leases_and_nodes_stop_clean() {
     let second = ask(&url, &metered.secrets[0]);
     let journal = |hold: &str| hold.split('-').nth(1).unwrap().to_owned();
     assert_eq!(journal(&first), journal(&second), "the journal goes on");
+
+    // SIGHUP: another configuration is in force, a bad one is not.
+    let mut upstreams = Vec::new();
+    let said =
+        metered.reload_gateway(|config| std::mem::swap(&mut config.upstreams, &mut upstreams));
+    assert!(said.contains("is in force"), "{said}");
+    let refused = answer(&url, &metered.secrets[0]);
+    assert!(refused.starts_with("HTTP/1.1 404"), "{refused}");
+    let said = metered.reload_gateway(|config| config.limits.wait_ms -= 1);
+    assert!(said.contains("limits.wait_ms: only a restart"), "{said}");
+    let said = metered.reload_gateway(|config| {
+        config.limits.wait_ms += 1;
+        config.upstreams = upstreams;
+    });
+    assert!(said.contains("is in force"), "{said}");
+    ask(&url, &metered.secrets[0]);
 
     // Nodes, one after the other, with a gateway that follows them.
     for i in 0..4 {

@@ -76,6 +76,15 @@ impl Inner {
         open.map(|lease| lease.free).sum()
     }
 
+    /// Whether there is nothing at all of `class`: neither available nor in a
+    /// lease, here or elsewhere, nor asked for.
+    pub(super) fn is_bare(&self, class: ClassNumber) -> bool {
+        self.available(class) == 0
+            && self.others(class).held == 0
+            && self.leases.iter().all(|lease| lease.class != class)
+            && self.requested.iter().all(|(asked, _)| *asked != class)
+    }
+
     pub(super) fn is_returning(&self, class: ClassNumber) -> bool {
         let mut leases = self.leases.iter();
         leases.any(|lease| lease.class == class && lease.returning)

@@ -2,7 +2,7 @@
 //! or the end of a balance.
 //!
 //! The order is: ask for a lease while what is available covers the request;
-//! have the prompt counted; wait for what is under way or running, here and
+//! have the prompt counted, if there is anything at all to pay with; wait for what is under way or running, here and
 //! at other gateways; lower the output; refuse. Rests come together like
 //! this:
 //!
@@ -59,7 +59,8 @@ impl Account {
             jobs.push(self.request(inner, class, ask, now));
             return Step::Wait;
         }
-        if ask.countable {
+        // Where there is nothing, no count makes it enough.
+        if ask.countable && !inner.is_bare(class) {
             return Step::Count;
         }
         // What is on its way back is not asked for piecemeal.

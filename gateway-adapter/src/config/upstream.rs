@@ -22,6 +22,10 @@ pub struct Upstream {
     /// File with the bearer to send; else none is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bearer: Option<PathBuf>,
+    /// Whose it is, as metrics name it (`gen_ai.provider.name`): such as
+    /// `openai` for the provider of that name.
+    #[serde(default = "default_provider")]
+    pub provider: String,
     /// Largest output of one answer: used where a request names none, and
     /// never exceeded. Of several upstreams of a model the smallest counts.
     #[serde(default = "default_max_output")]
@@ -31,7 +35,8 @@ pub struct Upstream {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
     /// Most requests that wait; more are refused. Neither those with a fee nor
-    /// those without fill more than three quarters of it.
+    /// those without fill more than three quarters of it, and one account
+    /// alone half without fees.
     #[serde(default = "default_queue")]
     pub queue: u32,
     /// Set `priority` so that the engine keeps the same order (vLLM with
@@ -82,6 +87,10 @@ pub struct Priority {
     pub service_tier_fee: Option<Amount>,
 }
 
+fn default_provider() -> String {
+    "self_hosted".to_owned()
+}
+
 fn default_max_output() -> u32 {
     4_096
 }
@@ -105,6 +114,7 @@ impl Upstream {
             models,
             model_names: BTreeMap::new(),
             bearer: None,
+            provider: default_provider(),
             max_output: default_max_output(),
             concurrency: None,
             queue: default_queue(),
@@ -140,6 +150,11 @@ impl Upstream {
         }
         if self.queue > 1_000_000 {
             return wrong("upstream.queue", "must be between 0 and 1000000");
+        }
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+        if !(1..=64).contains(&self.provider.len()) || !self.provider.chars().all(plain) {
+            let why = "must be 1 to 64 of a-z, 0-9, `.`, `_` and `-`";
+            return wrong("upstream.provider", why);
         }
         let path = |path: &String| path.starts_with('/') && path.parse::<http::Uri>().is_ok();
         if !self.health.as_ref().is_none_or(path) {
@@ -187,7 +202,8 @@ mod tests {
         let written = toml::to_string(&whole).unwrap();
         assert_eq!(toml::from_str::<Upstream>(&written).unwrap(), whole);
         type Change = fn(&mut Upstream);
-        let changes: [(&str, Change); 4] = [
+        let changes: [(&str, Change); 5] = [
+            ("upstream.provider", |u| u.provider = "Some One".into()),
             ("upstream.model_names", |u| u.models = vec!["other".into()]),
             ("upstream.concurrency", |u| u.concurrency = Some(0)),
             ("upstream.queue", |u| u.queue = 2_000_000),

@@ -24,9 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     envoy::{authorize::Authorize, process::Process},
+    live::Live,
     metering::{Metering, MeteringRpc},
     proxy::{Proxy, body::Arriving},
 };
+
+use super::patient::Patient;
 
 /// Requests that one connection of Envoy may have at once.
 const ENVOY_STREAMS: u32 = 10_000;
@@ -42,7 +45,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Serves HTTP/1 and HTTP/2 until `stop`, inside TLS if `tls` is given.
 pub(super) async fn http(
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<Live<ServerConfig>>>,
     proxy: Arc<Proxy>,
     connections: Arc<Semaphore>,
     stop: CancellationToken,
@@ -51,13 +54,13 @@ pub(super) async fn http(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(30))
-        .pipeline_flush(true);
+        // Not `pipeline_flush`: with it a client that reads nothing has all
+        // of its answer gathered here, without bound.
+        .header_read_timeout(Duration::from_secs(30));
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(1_000);
-    let tls = tls.map(TlsAcceptor::from);
     let mut running = JoinSet::new();
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else {
@@ -74,8 +77,11 @@ pub(super) async fn http(
             continue;
         };
         let _ = stream.set_nodelay(true);
+        // A stream that stalls is cut before that, and charged for itself.
+        let stream = Patient::new(stream, proxy.policy.look().stall_time * 2);
         let (builder, proxy, stop) = (builder.clone(), proxy.clone(), stop.clone());
-        let tls = tls.clone();
+        // With the certificate of now; who is connected keeps his.
+        let tls = tls.as_ref().map(|tls| TlsAcceptor::from(tls.get()));
         running.spawn(async move {
             match tls {
                 None => serve(&builder, stream, proxy, stop).await,

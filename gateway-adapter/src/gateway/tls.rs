@@ -12,7 +12,7 @@ use super::read;
 use crate::{config::GatewayConfig, error::GatewayError};
 
 /// A TLS server with the configured certificate; `None`: no TLS.
-pub(super) fn server(config: &GatewayConfig) -> Result<Option<Arc<ServerConfig>>, GatewayError> {
+pub(super) fn server(config: &GatewayConfig) -> Result<Option<ServerConfig>, GatewayError> {
     let Some(tls) = &config.listen.tls else {
         return Ok(None);
     };
@@ -37,7 +37,7 @@ pub(super) fn server(config: &GatewayConfig) -> Result<Option<Arc<ServerConfig>>
         wrong(&certificate, &why)
     })?;
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Some(Arc::new(server)))
+    Ok(Some(server))
 }
 
 fn wrong(path: &Path, why: &str) -> GatewayError {

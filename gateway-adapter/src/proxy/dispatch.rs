@@ -7,7 +7,7 @@
 //! goes out once: trying again would be Envoy's.
 
 use std::{
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,7 @@ use super::{
     body::{Arriving, Body},
     exchange::{Exchange, Stop, watched},
     request::Call,
+    upstream::Upstream,
 };
 use crate::{
     refusal::Refusal,
@@ -47,8 +48,14 @@ pub(super) struct Plan {
     pub(super) errand: Errand,
     /// Largest output of one answer.
     pub(super) wanted: u32,
-    /// The body for the engine that was likely when the request came.
-    pub(super) prepared: Option<(usize, Bytes)>,
+    /// The same at an engine that does not say its usage on every chunk:
+    /// what the hold pays for.
+    pub(super) paid: u32,
+    /// The request's `service_tier` has a fee here.
+    pub(super) tier_sold: bool,
+    /// The body for the engine that was likely when the request came, as it
+    /// was configured then.
+    pub(super) prepared: Option<(Arc<Upstream>, Bytes)>,
 }
 
 impl Plan {
@@ -56,15 +63,24 @@ impl Plan {
     /// will do.
     pub(super) fn rewrite(
         &self,
-        call: Call<'_>,
-        station: &Station,
+        mut call: Call<'_>,
+        (station, upstream): (&Station, &Upstream),
         receipt: &str,
     ) -> Option<Bytes> {
-        let upstream = &station.upstream;
         let priority = upstream
             .priority
             .then(|| station.priority(self.errand.offer));
-        let rewritten = call.rewrite(upstream, self.wanted, receipt, priority);
+        let wanted = if upstream.continuous_usage {
+            self.wanted
+        } else {
+            self.paid
+        };
+        // The engines may be others than when the request came.
+        let wanted = wanted.min(upstream.max_output);
+        if self.tier_sold {
+            call.without_tier();
+        }
+        let rewritten = call.rewrite(upstream, wanted, receipt, priority);
         rewritten.map(Bytes::from)
     }
 }
@@ -89,11 +105,16 @@ impl Exchange {
     ) -> Result<Response<Arriving>, Undone> {
         let mut tried = Vec::new();
         loop {
-            let mut place = self.queue(&tried, replied).await.map_err(Undone::Waiting)?;
+            self.measures.wait();
+            let place = self.queue(&tried, replied).await;
+            self.measures.work();
+            let mut place = place.map_err(Undone::Waiting)?;
             let station = place.station().clone();
             self.hold.queued = place.queued();
-            let body = self.body_for(&station);
-            let (upstream, path) = (&station.upstream, self.endpoint.path);
+            let asked = station.upstream();
+            self.measures.asks(&asked.provider);
+            let body = self.body_for(&station, &asked);
+            let (upstream, path) = (&asked, self.endpoint.path);
             let (headers, leg) = (&self.headers, self.leg.as_ref());
             let call = async {
                 match leg {
@@ -102,7 +123,9 @@ impl Exchange {
                 }
             };
             let limits = self.limits();
+            self.measures.wait();
             let answer = watched(&mut self.hold, limits, replied, call).await;
+            self.measures.work();
             let answer = answer.map_err(Undone::Working)?;
             let elsewhere = match &answer {
                 Ok(answer) => {
@@ -113,9 +136,13 @@ impl Exchange {
                 Err(error) => {
                     let away = error.is_connect();
                     place.began(if away { Outcome::Away } else { Outcome::Failed });
-                    let upstream = station.upstream.host();
-                    let receipt = self.hold.receipt();
-                    tracing::warn!(receipt, upstream, %error, "the engine does not answer");
+                    tracing::warn!(
+                        request = self.hold.request_id(),
+                        hold = self.hold.receipt(),
+                        upstream = upstream.host(),
+                        %error,
+                        "the engine does not answer"
+                    );
                     away
                 }
             };
@@ -125,9 +152,10 @@ impl Exchange {
                 self.proxy.serving.metrics.retries.inc();
                 continue;
             }
-            self.place = Some(place);
+            self.place = Some((place, asked));
             // No other engine is asked: a long stream need not keep them.
             self.body = Bytes::new();
+            self.room = None;
             self.plan.prepared = None;
             return answer.map_err(|_| Undone::Engine);
         }
@@ -172,14 +200,14 @@ impl Exchange {
         }
     }
 
-    fn body_for(&self, station: &Station) -> Bytes {
+    fn body_for(&self, station: &Station, upstream: &Arc<Upstream>) -> Bytes {
         match &self.plan.prepared {
-            Some((index, body)) if *index == station.index => body.clone(),
+            Some((prepared, body)) if Arc::ptr_eq(prepared, upstream) => body.clone(),
             _ => {
                 // It was read before; another engine wants it otherwise.
                 let read = Call::parse(self.endpoint, &self.body).ok();
                 let receipt = self.hold.receipt();
-                read.and_then(|call| self.plan.rewrite(call, station, &receipt))
+                read.and_then(|call| self.plan.rewrite(call, (station, upstream), &receipt))
                     .unwrap_or_else(|| self.body.clone())
             }
         }

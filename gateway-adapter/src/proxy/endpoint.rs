@@ -48,6 +48,8 @@ pub struct Ending<'a> {
 pub struct Endpoint {
     /// Where it is, here and at the engine.
     pub path: &'static str,
+    /// What metrics call it (`gen_ai.operation.name`).
+    pub operation: &'static str,
     /// How a stream tells its usage.
     pub stream_usage: StreamUsage,
     /// Fields with the largest output of one answer; the last is set where a
@@ -79,6 +81,7 @@ pub struct Endpoint {
 /// `POST /v1/chat/completions`.
 pub static CHAT: Endpoint = Endpoint {
     path: "/v1/chat/completions",
+    operation: "chat",
     stream_usage: StreamUsage::Asked,
     limits: &["max_completion_tokens", "max_tokens"],
     default_output: None,
@@ -103,6 +106,7 @@ pub static CHAT: Endpoint = Endpoint {
 /// `POST /v1/completions`.
 pub static COMPLETIONS: Endpoint = Endpoint {
     path: "/v1/completions",
+    operation: "text_completion",
     // As OpenAI and vLLM have it.
     default_output: Some(16),
     limits: &["max_tokens"],
@@ -141,6 +145,7 @@ pub static RESPONSES: Endpoint = Endpoint {
 /// `POST /v1/embeddings`.
 pub static EMBEDDINGS: Endpoint = Endpoint {
     path: "/v1/embeddings",
+    operation: "embeddings",
     stream_usage: StreamUsage::None,
     limits: &[],
     choices: &[],

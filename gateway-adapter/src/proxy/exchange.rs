@@ -21,12 +21,14 @@ use super::{
     decoded::{Decoded, decoded},
     dispatch::{Plan, Undone},
     endpoint::{Endpoint, StreamUsage},
+    gather::{Room, gather},
+    measures::Measures,
     payment::Payment,
     pricing::{self, Priced},
     reply,
     stream::{Pump, TICK},
     tokenize,
-    upstream::passed,
+    upstream::{Upstream, passed},
 };
 use crate::{
     clock::unix_ms,
@@ -36,12 +38,14 @@ use crate::{
     key::Key,
     refusal::Refusal,
     repeats::{Claim, Repeated},
-    routing::{Route, station::Place},
+    routing::{Route, fee, station::Place},
     usage::known,
 };
 
 /// Longest Idempotency-Key.
 const MAX_IDEMPOTENCY: usize = 255;
+/// Longest name of a request that is logged.
+const MAX_NAME: usize = 128;
 /// Most bytes of an engine's error that are passed on.
 const ERROR_BYTES: usize = 1024 * 1024;
 
@@ -51,8 +55,8 @@ pub(super) struct Exchange {
     pub(super) endpoint: &'static Endpoint,
     pub(super) route: Route,
     pub(super) plan: Plan,
-    /// At the engine that answers.
-    pub(super) place: Option<Place>,
+    /// At the engine that answers, and how that was asked.
+    pub(super) place: Option<(Place, Arc<Upstream>)>,
     early: Duration,
     grace: Duration,
     choices: u32,
@@ -64,12 +68,16 @@ pub(super) struct Exchange {
     pub(super) headers: HeaderMap,
     /// As the client sent it.
     pub(super) body: Bytes,
+    /// What it takes of the memory for bodies.
+    pub(super) room: Option<Room>,
     stream: bool,
     wants_usage: bool,
     wants_continuous: bool,
     /// About as many tokens as the prompt has.
     pub(super) likely: u32,
-    arrived: Instant,
+    answer_bytes: usize,
+    stall: Duration,
+    pub(super) measures: Measures,
     pub(super) deadline: tokio::time::Instant,
 }
 
@@ -150,16 +158,19 @@ async fn metered(
     body: Arriving,
     arrived: Instant,
 ) -> Result<Response<Body>, Box<Response<Body>>> {
-    let body = pricing::whole_body(proxy, body).await?;
+    let policy = proxy.policy.get();
+    let began = Instant::now();
+    let (body, room) = gather(proxy, &policy, body).await?;
+    let gathered = began.elapsed();
     let Priced {
         call,
         route,
         errand,
         per_choice,
         mut ask,
-    } = pricing::price(proxy, endpoint, key, &headers, &body)?;
+    } = pricing::price(proxy, &policy, endpoint, key, &headers, &body)?;
     // A queue that is full refuses before anything is reserved.
-    let station = route.choose(errand, &[]).cloned();
+    let station = route.choose(errand, &[]);
     let station = station.map_err(|refusal| Box::new(proxy.refuse(refusal)))?;
     // Until the hold is made, and named in the journal.
     let claim = claim(proxy, &headers, &ask.key).await?;
@@ -174,12 +185,13 @@ async fn metered(
     let holds = &proxy.serving.holds;
     let count = tokenize::count(&route, &call);
     let promise = holds.authorize_counting(&ask, count, urgency).await;
-    let (hold, durable) = promise.map_err(|refusal| {
+    let (mut hold, durable) = promise.map_err(|refusal| {
         let mut refused = proxy.refuse(refusal);
         holds.rates.tell(&ask.key, refused.headers_mut());
         Box::new(refused)
     })?;
     drop(claim);
+    hold.request = named(&headers);
     let (stream, wants_usage, wants_continuous) =
         (call.stream, call.wants_usage, call.wants_continuous);
     let (size, choices) = (call.size, call.choices);
@@ -193,11 +205,17 @@ async fn metered(
     let mut plan = Plan {
         errand,
         wanted,
+        paid: bound,
+        tier_sold: call.tier.as_deref() == Some(fee::TIER)
+            && policy.priority.service_tier_fee.is_some(),
         prepared: None,
     };
-    let rewritten = plan.rewrite(call, &station, &hold.receipt());
+    let upstream = station.upstream();
+    let rewritten = plan.rewrite(call, (&station, &upstream), &hold.receipt());
     let prepared = rewritten.unwrap_or_else(|| body.clone());
-    plan.prepared = Some((station.index, prepared));
+    plan.prepared = Some((upstream, prepared));
+    let metrics = &proxy.serving.metrics;
+    let measures = Measures::new(metrics, endpoint.operation, &hold, arrived, gathered);
     let exchange = Exchange {
         proxy: proxy.clone(),
         endpoint,
@@ -213,12 +231,15 @@ async fn metered(
         leg,
         headers,
         body,
+        room: Some(room),
         stream,
         wants_usage,
         wants_continuous,
         likely,
-        arrived,
-        deadline: tokio::time::Instant::now() + proxy.request_time,
+        answer_bytes: policy.answer_bytes,
+        stall: policy.stall_time,
+        measures,
+        deadline: tokio::time::Instant::now() + policy.request_time,
     };
     let (replied, reply) = oneshot::channel();
     tokio::spawn(exchange.run(replied));
@@ -261,6 +282,8 @@ impl Exchange {
     /// Nothing was delivered and never will be: charges nothing.
     fn fail(self, replied: oneshot::Sender<Response<Body>>, mut response: Response<Body>) {
         self.proxy.serving.metrics.end("void");
+        let server = response.status().is_server_error();
+        self.measures.ended(if server { "5xx" } else { "4xx" });
         mark(&self.hold, response.headers_mut());
         self.hold.void();
         // The client may be gone; it is charged nothing.
@@ -303,6 +326,7 @@ impl Exchange {
     /// with the call; what it made is not known: the last mark counts.
     fn abandon(self) {
         let usage = crate::holds::fallback(&self.hold.record);
+        self.measures.ended("ended_early");
         self.proxy.serving.metrics.settled(Flags::ESTIMATED);
         self.hold.settle(usage, Flags::ESTIMATED);
     }
@@ -331,9 +355,12 @@ impl Exchange {
         mut replied: oneshot::Sender<Response<Body>>,
     ) {
         let (parts, body) = answer.into_parts();
-        let limited = Limited::new(body, self.proxy.answer_bytes);
+        let limited = Limited::new(body, self.answer_bytes);
         let limits = self.limits();
-        let body = match watched(&mut self.hold, limits, &mut replied, limited.collect()).await {
+        self.measures.wait();
+        let body = watched(&mut self.hold, limits, &mut replied, limited.collect()).await;
+        self.measures.work();
+        let body = match body {
             Ok(Ok(body)) => body,
             Err(stop) => return self.stop(stop, replied),
             Ok(Err(_)) => {
@@ -363,6 +390,7 @@ impl Exchange {
         copy_headers(&parts.headers, response.headers_mut());
         mark(&self.hold, response.headers_mut());
         self.proxy.serving.metrics.settled(flags);
+        self.measures.used(self.hold.model(), &usage, flags);
         let settled = self.hold.settle(usage, flags);
         if let Ok(cost) = HeaderValue::from_str(&settled.charged.to_string()) {
             response.headers_mut().insert("x-tally-cost", cost);
@@ -372,11 +400,9 @@ impl Exchange {
             Ok(()) => response,
             Err(_) => self.proxy.refuse(Refusal::NotServing),
         };
-        self.proxy
-            .serving
-            .metrics
-            .first_byte
-            .observe(self.arrived.elapsed().as_secs_f64());
+        self.measures.first_byte();
+        self.measures.last_byte();
+        self.measures.ended("");
         // The client may be gone; what was made for it is charged.
         let _ = replied.send(response);
     }
@@ -398,7 +424,9 @@ impl Exchange {
             wants_usage,
             wants_continuous,
             likely,
-            arrived,
+            answer_bytes,
+            stall,
+            mut measures,
             deadline,
             ..
         } = self;
@@ -411,18 +439,15 @@ impl Exchange {
         *response.status_mut() = parts.status;
         copy_headers(&parts.headers, response.headers_mut());
         mark(&hold, response.headers_mut());
-        proxy
-            .serving
-            .metrics
-            .first_byte
-            .observe(arrived.elapsed().as_secs_f64());
+        measures.first_byte();
+        measures.wait();
         // A client that is gone shows as a closed feed.
         let _ = replied.send(response);
         let asks = endpoint.stream_usage == StreamUsage::Asked;
         let says = asks
             && place
                 .as_ref()
-                .is_some_and(|place| place.station().upstream.continuous_usage);
+                .is_some_and(|(_, asked)| asked.continuous_usage);
         let pump = Pump {
             endpoint,
             hide_usage: asks && !wants_usage,
@@ -430,13 +455,15 @@ impl Exchange {
             continuous: says || wants_continuous,
             likely,
             deadline,
-            most: proxy.answer_bytes,
+            most: answer_bytes,
             early,
             grace,
             choices,
             payment,
             hold,
             feed,
+            stall,
+            measures,
         };
         let ended = pump.run(body).await;
         drop(place);
@@ -476,6 +503,12 @@ pub(super) async fn watched<T>(
             }
         }
     }
+}
+
+/// The client's own name of the request, if it has one that a log can bear.
+fn named(headers: &HeaderMap) -> Option<Box<str>> {
+    let name = headers.get("x-request-id")?.to_str().ok()?;
+    (1..=MAX_NAME).contains(&name.len()).then(|| name.into())
 }
 
 /// What the client is told of its hold.

@@ -17,8 +17,11 @@ mod dispatch;
 pub mod endpoint;
 pub mod exchange;
 pub mod free;
+mod gather;
+mod measures;
 pub mod object;
 mod payment;
+pub mod policy;
 mod pricing;
 pub mod prompt;
 pub mod reply;
@@ -29,22 +32,18 @@ pub mod stream;
 pub mod tokenize;
 pub mod upstream;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, Request, Response, header::AUTHORIZATION};
 use rand::RngCore;
 use tokio::sync::Semaphore;
 
 use crate::{
-    config::{FreeRoute, Priority},
-    key::Key,
-    refusal::Refusal,
-    repeats::Repeats,
-    routing::Upstreams,
-    serving::Serving,
+    key::Key, live::Live, refusal::Refusal, repeats::Repeats, routing::Upstreams, serving::Serving,
 };
 use body::{Arriving, Body};
 use endpoint::Endpoint;
+use policy::Policy;
 
 /// The proxy.
 #[derive(Debug)]
@@ -55,18 +54,12 @@ pub struct Proxy {
     pub repeats: Arc<Repeats>,
     /// The engines.
     pub upstreams: Arc<Upstreams>,
-    /// What a place in a queue costs.
-    pub priority: Priority,
+    /// What a reload may change.
+    pub policy: Live<Policy>,
     /// Most bytes of a request's body.
     pub body_bytes: usize,
-    /// Most bytes of an answer that is not streamed, and of one event.
-    pub answer_bytes: usize,
-    /// Longest request.
-    pub request_time: Duration,
     /// `/metrics` is served here too: the listener is on loopback.
     pub metrics: bool,
-    /// The free routes that are served.
-    pub free: Vec<FreeRoute>,
     /// Turns of free routes at asking nodes and engines.
     pub asking: Semaphore,
 }
@@ -79,7 +72,7 @@ impl Proxy {
     ) -> Result<Response<Body>, Infallible> {
         let id = request.headers().get("x-request-id").cloned();
         let (method, path) = (request.method().clone(), request.uri().path());
-        let free = free::route(path).filter(|route| self.free.contains(route));
+        let free = free::route(path).filter(|route| self.policy.look().free.contains(route));
         let mut response = match (&method, path) {
             (&Method::GET, "/v1/tally/admit") => self.admitted(request.headers()).await,
             (&Method::GET, "/healthz") => self.health(),

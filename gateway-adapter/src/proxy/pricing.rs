@@ -5,15 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::{
-    Proxy,
-    body::{Arriving, Body},
-    endpoint::Endpoint,
-    reply,
-    request::Call,
-    tokenize,
+    Proxy, body::Body, endpoint::Endpoint, policy::Policy, reply, request::Call, tokenize,
 };
 use crate::{
     ask::{Ask, Need},
@@ -38,26 +32,10 @@ pub(super) struct Priced<'a> {
     pub(super) ask: Ask,
 }
 
-/// All of a request's body, bounded.
-pub(super) async fn whole_body(
-    proxy: &Proxy,
-    body: Arriving,
-) -> Result<Bytes, Box<Response<Body>>> {
-    match Limited::new(body, proxy.body_bytes).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => {
-            Err(Box::new(reply::too_large(proxy.body_bytes)))
-        }
-        Err(_) => Err(Box::new(reply::bad_request(
-            "the request's body broke off",
-            None,
-        ))),
-    }
-}
-
 /// Reads and prices a request; else says what is wrong with it.
 pub(super) fn price<'a>(
     proxy: &Proxy,
+    policy: &Policy,
     endpoint: &'static Endpoint,
     key: Arc<Key>,
     headers: &HeaderMap,
@@ -66,10 +44,10 @@ pub(super) fn price<'a>(
     let refuse = |refusal| Box::new(proxy.refuse(refusal));
     let call = Call::parse(endpoint, body)
         .map_err(|bad| Box::new(reply::bad_request(&bad.message, bad.param)))?;
-    let route = proxy.upstreams.of(&call.model).cloned();
+    let route = proxy.upstreams.of(&call.model);
     let route = route.ok_or_else(|| refuse(Refusal::ModelNotFound))?;
     let (tier, sells) = (call.tier.as_deref(), route.sells_priority());
-    let fee = fee::offered(&proxy.priority, headers, tier, sells).map_err(refuse)?;
+    let fee = fee::offered(&policy.priority, headers, tier, sells).map_err(refuse)?;
     let text = |name: &str| headers.get(name).map(|value| value.to_str());
     let number = |name| match text(name) {
         None => Some(0),
@@ -104,7 +82,7 @@ pub(super) fn price<'a>(
     });
     let mut ask = ask.map_err(refuse)?;
     ask.countable = tokenize::counts(&route, &call);
-    let errand = route.errand(fee, ask.arrival, &proxy.serving.terms.get().rates);
+    let errand = route.errand(&ask, &proxy.serving.terms.get().rates);
     Ok(Priced {
         call,
         route,

@@ -48,6 +48,7 @@ pub struct Call<'a> {
     /// How large the prompt is.
     pub size: PromptSize,
     is_text: bool,
+    changed: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -123,6 +124,7 @@ impl<'a> Call<'a> {
             tier: object.read("service_tier").ok().flatten(),
             size: prompt.size,
             is_text: prompt.is_text,
+            changed: false,
             object,
         })
     }
@@ -162,6 +164,13 @@ impl<'a> Call<'a> {
         Some(asked.to_json())
     }
 
+    /// Takes `service_tier` out: its fee is paid here, and it would cost again
+    /// at a provider.
+    pub fn without_tier(&mut self) {
+        self.object.remove("service_tier");
+        self.changed = true;
+    }
+
     /// The body for the engine: its own name of the model, usage forced on,
     /// output bounded, the hold's id and the priority set where the engine
     /// wants them. `None`: the client's own body will do.
@@ -172,7 +181,7 @@ impl<'a> Call<'a> {
         receipt: &str,
         priority: Option<i64>,
     ) -> Option<String> {
-        let mut changed = false;
+        let mut changed = self.changed;
         if let Some(name) = upstream.name_of(&self.model) {
             changed = true;
             self.object.set("model", json_string(name));

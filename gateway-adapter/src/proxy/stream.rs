@@ -17,6 +17,7 @@ use super::{
     body::Feed,
     decoded::Decoded,
     endpoint::{Ending, Endpoint},
+    measures::Measures,
     payment::Payment,
     sse::{Splitter, data, without_usage},
 };
@@ -61,6 +62,10 @@ pub(super) struct Pump {
     pub(super) hold: Hold,
     /// To the client.
     pub(super) feed: Feed,
+    /// Longest that the client may read nothing.
+    pub(super) stall: Duration,
+    /// Times and usage.
+    pub(super) measures: Measures,
 }
 
 /// Why a stream ended.
@@ -69,12 +74,28 @@ enum End {
     /// `[DONE]`, or the engine's end of body.
     Done,
     ClientGone,
+    /// The client is there but reads nothing.
+    Stalled,
     /// The engine's connection broke, or it sent an endless event.
     Broken,
     TimeOver,
     /// No balance for more, or the lease's grace is nearly over.
     Length,
     Cut(Refusal),
+}
+
+impl End {
+    /// What metrics call it; empty where it is as it should be.
+    fn error(self) -> &'static str {
+        match self {
+            End::Done | End::Length => "",
+            End::ClientGone => "client_gone",
+            End::Stalled => "client_stalled",
+            End::Broken => "upstream_error",
+            End::TimeOver => "timeout",
+            End::Cut(refusal) => refusal.code(),
+        }
+    }
 }
 
 /// What has been seen.
@@ -110,6 +131,15 @@ impl Seen {
     }
 }
 
+/// Breaks the answer off: its client must not take it for whole, however late
+/// it reads what waits for it.
+fn break_off(feed: Feed) {
+    tokio::spawn(async move {
+        // It may be gone.
+        let _ = feed.send(Err(std::io::ErrorKind::BrokenPipe.into())).await;
+    });
+}
+
 impl Pump {
     /// Carries the stream to its end and settles it; the debit's flags, or
     /// `None` if it is void.
@@ -117,6 +147,7 @@ impl Pump {
         let mut seen = Seen::default();
         let mut splitter = Splitter::default();
         let end = self.carry(&mut body, &mut seen, &mut splitter).await;
+        self.measures.work();
         let failed = seen.error || matches!(end, End::Broken | End::TimeOver);
         let produced = seen.counts(self.likely).output > 0;
         let wants_usage = !self.hide_usage;
@@ -126,24 +157,38 @@ impl Pump {
             feed,
             likely,
             choices,
+            stall,
+            measures,
             ..
         } = self;
-        if end == End::ClientGone {
+        let error = if seen.error {
+            "upstream_error"
+        } else {
+            end.error()
+        };
+        if matches!(end, End::ClientGone | End::Stalled) {
             // Cancels the engine's work.
             drop(body);
+            if end == End::Stalled {
+                measures.stalled();
+                break_off(feed);
+            }
             let (usage, flags) = known(hold.model(), seen.reported, seen.counted, likely);
+            measures.used(hold.model(), &usage, flags);
+            measures.ended(error);
             return Some(hold.settle(usage, flags).flags);
         }
         let (flags, durable) = if failed && !produced {
             (None, hold.void())
         } else {
             let (usage, flags) = known(hold.model(), seen.reported, seen.counted, likely);
+            measures.used(hold.model(), &usage, flags);
             let settled = hold.settle(usage, flags);
             (Some(settled.flags), settled.durable)
         };
         if durable.wait().await.is_err() {
-            // Nothing more can be promised: break the answer off.
-            let _ = feed.send(Err(std::io::ErrorKind::BrokenPipe.into())).await;
+            // Nothing more can be promised.
+            break_off(feed);
             return flags;
         }
         let last = match end {
@@ -160,13 +205,16 @@ impl Pump {
                 choices,
                 usage: wants_usage.then(|| seen.counts(likely)),
             }),
-            End::ClientGone => Vec::new(),
+            End::ClientGone | End::Stalled => Vec::new(),
         };
-        if !last.is_empty() {
-            // The client may be gone; it is charged the same.
-            let _ = feed.send(Ok(Frame::data(Bytes::from(last)))).await;
+        // The client may be gone, or read nothing; it is charged the same.
+        let last = Ok(Frame::data(Bytes::from(last)));
+        match feed.send_timeout(last, stall).await {
+            Ok(()) => drop(feed),
+            Err(_) => break_off(feed),
         }
-        drop(feed);
+        measures.last_byte();
+        measures.ended(error);
         if end != End::Done {
             // Cancels the engine's work.
             drop(body);
@@ -183,6 +231,7 @@ impl Pump {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut marked = Instant::now();
         let mut counted = seen.counted;
+        let mut told = false;
         loop {
             let frame = tokio::select! {
                 frame = body.frame() => frame,
@@ -204,6 +253,10 @@ impl Pump {
                 continue;
             };
             self.take_in(&bytes, splitter, seen).await;
+            if !told && seen.counted.deltas > 0 {
+                told = true;
+                self.measures.first_token();
+            }
             if marked.elapsed() >= MARK && counted != seen.counted {
                 (marked, counted) = (Instant::now(), seen.counted);
                 let usage = known(self.hold.model(), seen.reported, seen.counted, self.likely).0;
@@ -312,8 +365,10 @@ impl Pump {
         seen.out.extend_from_slice(event);
     }
 
-    /// Sends to the client, however slow it is, while the stream may go on.
+    /// Sends to the client, however slow it is, while it reads at all and the
+    /// stream may go on.
     async fn deliver(&self, bytes: Bytes, tick: &mut tokio::time::Interval) -> Option<End> {
+        let mut since = None;
         loop {
             tokio::select! {
                 permit = self.feed.reserve() => match permit {
@@ -326,6 +381,9 @@ impl Pump {
                 _ = tick.tick() => {
                     if let Some(end) = self.must_end() {
                         return Some(end);
+                    }
+                    if since.get_or_insert_with(Instant::now).elapsed() >= self.stall {
+                        return Some(End::Stalled);
                     }
                 }
             }

@@ -38,8 +38,8 @@ pub fn counts(route: &Route, call: &Call<'_>) -> bool {
 /// The prompt's tokens, as the engine counts them; `None` if it does not say.
 pub async fn count(route: &Route, call: &Call<'_>) -> Option<u32> {
     let upstream = route.counting()?;
-    let asked = call.to_tokenize(upstream)?;
-    match tokio::time::timeout(TIME, ask(upstream, asked)).await {
+    let asked = call.to_tokenize(&upstream)?;
+    match tokio::time::timeout(TIME, ask(&upstream, asked)).await {
         Ok(Some(count)) => Some(count),
         Ok(None) | Err(_) => {
             tracing::debug!("the engine did not count a prompt: its bound is used");

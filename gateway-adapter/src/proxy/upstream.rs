@@ -1,6 +1,6 @@
 //! An inference engine, and pooled connections to it.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
@@ -52,6 +52,7 @@ enum Http {
 /// An engine.
 #[derive(Debug, Clone)]
 pub struct Upstream {
+    config: config::Upstream,
     url: String,
     host: String,
     /// Models that it serves.
@@ -59,6 +60,8 @@ pub struct Upstream {
     names: BTreeMap<String, String>,
     bearer: Option<HeaderValue>,
     http: Http,
+    /// Whose it is, for metrics.
+    pub provider: Arc<str>,
     /// Largest output of one answer.
     pub max_output: u32,
     /// Requests that it works at.
@@ -122,6 +125,8 @@ impl Upstream {
             )
         });
         Ok(Upstream {
+            config: config.clone(),
+            provider: config.provider.as_str().into(),
             host: host.unwrap_or_default(),
             names: config.model_names.clone(),
             concurrency: config.concurrency.map(|most| most as usize),
@@ -141,6 +146,16 @@ impl Upstream {
             continuous_usage: config.continuous_usage,
             tokenize: config.tokenize,
         })
+    }
+
+    /// Whether it was configured alike, with the same secret.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.config == other.config && self.bearer == other.bearer
+    }
+
+    /// Where it is; also its name in Envoy's routes.
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Host and port, for logs and metrics.
@@ -236,10 +251,12 @@ impl Upstream {
     }
 }
 
-/// Headers that are passed on, either way.
+/// Headers that are passed on, either way: not what concerns one side alone,
+/// such as an engine's own limits per minute.
 pub fn passed(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
     headers.iter().filter(|(name, _)| {
-        let ours = name.as_str().starts_with("x-tally-") || name.as_str() == "keep-alive";
-        !ours && !NOT_PASSED.contains(name)
+        let text = name.as_str();
+        let ours = text.starts_with("x-tally-") || text.starts_with("x-ratelimit-");
+        !ours && text != "keep-alive" && !NOT_PASSED.contains(name)
     })
 }

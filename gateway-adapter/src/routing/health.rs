@@ -2,18 +2,27 @@
 //!
 //! ```text
 //! up ------ cannot be reached, or 502, 503: at once -----------> down
-//! up ------ another failure before the first byte, 3 in a row -> down
+//! up ------ another failure before the first byte, 3 in a row,
+//!           of two accounts at least --------------------------> down
 //! down ---- its pause is over: one request is let through -----> probing
 //! probing - that request's answer begins ----------------------> up
 //! probing - it fails: the next pause is twice as long ---------> down
 //! probing - it has not answered for five seconds: one more ----> probing
 //! ```
 //!
+//! What one request may have caused, one account may cause as often as it
+//! likes. So three failures in a row that are all one account's take an
+//! engine down only if no other account was answered within a minute; then
+//! the pause stays half a second, and ends for all with the first request of
+//! another account that is answered.
+//!
 //! The first pause is half a second, the longest half a minute. A check in
 //! the background (`health`) that fails twice in a row takes an engine down
 //! too, and prolongs its pause while it fails; one that succeeds ends the
 //! pause. A request decides all the same: an engine that says that it is well
 //! and answers nobody stays down.
+
+use tally_ledger::ids::AccountNumber;
 
 /// The first pause, in ms.
 const FIRST_PAUSE: u64 = 500;
@@ -24,6 +33,9 @@ const LONGEST_PAUSE: u64 = 30_000;
 pub const PROBE_ALONE: u64 = 5_000;
 /// Failures in a row that take an engine down, where one does not.
 const IN_A_ROW: u32 = 3;
+/// How long an answer to another account speaks against the failures of one,
+/// in ms.
+const OTHERS: u64 = 60_000;
 /// Failed checks in a row that do.
 const CHECKS_IN_A_ROW: u32 = 2;
 
@@ -51,12 +63,35 @@ enum State {
 #[derive(Debug)]
 pub struct Health {
     state: State,
-    /// Failures in a row while it is up.
-    failures: u32,
+    failures: Row,
+    /// The two accounts that were last answered, and when.
+    answered: [Option<(AccountNumber, u64)>; 2],
     /// Failed checks in a row.
     checks: u32,
     /// Pauses since it was last up.
     pauses: u32,
+}
+
+/// Failures in a row that one request each may have caused.
+#[derive(Debug, Clone, Copy, Default)]
+struct Row {
+    count: u32,
+    /// Whose the first one was.
+    first: Option<AccountNumber>,
+    /// Not all are that account's.
+    several: bool,
+}
+
+impl Row {
+    fn add(&mut self, account: AccountNumber) {
+        self.count = self.count.saturating_add(1);
+        self.several |= *self.first.get_or_insert(account) != account;
+    }
+
+    /// Whether all of them are this account's.
+    fn is_of(&self, account: AccountNumber) -> bool {
+        self.first == Some(account) && !self.several
+    }
 }
 
 /// What a new request may do.
@@ -74,7 +109,8 @@ impl Default for Health {
     fn default() -> Self {
         Health {
             state: State::Up,
-            failures: 0,
+            failures: Row::default(),
+            answered: [None; 2],
             checks: 0,
             pauses: 0,
         }
@@ -115,22 +151,73 @@ impl Health {
         self.state = State::Probing(now);
     }
 
-    /// An exchange began, or could not; `probe`: it was the one that decides.
-    /// Whether the engine has gone down by it.
-    pub fn began(&mut self, outcome: Outcome, probe: bool, now: u64) -> bool {
+    /// An exchange of `account` began, or could not; `probe`: it was the one
+    /// that decides. Whether the engine has gone down by it.
+    pub fn began(
+        &mut self,
+        outcome: Outcome,
+        account: AccountNumber,
+        probe: bool,
+        now: u64,
+    ) -> bool {
+        if outcome == Outcome::Answered {
+            self.remember(account, now);
+        }
         match (self.state, outcome) {
-            (State::Probing(_), Outcome::Answered) if probe => *self = Health::default(),
-            (State::Probing(_), _) if probe => return self.down(now),
-            (State::Up, Outcome::Answered) => self.failures = 0,
-            (State::Up, Outcome::Failed) => {
-                self.failures += 1;
-                return self.failures >= IN_A_ROW && self.down(now);
+            (State::Probing(_), Outcome::Answered) if probe => {
+                *self = Health {
+                    answered: self.answered,
+                    ..Health::default()
+                };
             }
-            (State::Up, Outcome::Away) => return self.down(now),
+            (State::Probing(_), Outcome::Failed) if probe && self.failures.is_of(account) => {
+                return self.down_by_one(now);
+            }
+            (State::Probing(_), _) if probe => {
+                self.failures = Row::default();
+                return self.down(now);
+            }
+            (State::Up, Outcome::Answered) => self.failures = Row::default(),
+            (State::Up, Outcome::Failed) => {
+                self.failures.add(account);
+                if self.failures.count >= IN_A_ROW {
+                    return self.failed(account, now);
+                }
+            }
+            (State::Up, Outcome::Away) => {
+                self.failures = Row::default();
+                return self.down(now);
+            }
             // Requests from before the pause say nothing new.
             (State::Down(_) | State::Probing(_), _) => {}
         }
         false
+    }
+
+    /// Enough failures in a row, the last one of `account`.
+    fn failed(&mut self, account: AccountNumber, now: u64) -> bool {
+        if !self.failures.is_of(account) {
+            self.failures = Row::default();
+            return self.down(now);
+        }
+        let mut answered = self.answered.iter().flatten();
+        let others = answered.any(|(other, at)| *other != account && now < at + OTHERS);
+        !others && self.down_by_one(now)
+    }
+
+    /// As far as one account can tell.
+    fn down_by_one(&mut self, now: u64) -> bool {
+        self.pauses = self.pauses.max(1);
+        self.state = State::Down(now + FIRST_PAUSE);
+        true
+    }
+
+    fn remember(&mut self, account: AccountNumber, now: u64) {
+        let [newest, before] = self.answered;
+        self.answered = match newest {
+            Some((known, _)) if known != account => [Some((account, now)), newest],
+            _ => [Some((account, now)), before],
+        };
     }
 
     /// The probe ended without telling anything: the next one decides.
@@ -176,10 +263,63 @@ impl Health {
 mod tests {
     use super::*;
 
+    const ONE: AccountNumber = AccountNumber(1);
+    const TWO: AccountNumber = AccountNumber(2);
+    const MINUTE: u64 = 60_000;
+
+    #[test]
+    fn one_account_takes_no_engine_down_that_answers_others() {
+        let mut health = Health::default();
+        health.began(Outcome::Answered, ONE, false, 0);
+        health.began(Outcome::Answered, TWO, false, 0);
+        health.began(Outcome::Answered, ONE, false, 1_000);
+        for _ in 0..100 {
+            assert!(!health.began(Outcome::Failed, ONE, false, MINUTE - 1));
+        }
+        assert!(health.is_up());
+        // With one of another it is not that account's affair any more.
+        assert!(health.began(Outcome::Failed, TWO, false, MINUTE - 1));
+        assert!(!health.is_up());
+    }
+
+    #[test]
+    fn where_nobody_else_was_answered_one_account_decides_for_half_a_second() {
+        let mut health = Health::default();
+        health.began(Outcome::Answered, TWO, false, 0);
+        let mut now = MINUTE;
+        assert!(!health.began(Outcome::Failed, ONE, false, now));
+        assert!(!health.began(Outcome::Failed, ONE, false, now));
+        assert!(health.began(Outcome::Failed, ONE, false, now));
+        // However often it tries: others wait for it, and no longer.
+        for _ in 0..5 {
+            assert_eq!(
+                (health.pause(now), health.is_hopeful()),
+                (FIRST_PAUSE, true)
+            );
+            now += FIRST_PAUSE;
+            health.probe(now);
+            assert!(health.began(Outcome::Failed, ONE, true, now));
+        }
+        now += FIRST_PAUSE;
+        health.probe(now);
+        assert!(!health.began(Outcome::Answered, TWO, true, now));
+        for _ in 0..5 {
+            assert!(!health.began(Outcome::Failed, ONE, false, now));
+        }
+        assert!(health.is_up());
+        // The other account's probe fails too: it is the engine.
+        now += MINUTE;
+        assert!(health.began(Outcome::Failed, ONE, false, now));
+        health.probe(now);
+        assert!(health.began(Outcome::Failed, TWO, true, now));
+        assert_eq!(health.pause(now), 2 * FIRST_PAUSE);
+        assert!(!health.is_hopeful());
+    }
+
     #[test]
     fn a_probe_that_does_not_answer_is_not_alone_for_long() {
         let mut health = Health::default();
-        assert!(health.began(Outcome::Away, false, 0));
+        assert!(health.began(Outcome::Away, ONE, false, 0));
         assert_eq!(health.gate(FIRST_PAUSE), Gate::Probe);
         health.probe(1_000);
         assert_eq!(health.gate(1_000 + PROBE_ALONE - 1), Gate::Shut);
@@ -187,7 +327,7 @@ mod tests {
         health.probe(1_000 + PROBE_ALONE);
         assert_eq!(health.gate(1_000 + PROBE_ALONE), Gate::Shut);
         // Either of them decides.
-        assert!(!health.began(Outcome::Answered, true, 7_000));
+        assert!(!health.began(Outcome::Answered, ONE, true, 7_000));
         assert!(health.is_up());
     }
 
@@ -195,7 +335,7 @@ mod tests {
     fn one_probe_decides_and_pauses_grow() {
         let mut health = Health::default();
         let mut now = 1_000;
-        assert!(health.began(Outcome::Away, false, now));
+        assert!(health.began(Outcome::Away, ONE, false, now));
         for pause in [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
             assert_eq!((health.gate(now), health.pause(now)), (Gate::Shut, pause));
             assert_eq!(health.is_hopeful(), pause == 500);
@@ -204,17 +344,17 @@ mod tests {
             health.probe(now);
             assert_eq!(health.gate(now), Gate::Shut);
             // Others, sent before, decide nothing.
-            assert!(!health.began(Outcome::Answered, false, now));
-            assert!(!health.began(Outcome::Away, false, now));
+            assert!(!health.began(Outcome::Answered, ONE, false, now));
+            assert!(!health.began(Outcome::Away, ONE, false, now));
             assert!(!health.is_up());
-            assert!(health.began(Outcome::Failed, true, now));
+            assert!(health.began(Outcome::Failed, ONE, true, now));
         }
         now += 30_000;
         health.probe(now);
-        assert!(!health.began(Outcome::Answered, true, now));
+        assert!(!health.began(Outcome::Answered, ONE, true, now));
         assert!(health.is_up());
         // The next pause is short again.
-        assert!(health.began(Outcome::Away, false, now));
+        assert!(health.began(Outcome::Away, ONE, false, now));
         assert_eq!(health.pause(now), 500);
     }
 
@@ -222,19 +362,19 @@ mod tests {
     fn what_one_request_may_have_caused_needs_three_in_a_row() {
         let mut health = Health::default();
         for _ in 0..5 {
-            assert!(!health.began(Outcome::Failed, false, 0));
-            assert!(!health.began(Outcome::Failed, false, 0));
-            assert!(!health.began(Outcome::Answered, false, 0));
+            assert!(!health.began(Outcome::Failed, ONE, false, 0));
+            assert!(!health.began(Outcome::Failed, ONE, false, 0));
+            assert!(!health.began(Outcome::Answered, ONE, false, 0));
         }
-        assert!(!health.began(Outcome::Failed, false, 0));
-        assert!(!health.began(Outcome::Failed, false, 0));
-        assert!(health.began(Outcome::Failed, false, 0));
+        assert!(!health.began(Outcome::Failed, ONE, false, 0));
+        assert!(!health.began(Outcome::Failed, ONE, false, 0));
+        assert!(health.began(Outcome::Failed, ONE, false, 0));
     }
 
     #[test]
     fn a_probe_that_says_nothing_lets_the_next_decide() {
         let mut health = Health::default();
-        health.began(Outcome::Away, false, 0);
+        health.began(Outcome::Away, ONE, false, 0);
         health.probe(0);
         health.undecided(700);
         assert_eq!(health.gate(700), Gate::Probe);
@@ -258,7 +398,7 @@ mod tests {
         assert!(!health.checked(true, 2_000, 4_000));
         assert_eq!(health.gate(4_000), Gate::Probe);
         health.probe(0);
-        assert!(health.began(Outcome::Away, true, 4_000));
+        assert!(health.began(Outcome::Away, ONE, true, 4_000));
         assert!(!health.checked(true, 2_000, 4_100));
         assert_eq!(health.gate(4_100), Gate::Probe);
     }

@@ -10,7 +10,11 @@
 //!   order of those that wait.
 //! - Neither requests with a fee nor those without fill more than three
 //!   quarters of the waiting places, so that under overload a fee can still be
-//!   paid, and nobody must pay one. Who waits is never displaced.
+//!   paid, and nobody must pay one.
+//! - The last quarter of the waiting places, and of those that requests of
+//!   one of the two kinds may fill, is for accounts that do not have a quarter
+//!   of all already: one account does not keep all others out. Who waits is
+//!   never displaced.
 //!
 //! Effective fees grow at one speed, so their order never changes: it is kept
 //! sorted by what waiting was worth at the arrival, less the fee, lowest first
@@ -20,16 +24,20 @@
 //! one. The debits say both, so that anybody can check the order (the
 //! ledger's `queue_order`).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use tally_ledger::{ids::Amount, queue_order::key};
+use tally_ledger::{
+    ids::{AccountNumber, Amount},
+    queue_order::key,
+};
 
 /// Ends of requests from which the queue's speed is told.
 const RECENT: usize = 32;
 /// Shortest and longest advice to come again, in ms.
 const ADVICE_MS: (u64, u64) = (1_000, 60_000);
 /// The share of waiting places that requests with a fee leave to those
-/// without, and the other way round.
+/// without, and the other way round; and that accounts which have as much
+/// already leave to others.
 const KEPT_PART: usize = 4;
 
 /// What a request offers: its fee, and when it came.
@@ -41,6 +49,8 @@ pub struct Offer {
     /// debit says, was worth, in thousandths of a micro-CT
     /// ([`tally_ledger::rates::RatesState::worth_at`]).
     pub worth: u128,
+    /// Whose it is.
+    pub account: AccountNumber,
 }
 
 /// A request's position: lower goes first.
@@ -52,6 +62,14 @@ pub struct Rank {
     joined: u64,
     /// Whether it has a fee.
     pays: bool,
+    account: AccountNumber,
+}
+
+impl Rank {
+    /// Whose request it is.
+    pub fn account(&self) -> AccountNumber {
+        self.account
+    }
 }
 
 impl Offer {
@@ -98,6 +116,8 @@ pub struct Queue<T> {
     waiting: BTreeMap<Rank, T>,
     /// Those of them that have a fee.
     paying: usize,
+    /// How many wait of each account.
+    accounts: HashMap<AccountNumber, usize>,
     /// When the last requests ended, and at first when this began.
     ends: VecDeque<u64>,
 }
@@ -112,6 +132,7 @@ impl<T> Queue<T> {
             last,
             waiting: BTreeMap::new(),
             paying: 0,
+            accounts: HashMap::new(),
             ends: VecDeque::with_capacity(RECENT + 1),
         }
     }
@@ -138,14 +159,18 @@ impl<T> Queue<T> {
         waiting.saturating_mul(1_000) / (self.places as u64).max(1)
     }
 
-    /// Whether a request with this fee may wait, were it to come now.
-    pub fn room(&self, fee: Amount, now: u64) -> Result<(), Full> {
-        let alike = if fee == Amount::ZERO {
+    /// Whether a request with this offer may wait, were it to come now.
+    pub fn room(&self, offer: Offer, now: u64) -> Result<(), Full> {
+        let alike = if offer.fee == Amount::ZERO {
             self.waiting.len() - self.paying
         } else {
             self.paying
         };
-        if self.waiting.len() < self.most && alike < self.most - self.most / KEPT_PART {
+        let kept = self.most / KEPT_PART;
+        let left = self.most.saturating_sub(self.waiting.len());
+        let left = left.min((self.most - kept).saturating_sub(alike));
+        let own = self.accounts.get(&offer.account).copied().unwrap_or(0);
+        if left > kept || (left > 0 && own < kept.max(1)) {
             return Ok(());
         }
         Err(Full(self.advice(now)))
@@ -170,13 +195,15 @@ impl<T> Queue<T> {
 
     /// Waits.
     pub fn wait(&mut self, offer: Offer, now: u64, request: T) -> Result<Rank, Full> {
-        self.room(offer.fee, now)?;
+        self.room(offer, now)?;
         let rank = Rank {
             key: offer.key(),
             joined: self.number(),
             pays: offer.fee > Amount::ZERO,
+            account: offer.account,
         };
         self.paying += usize::from(rank.pays);
+        *self.accounts.entry(rank.account).or_default() += 1;
         self.waiting.insert(rank, request);
         Ok(rank)
     }
@@ -187,7 +214,7 @@ impl<T> Queue<T> {
             return None;
         }
         let (rank, request) = self.waiting.pop_first()?;
-        self.paying -= usize::from(rank.pays);
+        self.went(rank);
         self.running += 1;
         let numbers = Numbers {
             joined: rank.joined,
@@ -203,13 +230,33 @@ impl<T> Queue<T> {
     /// A request that waits goes away; false if it does not wait.
     pub fn leave(&mut self, rank: Rank) -> bool {
         let waited = self.waiting.remove(&rank).is_some();
-        self.paying -= usize::from(waited && rank.pays);
+        if waited {
+            self.went(rank);
+        }
         waited
+    }
+
+    /// One that waited does not any more.
+    fn went(&mut self, rank: Rank) {
+        self.paying -= usize::from(rank.pays);
+        if let Some(waiting) = self.accounts.get_mut(&rank.account) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                self.accounts.remove(&rank.account);
+            }
+        }
+    }
+
+    /// So many places and waiting places from now on; all that wait go away.
+    pub fn change(&mut self, places: usize, most: usize) -> BTreeMap<Rank, T> {
+        (self.places, self.most) = (places, most);
+        self.empty()
     }
 
     /// All that wait go away.
     pub fn empty(&mut self) -> BTreeMap<Rank, T> {
         self.paying = 0;
+        self.accounts.clear();
         std::mem::take(&mut self.waiting)
     }
 

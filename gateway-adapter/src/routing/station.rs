@@ -3,8 +3,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::Guard;
 use prometheus_client::metrics::gauge::Gauge;
-use tally_ledger::{debit::Queued, ids::Amount};
+use tally_ledger::{debit::Queued, ids::AccountNumber};
 use tokio::sync::oneshot;
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
 };
 use crate::{
     clock::{steady_ms, unix_us},
+    live::Live,
     metrics::{Engine, Metrics},
     proxy::upstream::Upstream,
 };
@@ -20,10 +22,9 @@ use crate::{
 /// An engine with its queue.
 #[derive(Debug)]
 pub struct Station {
-    /// Its number among the configured ones.
+    /// Its number, never another's while the gateway runs.
     pub index: usize,
-    /// How it is reached.
-    pub upstream: Arc<Upstream>,
+    upstream: Live<Upstream>,
     waiting: Gauge,
     up: Gauge,
     inner: Mutex<Inner>,
@@ -33,6 +34,22 @@ pub struct Station {
 struct Inner {
     queue: Queue<oneshot::Sender<Turn>>,
     health: Health,
+    /// It is not among the engines any more.
+    closed: bool,
+}
+
+/// Requests that waited, to be told to choose again.
+#[derive(Debug, Default)]
+pub struct Told(Vec<oneshot::Sender<Turn>>);
+
+impl Told {
+    /// Tells them.
+    pub fn again(self) {
+        for sender in self.0 {
+            // Who is gone does not choose.
+            let _ = sender.send(Turn::Again);
+        }
+    }
 }
 
 /// What a request that waits is told.
@@ -77,6 +94,7 @@ pub struct Waiting {
 #[derive(Debug)]
 pub struct Place {
     station: Arc<Station>,
+    account: AccountNumber,
     numbers: Numbers,
     /// It decides whether the engine is back.
     probe: bool,
@@ -89,22 +107,54 @@ impl Station {
         let label = Engine {
             upstream: upstream.host().to_owned(),
         };
-        let places = upstream.concurrency.unwrap_or(usize::MAX);
         // Later than all numbers that were taken before a restart, unless the
         // clock was set back by more than that took.
-        let queue = Queue::new(places, upstream.queue, unix_us());
+        let queue = Queue::new(places(&upstream), upstream.queue, unix_us());
         let station = Station {
             index,
             waiting: metrics.queued.get_or_create_owned(&label),
             up: metrics.upstream_up.get_or_create_owned(&label),
-            upstream: Arc::new(upstream),
+            upstream: Live::new(upstream),
             inner: Mutex::new(Inner {
                 queue,
                 health: Health::default(),
+                closed: false,
             }),
         };
         station.up.set(1);
         station
+    }
+
+    /// How it is reached now.
+    pub fn upstream(&self) -> Arc<Upstream> {
+        self.upstream.get()
+    }
+
+    /// The same, for a short look.
+    pub fn settings(&self) -> Guard<Arc<Upstream>> {
+        self.upstream.look()
+    }
+
+    /// It is reached like this from now on. If that is another way, it counts
+    /// as up, and all who wait are to choose again.
+    pub fn change(&self, upstream: Upstream) -> Told {
+        if upstream.is_same(&self.settings()) {
+            return Told::default();
+        }
+        let mut inner = self.lock();
+        let (places, most) = (places(&upstream), upstream.queue);
+        self.upstream.set(upstream);
+        inner.health = Health::default();
+        let waited = inner.queue.change(places, most);
+        self.count(&inner);
+        Told(waited.into_values().collect())
+    }
+
+    /// It is not among the engines any more: all who wait are to choose again.
+    pub fn close(&self) -> Told {
+        let mut inner = self.lock();
+        inner.closed = true;
+        Told(inner.queue.empty().into_values().collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -118,9 +168,12 @@ impl Station {
         i64::try_from(micro).unwrap_or(if micro < 0 { i64::MIN } else { i64::MAX })
     }
 
-    /// How a request with this fee would fare now.
-    pub fn standing(&self, fee: Amount, now: u64) -> Standing {
+    /// How a request with this offer would fare now.
+    pub fn standing(&self, offer: Offer, now: u64) -> Standing {
         let inner = self.lock();
+        if inner.closed {
+            return Standing::Down(1_000);
+        }
         let (gate, queue) = (inner.health.gate(now), &inner.queue);
         match gate {
             Gate::Probe if queue.is_free() => return Standing::Free(0),
@@ -131,7 +184,7 @@ impl Station {
             }
             Gate::Open | Gate::Probe | Gate::Shut => {}
         }
-        match queue.room(fee, now) {
+        match queue.room(offer, now) {
             Err(full) => Standing::Full(full.0),
             Ok(()) if gate == Gate::Shut => Standing::Waits(u64::MAX),
             Ok(()) => Standing::Waits(queue.pressure()),
@@ -143,7 +196,7 @@ impl Station {
         let now = steady_ms();
         let mut inner = self.lock();
         let gate = inner.health.gate(now);
-        if gate == Gate::Shut && !inner.health.is_hopeful() {
+        if inner.closed || gate == Gate::Shut && !inner.health.is_hopeful() {
             return None;
         }
         let numbers = match gate {
@@ -151,7 +204,8 @@ impl Station {
             Gate::Open | Gate::Probe => inner.queue.take(),
         };
         if let Some(numbers) = numbers {
-            return Some(Entered::Place(self.place(&mut inner, gate, numbers)));
+            let place = self.place(&mut inner, gate, offer.account, numbers);
+            return Some(Entered::Place(place));
         }
         let (sender, turn) = oneshot::channel();
         let rank = inner.queue.wait(offer, now, sender).ok()?;
@@ -174,7 +228,13 @@ impl Station {
         }
     }
 
-    fn place(self: &Arc<Self>, inner: &mut Inner, gate: Gate, numbers: Numbers) -> Place {
+    fn place(
+        self: &Arc<Self>,
+        inner: &mut Inner,
+        gate: Gate,
+        account: AccountNumber,
+        numbers: Numbers,
+    ) -> Place {
         let probe = gate == Gate::Probe;
         if probe {
             inner.health.probe(steady_ms());
@@ -187,6 +247,7 @@ impl Station {
         }
         Place {
             station: self.clone(),
+            account,
             numbers,
             probe,
             told: false,
@@ -195,6 +256,9 @@ impl Station {
 
     /// Sets the gauges.
     fn count(&self, inner: &Inner) {
+        if inner.closed {
+            return;
+        }
         self.waiting
             .set(i64::try_from(inner.queue.waiting()).unwrap_or(i64::MAX));
         self.up.set(inner.health.is_up().into());
@@ -213,7 +277,7 @@ impl Station {
             let Some(called) = next else {
                 return;
             };
-            let place = self.place(&mut inner, gate, called.numbers);
+            let place = self.place(&mut inner, gate, called.rank.account(), called.numbers);
             drop(inner);
             // Who went away in this moment gives its place back.
             drop(called.request.send(Turn::Go(place)));
@@ -225,22 +289,28 @@ impl Station {
     fn fell(self: &Arc<Self>) {
         let (waiting, pause) = {
             let mut inner = self.lock();
-            let waiting = inner.queue.empty();
+            let waiting = Told(inner.queue.empty().into_values().collect());
             self.count(&inner);
             (waiting, inner.health.pause(steady_ms()))
         };
-        let host = self.upstream.host();
-        tracing::warn!(upstream = host, pause_ms = pause, "an engine is down");
-        for sender in waiting.into_values() {
-            // Who is gone does not choose.
-            let _ = sender.send(Turn::Again);
-        }
+        let upstream = self.upstream();
+        tracing::warn!(
+            upstream = upstream.host(),
+            pause_ms = pause,
+            "an engine is down"
+        );
+        waiting.again();
         let station = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
             station.serve();
         });
     }
+}
+
+/// Requests that an engine works at.
+fn places(upstream: &Upstream) -> usize {
+    upstream.concurrency.unwrap_or(usize::MAX)
 }
 
 impl Waiting {
@@ -283,13 +353,16 @@ impl Place {
         let mut inner = self.station.lock();
         let probe = self.probe && !self.told;
         self.told = true;
-        let down = inner.health.began(outcome, probe, steady_ms());
+        let down = inner
+            .health
+            .began(outcome, self.account, probe, steady_ms());
         self.station.count(&inner);
         drop(inner);
         if down {
             self.station.fell();
         } else if probe {
-            tracing::info!(upstream = self.station.upstream.host(), "an engine is back");
+            let upstream = self.station.upstream();
+            tracing::info!(upstream = upstream.host(), "an engine is back");
             self.station.serve();
         }
     }
@@ -307,3 +380,6 @@ impl Drop for Place {
         self.station.serve();
     }
 }
+
+#[cfg(test)]
+mod tests;

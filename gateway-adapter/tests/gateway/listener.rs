@@ -15,7 +15,7 @@ use tally_gateway_adapter::{Gateway, GatewayError, config::Tls};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer};
 
 /// A certificate for `localhost` in the home, and as a client trusts it.
-fn certify(setup: &mut Setup) -> CertificateDer<'static> {
+pub(crate) fn certify(setup: &mut Setup) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let home = setup.home.path();
     std::fs::write(home.join("tls.crt"), made.cert.pem()).unwrap();
@@ -27,7 +27,7 @@ fn certify(setup: &mut Setup) -> CertificateDer<'static> {
     made.cert.der().clone()
 }
 
-fn trusting(certificate: CertificateDer<'static>) -> ClientConfig {
+pub(crate) fn trusting(certificate: CertificateDer<'static>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(certificate).unwrap();
     ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))

@@ -112,3 +112,47 @@ async fn a_mistake_ends_its_request_only_and_a_client_that_leaves_is_charged() {
     assert_eq!(setup.chain.main().spent.0, 22);
     setup.chain.check();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_idempotency_key_has_one_hold_although_a_call_with_it_failed() {
+    // For one hold, which another request has.
+    let mut setup = Setup::new(50).await;
+    setup.config.limits.wait_ms = 1_000;
+    let gateway = setup.gateway().await;
+    let mut client = metering(&gateway).await;
+    let first = client.authorize(wish(10, 10)).await.unwrap().into_inner();
+    let named = || {
+        let mut client = client.clone();
+        let mut wish = wish(10, 10);
+        wish.idempotency_key = "k".into();
+        tokio::spawn(async move { client.authorize(wish).await })
+    };
+    // One of them waits in vain; then the other tries.
+    let (one, two) = (named(), named());
+    let (failed, other) = match first_of(one, two).await {
+        (Err(failed), other) => (failed, other),
+        (Ok(hold), _) => panic!("{hold:?}"),
+    };
+    assert_eq!(failed.code(), Code::ResourceExhausted);
+    let third = named();
+    let void = v1::VoidRequest { hold: first.hold };
+    client.void(void).await.unwrap();
+    let second = other.await.unwrap().unwrap().into_inner();
+    let third = third.await.unwrap().unwrap().into_inner();
+    assert_eq!(second.hold, third.hold);
+    gateway.stop().await.unwrap();
+    setup.chain.check();
+}
+
+type Call = tokio::task::JoinHandle<Result<tonic::Response<v1::AuthorizeResponse>, tonic::Status>>;
+
+/// What the first of two to end says, and the other.
+async fn first_of(
+    mut one: Call,
+    mut two: Call,
+) -> (Result<v1::AuthorizeResponse, tonic::Status>, Call) {
+    tokio::select! {
+        said = &mut one => (said.unwrap().map(tonic::Response::into_inner), two),
+        said = &mut two => (said.unwrap().map(tonic::Response::into_inner), one),
+    }
+}

@@ -231,7 +231,9 @@ async fn a_tier_has_the_fee_of_the_policy_and_the_engine_the_same_order() {
     // Lower is earlier: two units less, and a little later.
     let step = priority(1) - priority(0);
     assert!((-2_000..-1_000).contains(&step), "{step}");
-    assert_eq!(seen[1].1["service_tier"], "priority");
+    // It is paid here, and would cost again at a provider.
+    assert_eq!(seen[0].1["service_tier"], "default");
+    assert_eq!(seen[1].1.get("service_tier"), None);
     setup.chain.check();
 }
 

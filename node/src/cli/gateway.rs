@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use tally_gateway_adapter::{Gateway as Running, GatewayConfig};
+use tokio::signal::unix::{SignalKind, signal as unix_signal};
 
 use super::{
     args::runtime,
@@ -39,6 +40,7 @@ enum GatewayCommand {
 
 impl Gateway {
     /// Serves until it is told to stop; then settles and returns its leases.
+    /// SIGHUP has it read gateway.toml again.
     pub(crate) fn run(self, format: Format) -> anyhow::Result<Exit> {
         if let Some(GatewayCommand::AuditQueue(audit)) = self.command {
             if self.home.is_some() || self.example {
@@ -54,6 +56,8 @@ impl Gateway {
         let config = GatewayConfig::load(&home)?;
         super::log::start("info", false)?;
         runtime()?.block_on(async {
+            // From the beginning: otherwise a SIGHUP would end the process.
+            let mut hangup = unix_signal(SignalKind::hangup())?;
             let stop = stop::signal();
             tokio::pin!(stop);
             let gateway = tokio::select! {
@@ -68,7 +72,17 @@ impl Gateway {
                 "envoy": gateway.envoy(),
             });
             output::print(format, &value)?;
-            gateway.run(stop).await?;
+            let reloader = gateway.reloader();
+            let reloads = tokio::spawn(async move {
+                while hangup.recv().await.is_some() {
+                    let reloader = reloader.clone();
+                    // What became of it is in the log.
+                    let _ = tokio::task::spawn_blocking(move || reloader.reload()).await;
+                }
+            });
+            let ended = gateway.run(stop).await;
+            reloads.abort();
+            ended?;
             Ok(Exit::Done)
         })
     }

@@ -9,7 +9,7 @@ use tally_gateway_adapter::{
     config::{FILE, Upstream},
 };
 
-use super::{Net, Running, start};
+use super::{LIMIT, Net, Running, start, wait_for};
 
 /// Accounts with an API key; number `i` is account `i`.
 pub(crate) const HOLDERS: usize = 3;
@@ -97,6 +97,23 @@ impl Metered {
     /// SIGKILL.
     pub(crate) fn kill_gateway(&mut self) {
         self.gateway = None;
+    }
+
+    /// Has the gateway read its configuration again; waits until it says
+    /// what became of that.
+    pub(crate) fn reload_gateway(&mut self, change: impl FnOnce(&mut GatewayConfig)) -> String {
+        let mut config = GatewayConfig::load(&self.home()).unwrap();
+        change(&mut config);
+        fs::write(self.home().join(FILE), config.to_toml()).unwrap();
+        let log = self.net.folder.path().join("gateway.log");
+        let said = || {
+            let text = fs::read_to_string(&log).unwrap();
+            let lines = text.lines().filter(|line| line.contains("was read again"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        };
+        let before = said().len();
+        self.gateway.as_ref().expect("it runs").signal("HUP");
+        wait_for("the gateway's word", LIMIT, || said().get(before).cloned())
     }
 
     /// SIGTERM; gives the exit code.

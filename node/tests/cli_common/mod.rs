@@ -118,11 +118,16 @@ impl Running {
         serde_json::from_str(&text).unwrap()
     }
 
-    /// SIGTERM; gives its exit code.
-    pub(crate) fn terminate(&mut self, limit: Duration) -> i32 {
-        let kill = format!("kill -TERM {}", self.0.id());
+    /// Sends it a signal, such as `HUP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.0.id());
         let sent = Command::new("sh").args(["-c", &kill]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// SIGTERM; gives its exit code.
+    pub(crate) fn terminate(&mut self, limit: Duration) -> i32 {
+        self.signal("TERM");
         let ended = wait_for("end of the process", limit, || self.0.try_wait().unwrap());
         ended.code().expect("it was not killed by a signal")
     }

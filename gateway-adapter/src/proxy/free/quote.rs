@@ -21,6 +21,7 @@ use crate::{
     pool::account_leaf,
     proxy::{
         endpoint::{CHAT, Endpoint},
+        gather::gather,
         pricing::{self, Priced},
         reply, tokenize,
     },
@@ -34,8 +35,9 @@ pub(super) async fn answer(
     body: Arriving,
 ) -> Result<Response<Body>, Box<Response<Body>>> {
     let route = route(parts.uri.query())?;
-    let body = pricing::whole_body(proxy, body).await?;
-    let mut priced = pricing::price(proxy, route, key, &parts.headers, &body)?;
+    let policy = proxy.policy.get();
+    let (body, _room) = gather(proxy, &policy, body).await?;
+    let mut priced = pricing::price(proxy, &policy, route, key, &parts.headers, &body)?;
     let mut prospect = priced.ask.key.account.prospect(&priced.ask, Instant::now());
     if !is_covered(&prospect) {
         let _turn = proxy.asking.acquire().await;

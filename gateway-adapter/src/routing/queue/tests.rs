@@ -93,10 +93,15 @@ fn simulate_with(
         now += gap;
         let fee = Amount(*fee);
         let worth = rates_at(units, now).worth_at(Time(now));
+        let account = AccountNumber(number as u32);
         arrivals.push(Request {
             number,
             arrived: now,
-            offer: Offer { fee, worth },
+            offer: Offer {
+                fee,
+                worth,
+                account,
+            },
         });
     }
     let mut arrivals = arrivals.into_iter().peekable();
@@ -252,9 +257,14 @@ fn twice_the_capacity_is_refused_and_not_queued_without_bound() {
 #[test]
 fn a_full_queue_says_when_to_come_again() {
     let mut queue: Queue<()> = Queue::new(1, 8, 0);
-    let offer = |fee| Offer {
-        fee: Amount(fee),
-        worth: 0,
+    let mut accounts = 0;
+    let mut offer = |fee| {
+        accounts += 1;
+        Offer {
+            fee: Amount(fee),
+            worth: 0,
+            account: AccountNumber(accounts),
+        }
     };
     let numbers = Numbers {
         joined: 1,
@@ -277,8 +287,53 @@ fn a_full_queue_says_when_to_come_again() {
         queue.wait(offer(1), end * 500, ()).unwrap();
     }
     // (2,500 - 500) / 4 for each of eight.
-    assert_eq!(queue.room(Amount(1), 2_500), Err(Full(4_000)));
-    assert_eq!(queue.room(Amount(1), u64::MAX), Err(Full(60_000)));
+    assert_eq!(queue.room(offer(1), 2_500), Err(Full(4_000)));
+    assert_eq!(queue.room(offer(1), u64::MAX), Err(Full(60_000)));
+}
+
+#[test]
+fn one_account_leaves_the_last_quarter_to_others() {
+    let mut queue: Queue<()> = Queue::new(1, 16, 0);
+    let offer = |account, fee| Offer {
+        fee: Amount(fee),
+        worth: 0,
+        account: AccountNumber(account),
+    };
+    assert!(queue.take().is_some());
+    // Of those without a fee it has half of all places at most.
+    for _ in 0..8 {
+        queue.wait(offer(0, 0), 0, ()).unwrap();
+    }
+    assert!(queue.wait(offer(0, 0), 0, ()).is_err());
+    assert!(queue.room(offer(1, 0), 0).is_ok());
+    assert_eq!(queue.empty().len(), 8);
+    let mut ranks = Vec::new();
+    for i in 0..12 {
+        ranks.push(queue.wait(offer(0, i % 2), 0, ()).unwrap());
+    }
+    // Whatever it pays.
+    assert!(queue.wait(offer(0, 0), 0, ()).is_err());
+    assert!(queue.wait(offer(0, 1), 0, ()).is_err());
+    // Others fill it, but none of them with more than a quarter.
+    queue.wait(offer(1, 0), 0, ()).unwrap();
+    for _ in 0..3 {
+        queue.wait(offer(2, 1), 0, ()).unwrap();
+    }
+    assert!(queue.wait(offer(3, 1), 0, ()).is_err());
+    // Where one of the crowd leaves another of it may not follow.
+    assert!(queue.leave(ranks.pop().unwrap()));
+    assert!(queue.wait(offer(0, 0), 0, ()).is_err());
+    queue.wait(offer(3, 0), 0, ()).unwrap();
+    // When there is room again, it may.
+    for rank in ranks.drain(..4) {
+        assert!(queue.leave(rank));
+    }
+    assert!(queue.room(offer(2, 0), 0).is_ok());
+    assert!(queue.room(offer(0, 0), 0).is_err());
+    for rank in ranks.drain(..4) {
+        assert!(queue.leave(rank));
+    }
+    queue.wait(offer(0, 0), 0, ()).unwrap();
 }
 
 #[test]
@@ -286,12 +341,14 @@ fn keys_fit_any_fee_and_time() {
     let most = Offer {
         fee: Amount((1 << 62) - 1),
         worth: 0,
+        account: AccountNumber(0),
     };
     let mut rates = RatesState::default();
     rates.rates.fee_unit = MAX_FEE_UNIT;
     let late = Offer {
         fee: Amount::ZERO,
         worth: rates.worth_at(Time(u64::MAX)),
+        account: AccountNumber(0),
     };
     assert!(most.key() < late.key());
 }

@@ -245,6 +245,10 @@ async fn answer(
         .header("content-type", "application/json")
         .header("content-encoding", encoding)
         .header("x-engine", "1")
+        // As providers answer their own customers.
+        .header("set-cookie", "theirs")
+        .header("openai-organization", "theirs")
+        .header("x-ratelimit-limit-tokens", "1")
         .body(coded::coded(encoding, whole))
         .unwrap()
 }

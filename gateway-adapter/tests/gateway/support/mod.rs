@@ -43,6 +43,7 @@ pub struct Running {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
     pub envoy: SocketAddr,
+    pub reloader: tally_gateway_adapter::gateway::Reloader,
     stop: Option<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<Result<(), GatewayError>>,
 }
@@ -116,6 +117,12 @@ impl Setup {
         Self::start(self.config.clone()).await
     }
 
+    /// Writes the configuration where a gateway reads it again.
+    pub fn write(&self) {
+        let file = self.home.path().join(config::FILE);
+        std::fs::write(file, self.config.to_toml()).unwrap();
+    }
+
     /// Starts gateways 0 to `count` - 1, with the same configuration but for
     /// their homes.
     pub async fn gateways(&self, count: u32) -> Vec<Running> {
@@ -142,6 +149,7 @@ impl Setup {
             .unwrap();
         let (http, grpc) = (gateway.http().unwrap(), gateway.grpc().unwrap());
         let envoy = gateway.envoy().unwrap();
+        let reloader = gateway.reloader();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(gateway.run(async {
             if stopped.await.is_err() {
@@ -152,13 +160,14 @@ impl Setup {
             http,
             grpc,
             envoy,
+            reloader,
             stop: Some(stop),
             task,
         }
     }
 }
 
-fn write_key(path: &Path, key: &tally_ledger::crypto::SecretKey, number: u32) {
+pub fn write_key(path: &Path, key: &tally_ledger::crypto::SecretKey, number: u32) {
     let seed = hex::encode(key.seed());
     let text = format!(
         "kind = \"gateway\"\nnumber = {number}\npublic = \"{}\"\nseed = \"{seed}\"\n",

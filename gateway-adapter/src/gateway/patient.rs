@@ -1,0 +1,124 @@
+//! A connection on which a write that makes no progress for too long fails:
+//! a client that reads nothing does not keep its place among the connections,
+//! nor what waits to be sent to it in memory.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+/// Some connection.
+pub(super) struct Patient<S> {
+    stream: S,
+    most: Duration,
+    /// Runs while a write waits.
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Patient<S> {
+    /// Waits for `most` at most.
+    pub(super) fn new(stream: S, most: Duration) -> Self {
+        Patient {
+            stream,
+            most,
+            waiting: None,
+        }
+    }
+
+    /// What a write has come to.
+    fn progress<T>(
+        &mut self,
+        written: Poll<io::Result<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.waiting = None;
+            return written;
+        }
+        let most = self.most;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(sleep(most)));
+        match waiting.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, into)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.progress(written, context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.progress(written, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.progress(flushed, context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.progress(shut, context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    const MOST: Duration = Duration::from_millis(200);
+
+    #[tokio::test]
+    async fn a_reader_that_is_slow_gets_all_and_one_that_stops_ends_the_write() {
+        let (here, mut there) = duplex(16);
+        let mut here = Patient::new(here, MOST);
+        let reader = tokio::spawn(async move {
+            // Slower in all than one wait may take, but never for so long.
+            for _ in 0..6 {
+                tokio::time::sleep(MOST / 4).await;
+                there.read_exact(&mut [0; 16]).await.unwrap();
+            }
+            there
+        });
+        here.write_all(&[1; 96]).await.unwrap();
+        let there = reader.await.unwrap();
+        let stopped = here.write_all(&[1; 96]).await.unwrap_err();
+        assert_eq!(stopped.kind(), io::ErrorKind::TimedOut);
+        drop(there);
+    }
+}
