@@ -360,6 +360,12 @@ impl Gateway {
         self.envoy.as_ref()?.local_addr().ok()
     }
 
+    /// `MeteringService` without the network, for a program that has the
+    /// gateway within it.
+    pub fn metering(&self) -> Arc<Metering> {
+        self.metering.clone()
+    }
+
     /// Serves until `shutdown`, then drains.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), GatewayError> {
         tracing::info!(http = ?self.http(), grpc = ?self.grpc(), envoy = ?self.envoy(), journal = %self.journal.number(), "serving");
