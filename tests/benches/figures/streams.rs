@@ -110,7 +110,9 @@ async fn stream_of(
     let mut last = Bytes::new();
     let mut chunks = 0;
     while let Some(Ok(frame)) = body.frame().await {
-        if let Ok(data) = frame.into_data() {
+        let data = frame.into_data().unwrap_or_default();
+        // The end may come in a frame of its own.
+        if !data.is_empty() {
             (last, chunks) = (data, chunks + 1);
         }
     }
