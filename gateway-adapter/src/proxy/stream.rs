@@ -282,7 +282,7 @@ impl Pump {
         }
         let chunk = (self.endpoint.read)(&json);
         if seen.chunk.is_none() {
-            seen.chunk = Some(json.clone());
+            seen.chunk = Some(json.to_string());
         }
         seen.error |= chunk.error;
         seen.next = chunk
