@@ -198,7 +198,9 @@ async fn metered(
     let rewritten = plan.rewrite(call, &station, &hold.receipt());
     let prepared = rewritten.unwrap_or_else(|| body.clone());
     plan.prepared = Some((station.index, prepared));
-    let exchange = Exchange {
+    // In a box: it passes through several futures, each of which would have
+    // room for all of it.
+    let exchange = Box::new(Exchange {
         proxy: proxy.clone(),
         endpoint,
         route,
@@ -219,7 +221,7 @@ async fn metered(
         likely,
         arrived,
         deadline: tokio::time::Instant::now() + proxy.request_time,
-    };
+    });
     let (replied, reply) = oneshot::channel();
     tokio::spawn(exchange.run(replied));
     let reply = reply.await;
@@ -227,7 +229,7 @@ async fn metered(
 }
 
 impl Exchange {
-    async fn run(mut self, mut replied: oneshot::Sender<Response<Body>>) {
+    async fn run(mut self: Box<Self>, mut replied: oneshot::Sender<Response<Body>>) {
         let answer = match self.dispatch(&mut replied).await {
             Ok(answer) => answer,
             Err(Undone::Working(stop)) => return self.stop(stop, replied),
@@ -259,7 +261,11 @@ impl Exchange {
     }
 
     /// Nothing was delivered and never will be: charges nothing.
-    fn fail(self, replied: oneshot::Sender<Response<Body>>, mut response: Response<Body>) {
+    fn fail(
+        self: Box<Self>,
+        replied: oneshot::Sender<Response<Body>>,
+        mut response: Response<Body>,
+    ) {
         self.proxy.serving.metrics.end("void");
         mark(&self.hold, response.headers_mut());
         self.hold.void();
@@ -268,7 +274,7 @@ impl Exchange {
     }
 
     /// Ends while it waits for an engine: nothing was used.
-    fn leave(self, stop: Stop, replied: oneshot::Sender<Response<Body>>) {
+    fn leave(self: Box<Self>, stop: Stop, replied: oneshot::Sender<Response<Body>>) {
         let response = match stop {
             // Nobody reads it.
             Stop::Gone => reply::upstream_failed("the client is gone"),
@@ -285,7 +291,7 @@ impl Exchange {
     }
 
     /// Ends before the answer could be delivered.
-    fn stop(self, stop: Stop, replied: oneshot::Sender<Response<Body>>) {
+    fn stop(self: Box<Self>, stop: Stop, replied: oneshot::Sender<Response<Body>>) {
         match stop {
             Stop::Gone => self.abandon(),
             Stop::TimeOver => {
@@ -301,14 +307,18 @@ impl Exchange {
 
     /// The client is gone before the answer began. The engine was cancelled
     /// with the call; what it made is not known: the last mark counts.
-    fn abandon(self) {
+    fn abandon(self: Box<Self>) {
         let usage = crate::holds::fallback(&self.hold.record);
         self.proxy.serving.metrics.settled(Flags::ESTIMATED);
         self.hold.settle(usage, Flags::ESTIMATED);
     }
 
     /// The engine refused: its words, no charge.
-    async fn pass_error(self, answer: Response<Decoded>, replied: oneshot::Sender<Response<Body>>) {
+    async fn pass_error(
+        self: Box<Self>,
+        answer: Response<Decoded>,
+        replied: oneshot::Sender<Response<Body>>,
+    ) {
         let (parts, body) = answer.into_parts();
         let body = tokio::time::timeout(
             Duration::from_secs(10),
@@ -326,7 +336,7 @@ impl Exchange {
 
     /// An answer that is not streamed: all of it waits for its debit.
     async fn complete(
-        mut self,
+        mut self: Box<Self>,
         answer: Response<Decoded>,
         mut replied: oneshot::Sender<Response<Body>>,
     ) {
@@ -381,7 +391,11 @@ impl Exchange {
 
     /// A stream: its first byte waits for the hold's record, its last for the
     /// debit.
-    async fn stream(self, answer: Response<Decoded>, replied: oneshot::Sender<Response<Body>>) {
+    async fn stream(
+        self: Box<Self>,
+        answer: Response<Decoded>,
+        replied: oneshot::Sender<Response<Body>>,
+    ) {
         let (parts, body) = answer.into_parts();
         let Exchange {
             proxy,
@@ -399,7 +413,7 @@ impl Exchange {
             arrived,
             deadline,
             ..
-        } = self;
+        } = *self;
         if durable.wait().await.is_err() {
             let _ = replied.send(proxy.refuse(Refusal::NotServing));
             return;
@@ -420,7 +434,7 @@ impl Exchange {
             && place
                 .as_ref()
                 .is_some_and(|place| place.station().upstream.continuous_usage);
-        let pump = Pump {
+        let pump = Box::new(Pump {
             endpoint,
             hide_usage: asks && !wants_usage,
             hide_continuous: says && !wants_continuous,
@@ -434,7 +448,7 @@ impl Exchange {
             payment,
             hold,
             feed,
-        };
+        });
         let ended = pump.run(body).await;
         drop(place);
         match ended {
@@ -459,6 +473,8 @@ pub(super) async fn watched<T>(
     tokio::pin!(work);
     loop {
         tokio::select! {
+            // What is done at once needs no timer.
+            biased;
             done = &mut work => return Ok(done),
             () = replied.closed() => return Err(Stop::Gone),
             now = tick.tick() => {
