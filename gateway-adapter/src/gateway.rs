@@ -368,41 +368,27 @@ impl Gateway {
         self.reloader.clone()
     }
 
+    /// `MeteringService` without the network, for a program that has the
+    /// gateway within it.
+    pub fn metering(&self) -> Arc<Metering> {
+        self.metering.clone()
+    }
+
     /// Serves until `shutdown`, then drains.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Result<(), GatewayError> {
         tracing::info!(http = ?self.http(), grpc = ?self.grpc(), envoy = ?self.envoy(), journal = %self.journal.number(), "serving");
         let stop = CancellationToken::new();
-        let mut servers = JoinSet::new();
-        let connections = Arc::new(Semaphore::new(self.limits.connections as usize));
-        servers.spawn(serve::http(
-            self.http,
-            self.tls,
-            self.proxy.clone(),
-            connections,
-            stop.clone(),
-        ));
-        if let Some(admin) = self.admin {
-            let few = Arc::new(Semaphore::new(64));
-            let page = Arc::new(Proxy {
-                repeats: Arc::default(),
-                serving: self.proxy.serving.clone(),
-                upstreams: Arc::default(),
-                policy: Live::new(Policy {
-                    free: Vec::new(),
-                    ..(*self.proxy.policy.get()).clone()
-                }),
-                body_bytes: 1_024,
-                metrics: true,
-                asking: Semaphore::new(0),
-            });
-            servers.spawn(serve::http(admin, None, page, few, stop.clone()));
-        }
-        if let Some(grpc) = self.grpc {
-            servers.spawn(serve::grpc(grpc, self.metering.clone(), stop.clone()));
-        }
-        if let Some(envoy) = self.envoy {
-            servers.spawn(serve::envoy(envoy, self.proxy.clone(), stop.clone()));
-        }
+        let (http, tls, admin, grpc, envoy) =
+            (self.http, self.tls, self.admin, self.grpc, self.envoy);
+        let listeners = Listeners {
+            http,
+            tls,
+            admin,
+            grpc,
+            envoy,
+        };
+        let (proxy, metering) = (self.proxy.clone(), self.metering.clone());
+        let mut servers = listeners.serve(proxy, metering, &self.limits, &stop);
         let ended = tokio::select! {
             () = shutdown => Ok(()),
             () = self.journal.failure() => Err(GatewayError::Journal(std::io::Error::other("a write or fsync failed"))),
@@ -435,6 +421,61 @@ impl Gateway {
         self.journal.close();
         tracing::info!(unproven = self.journal.unproven(), "stopped");
         ended
+    }
+}
+
+/// Where a gateway listens.
+struct Listeners {
+    http: TcpListener,
+    tls: Option<Arc<Live<ServerConfig>>>,
+    admin: Option<TcpListener>,
+    grpc: Option<TcpListener>,
+    envoy: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Serves on all of them until `stop`. Not part of [`Gateway::run`], which
+    /// is compiled anew for each way to shut down: everything that requests
+    /// pass through would be too.
+    fn serve(
+        self,
+        proxy: Arc<Proxy>,
+        metering: Arc<Metering>,
+        limits: &crate::config::Limits,
+        stop: &CancellationToken,
+    ) -> JoinSet<()> {
+        let mut servers = JoinSet::new();
+        let connections = Arc::new(Semaphore::new(limits.connections as usize));
+        servers.spawn(serve::http(
+            self.http,
+            self.tls,
+            proxy.clone(),
+            connections,
+            stop.clone(),
+        ));
+        if let Some(admin) = self.admin {
+            let few = Arc::new(Semaphore::new(64));
+            let page = Arc::new(Proxy {
+                repeats: Arc::default(),
+                serving: proxy.serving.clone(),
+                upstreams: Arc::default(),
+                policy: Live::new(Policy {
+                    free: Vec::new(),
+                    ..(*proxy.policy.get()).clone()
+                }),
+                body_bytes: 1_024,
+                metrics: true,
+                asking: Semaphore::new(0),
+            });
+            servers.spawn(serve::http(admin, None, page, few, stop.clone()));
+        }
+        if let Some(grpc) = self.grpc {
+            servers.spawn(serve::grpc(grpc, metering, stop.clone()));
+        }
+        if let Some(envoy) = self.envoy {
+            servers.spawn(serve::envoy(envoy, proxy, stop.clone()));
+        }
+        servers
     }
 }
 

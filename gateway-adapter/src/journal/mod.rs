@@ -117,6 +117,8 @@ struct Inner {
     /// Debits in the buffer; handed out once durable.
     debits: Vec<Unproven>,
     urgent: bool,
+    /// The writer sleeps until it is woken; otherwise it looks by itself.
+    asleep: bool,
     failed: bool,
     closing: bool,
     /// Last debit proven on the chain.
@@ -169,6 +171,7 @@ impl Journal {
                 waiters: Vec::new(),
                 debits: Vec::new(),
                 urgent: false,
+                asleep: false,
                 failed: false,
                 closing: false,
                 proven: before,
@@ -201,10 +204,10 @@ impl Journal {
         if inner.failed || inner.closing {
             return Durable(receiver);
         }
-        let was_idle = inner.buffer.is_empty();
         record.frame(&mut inner.buffer);
         inner.waiters.push(sender);
-        let wake = was_idle || (urgency == Urgency::Now && !inner.urgent);
+        let wake = inner.asleep || (urgency == Urgency::Now && !inner.urgent);
+        inner.asleep = false;
         inner.urgent |= urgency == Urgency::Now;
         if wake {
             self.shared.wake.notify_one();

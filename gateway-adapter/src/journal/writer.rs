@@ -8,6 +8,9 @@ use tokio::sync::oneshot;
 
 use super::{Limits, Shared, Store, Unproven, record::Head, record::Record};
 
+/// Turns of waiting without a record after which the writer sleeps.
+const AWAKE: u32 = 100;
+
 pub(super) struct Writer {
     pub(super) shared: std::sync::Arc<Shared>,
     pub(super) store: Box<dyn Store>,
@@ -49,26 +52,40 @@ impl Writer {
     }
 
     /// Waits for something to write; `None` when closing and all is written.
+    ///
+    /// A record that is not urgent wakes nobody while records come often: the
+    /// writer looks once per `linger` by itself, and takes it along with the
+    /// next urgent one. It sleeps only after [`AWAKE`] turns without any.
     fn next(&self) -> Option<Batch> {
         let mut inner = self.shared.inner();
-        let mut since = None;
+        let (mut since, mut idle) = (None, 0);
         while !inner.urgent && !inner.closing {
-            if inner.buffer.is_empty() {
-                since = None;
+            if inner.buffer.is_empty() && idle >= AWAKE {
+                inner.asleep = true;
                 inner = self
                     .shared
                     .wake
                     .wait(inner)
                     .unwrap_or_else(PoisonError::into_inner);
+                // Whoever woke it has cleared the mark.
+                idle = if inner.asleep { idle } else { 0 };
                 continue;
             }
-            let waited = since.get_or_insert_with(Instant::now).elapsed();
-            let Some(rest) = self.limits.linger.checked_sub(waited) else {
+            let rest = if inner.buffer.is_empty() {
+                since = None;
+                idle += 1;
+                Some(self.limits.linger)
+            } else {
+                let waited = since.get_or_insert_with(Instant::now).elapsed();
+                self.limits.linger.checked_sub(waited)
+            };
+            let Some(rest) = rest else {
                 break;
             };
             let waited = self.shared.wake.wait_timeout(inner, rest);
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        inner.asleep = false;
         if inner.buffer.is_empty() {
             return None;
         }

@@ -14,6 +14,8 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::connections::Driven;
+
 /// What clients get.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 /// Feeds a streamed body; an error breaks the connection off.
@@ -40,8 +42,10 @@ pub fn fed() -> (Feed, Body) {
 /// A body that arrives: a client's request or an engine's answer.
 #[derive(Debug)]
 pub enum Arriving {
-    /// On a connection.
+    /// On a client's connection, or an engine's over TLS.
     Http(Incoming),
+    /// On an engine's connection, which is driven by reading it.
+    Driven(Driven),
     /// Piece by piece; `None` is its end. A feeder that goes away before that
     /// ends nothing: then the client or the engine is gone, and whoever reads
     /// is told by the closed way to the client.
@@ -61,6 +65,7 @@ impl http_body::Body for Arriving {
         let this = self.get_mut();
         match this {
             Arriving::Http(body) => Pin::new(body).poll_frame(context),
+            Arriving::Driven(body) => Pin::new(body).poll_frame(context),
             Arriving::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Arriving::Fed(pieces) => match ready!(pieces.poll_recv(context)) {
                 Some(Some(bytes)) => Poll::Ready(Some(Ok(Frame::data(bytes)))),

@@ -216,7 +216,9 @@ async fn metered(
     plan.prepared = Some((upstream, prepared));
     let metrics = &proxy.serving.metrics;
     let measures = Measures::new(metrics, endpoint.operation, &hold, arrived, gathered);
-    let exchange = Exchange {
+    // In a box: it passes through several futures, each of which would have
+    // room for all of it.
+    let exchange = Box::new(Exchange {
         proxy: proxy.clone(),
         endpoint,
         route,
@@ -240,7 +242,7 @@ async fn metered(
         stall: policy.stall_time,
         measures,
         deadline: tokio::time::Instant::now() + policy.request_time,
-    };
+    });
     let (replied, reply) = oneshot::channel();
     tokio::spawn(exchange.run(replied));
     let reply = reply.await;
@@ -248,7 +250,7 @@ async fn metered(
 }
 
 impl Exchange {
-    async fn run(mut self, mut replied: oneshot::Sender<Response<Body>>) {
+    async fn run(mut self: Box<Self>, mut replied: oneshot::Sender<Response<Body>>) {
         let answer = match self.dispatch(&mut replied).await {
             Ok(answer) => answer,
             Err(Undone::Working(stop)) => return self.stop(stop, replied),
@@ -280,7 +282,11 @@ impl Exchange {
     }
 
     /// Nothing was delivered and never will be: charges nothing.
-    fn fail(self, replied: oneshot::Sender<Response<Body>>, mut response: Response<Body>) {
+    fn fail(
+        self: Box<Self>,
+        replied: oneshot::Sender<Response<Body>>,
+        mut response: Response<Body>,
+    ) {
         self.proxy.serving.metrics.end("void");
         let server = response.status().is_server_error();
         self.measures.ended(if server { "5xx" } else { "4xx" });
@@ -291,7 +297,7 @@ impl Exchange {
     }
 
     /// Ends while it waits for an engine: nothing was used.
-    fn leave(self, stop: Stop, replied: oneshot::Sender<Response<Body>>) {
+    fn leave(self: Box<Self>, stop: Stop, replied: oneshot::Sender<Response<Body>>) {
         let response = match stop {
             // Nobody reads it.
             Stop::Gone => reply::upstream_failed("the client is gone"),
@@ -308,7 +314,7 @@ impl Exchange {
     }
 
     /// Ends before the answer could be delivered.
-    fn stop(self, stop: Stop, replied: oneshot::Sender<Response<Body>>) {
+    fn stop(self: Box<Self>, stop: Stop, replied: oneshot::Sender<Response<Body>>) {
         match stop {
             Stop::Gone => self.abandon(),
             Stop::TimeOver => {
@@ -324,7 +330,7 @@ impl Exchange {
 
     /// The client is gone before the answer began. The engine was cancelled
     /// with the call; what it made is not known: the last mark counts.
-    fn abandon(self) {
+    fn abandon(self: Box<Self>) {
         let usage = crate::holds::fallback(&self.hold.record);
         self.measures.ended("ended_early");
         self.proxy.serving.metrics.settled(Flags::ESTIMATED);
@@ -332,7 +338,11 @@ impl Exchange {
     }
 
     /// The engine refused: its words, no charge.
-    async fn pass_error(self, answer: Response<Decoded>, replied: oneshot::Sender<Response<Body>>) {
+    async fn pass_error(
+        self: Box<Self>,
+        answer: Response<Decoded>,
+        replied: oneshot::Sender<Response<Body>>,
+    ) {
         let (parts, body) = answer.into_parts();
         let body = tokio::time::timeout(
             Duration::from_secs(10),
@@ -350,7 +360,7 @@ impl Exchange {
 
     /// An answer that is not streamed: all of it waits for its debit.
     async fn complete(
-        mut self,
+        mut self: Box<Self>,
         answer: Response<Decoded>,
         mut replied: oneshot::Sender<Response<Body>>,
     ) {
@@ -409,7 +419,11 @@ impl Exchange {
 
     /// A stream: its first byte waits for the hold's record, its last for the
     /// debit.
-    async fn stream(self, answer: Response<Decoded>, replied: oneshot::Sender<Response<Body>>) {
+    async fn stream(
+        self: Box<Self>,
+        answer: Response<Decoded>,
+        replied: oneshot::Sender<Response<Body>>,
+    ) {
         let (parts, body) = answer.into_parts();
         let Exchange {
             proxy,
@@ -429,7 +443,7 @@ impl Exchange {
             mut measures,
             deadline,
             ..
-        } = self;
+        } = *self;
         if durable.wait().await.is_err() {
             let _ = replied.send(proxy.refuse(Refusal::NotServing));
             return;
@@ -448,7 +462,7 @@ impl Exchange {
             && place
                 .as_ref()
                 .is_some_and(|(_, asked)| asked.continuous_usage);
-        let pump = Pump {
+        let pump = Box::new(Pump {
             endpoint,
             hide_usage: asks && !wants_usage,
             hide_continuous: says && !wants_continuous,
@@ -464,7 +478,7 @@ impl Exchange {
             feed,
             stall,
             measures,
-        };
+        });
         let ended = pump.run(body).await;
         drop(place);
         match ended {
@@ -489,6 +503,8 @@ pub(super) async fn watched<T>(
     tokio::pin!(work);
     loop {
         tokio::select! {
+            // What is done at once needs no timer.
+            biased;
             done = &mut work => return Ok(done),
             () = replied.closed() => return Err(Stop::Gone),
             now = tick.tick() => {

@@ -12,6 +12,7 @@
 
 mod admit;
 pub mod body;
+pub mod connections;
 mod decoded;
 mod dispatch;
 pub mod endpoint;

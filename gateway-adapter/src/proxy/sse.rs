@@ -4,6 +4,8 @@
 //! reads, a read may hold many. Whole events leave at once; only the rest of
 //! an unfinished one waits, up to a limit.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 
@@ -65,18 +67,20 @@ fn event_length(bytes: &[u8]) -> Option<usize> {
     None
 }
 
-/// The data of an event: its `data` lines joined.
-pub fn data(event: &[u8]) -> Option<String> {
+/// The data of an event: its `data` lines joined. One line, as engines send
+/// it, is not copied.
+pub fn data(event: &[u8]) -> Option<Cow<'_, str>> {
     let text = std::str::from_utf8(event).ok()?;
-    let mut joined: Option<String> = None;
+    let mut joined: Option<Cow<'_, str>> = None;
     for line in text.split(['\n', '\r']) {
         let Some(value) = line.strip_prefix("data:") else {
             continue;
         };
         let value = value.strip_prefix(' ').unwrap_or(value);
         match &mut joined {
-            None => joined = Some(value.to_owned()),
+            None => joined = Some(Cow::Borrowed(value)),
             Some(data) => {
+                let data = data.to_mut();
                 data.push('\n');
                 data.push_str(value);
             }
@@ -102,6 +106,18 @@ pub struct Chunk {
     pub sequence: Option<u64>,
 }
 
+/// A chunk in the form that engines send.
+#[derive(Deserialize)]
+struct KnownChunk<'a> {
+    #[serde(borrow, default)]
+    choices: Option<Vec<Choice<'a>>>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+/// One whose choices have another form.
 #[derive(Deserialize)]
 struct RawChunk<'a> {
     #[serde(borrow, default)]
@@ -119,20 +135,20 @@ struct Choice<'a> {
     #[serde(borrow, default)]
     message: Option<Delta<'a>>,
     #[serde(borrow, default)]
-    text: Option<std::borrow::Cow<'a, str>>,
+    text: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
 struct Delta<'a> {
     #[serde(borrow, default)]
-    content: Option<std::borrow::Cow<'a, str>>,
+    content: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    refusal: Option<std::borrow::Cow<'a, str>>,
+    refusal: Option<Cow<'a, str>>,
     /// Engines have both names, and some send both.
     #[serde(borrow, default)]
-    reasoning: Option<std::borrow::Cow<'a, str>>,
+    reasoning: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    reasoning_content: Option<std::borrow::Cow<'a, str>>,
+    reasoning_content: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     tool_calls: Option<Vec<ToolCall<'a>>>,
 }
@@ -146,16 +162,15 @@ struct ToolCall<'a> {
 #[derive(Deserialize)]
 struct Function<'a> {
     #[serde(borrow, default)]
-    name: Option<std::borrow::Cow<'a, str>>,
+    name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    arguments: Option<std::borrow::Cow<'a, str>>,
+    arguments: Option<Cow<'a, str>>,
 }
 
 impl Delta<'_> {
     fn count(&self, counted: &mut Counted) {
-        let length = |text: &Option<std::borrow::Cow<'_, str>>| {
-            text.as_ref().map_or(0, |text| text.len() as u64)
-        };
+        let length =
+            |text: &Option<Cow<'_, str>>| text.as_ref().map_or(0, |text| text.len() as u64);
         let tools: u64 = self
             .tool_calls
             .iter()
@@ -182,30 +197,44 @@ impl Chunk {
     /// Reads a chunk's JSON, or a whole answer's; whatever cannot be read
     /// says nothing.
     pub fn read(json: &str) -> Chunk {
+        if let Ok(known) = serde_json::from_str::<KnownChunk<'_>>(json) {
+            let choices = known.choices.unwrap_or_default();
+            return Chunk {
+                counted: count(&choices),
+                ..Chunk::around(choices.is_empty(), known.usage, known.error)
+            };
+        }
         let Ok(raw) = serde_json::from_str::<RawChunk<'_>>(json) else {
             return Chunk::default();
         };
-        let choices = raw.choices.map_or("[]", RawValue::get);
+        // In a form that is not known they are one delta, so that it is
+        // neither free nor hides the usage beside it.
+        let counted = Counted {
+            deltas: u64::from(raw.choices.is_some()),
+            ..Counted::default()
+        };
+        Chunk {
+            counted,
+            ..Chunk::around(raw.choices.is_none(), raw.usage, raw.error)
+        }
+    }
+
+    /// What it says beside its choices; `bare`: it has none.
+    fn around(bare: bool, usage: Option<&RawValue>, error: Option<&RawValue>) -> Chunk {
         let present = |value: Option<&RawValue>| value.is_some_and(|value| value.get() != "null");
         Chunk {
-            usage: raw.usage.and_then(|usage| Counts::parse(usage.get())),
-            only_usage: matches!(choices, "[]" | "null") && present(raw.usage),
-            counted: count(choices),
-            error: present(raw.error),
+            usage: usage.and_then(|usage| Counts::parse(usage.get())),
+            only_usage: bare && present(usage),
+            error: present(error),
             ..Chunk::default()
         }
     }
 }
 
-/// What the choices hold. In a form that is not known they are one delta, so
-/// that it is neither free nor hides the usage beside it.
-fn count(choices: &str) -> Counted {
+/// What the choices hold.
+fn count(choices: &[Choice<'_>]) -> Counted {
     let mut counted = Counted::default();
-    let Ok(choices) = serde_json::from_str::<Option<Vec<Choice<'_>>>>(choices) else {
-        counted.deltas = 1;
-        return counted;
-    };
-    for choice in choices.iter().flatten() {
+    for choice in choices {
         match (
             choice.delta.as_ref().or(choice.message.as_ref()),
             &choice.text,

@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http_body::Frame;
 use http_body_util::BodyExt;
 use tally_ledger::debit::Flags;
@@ -31,6 +32,8 @@ use crate::{
 const MARK: Duration = Duration::from_millis(700);
 /// How often a silent stream is looked at.
 pub(super) const TICK: Duration = Duration::from_millis(200);
+/// Bytes of events that leave together, if they have arrived together.
+const TOGETHER: usize = 16 * 1024;
 /// How long an engine may take to end its body after `[DONE]`.
 const TAIL: Duration = Duration::from_secs(1);
 
@@ -143,7 +146,7 @@ fn break_off(feed: Feed) {
 impl Pump {
     /// Carries the stream to its end and settles it; the debit's flags, or
     /// `None` if it is void.
-    pub(super) async fn run(mut self, mut body: Decoded) -> Option<Flags> {
+    pub(super) async fn run(mut self: Box<Self>, mut body: Decoded) -> Option<Flags> {
         let mut seen = Seen::default();
         let mut splitter = Splitter::default();
         let end = self.carry(&mut body, &mut seen, &mut splitter).await;
@@ -160,7 +163,7 @@ impl Pump {
             stall,
             measures,
             ..
-        } = self;
+        } = *self;
         let error = if seen.error {
             "upstream_error"
         } else {
@@ -244,18 +247,28 @@ impl Pump {
                     continue;
                 }
             };
-            let frame = match frame {
-                None => return End::Done,
-                Some(Err(_)) => return End::Broken,
-                Some(Ok(frame)) => frame,
-            };
-            let Ok(bytes) = frame.into_data() else {
-                continue;
-            };
-            self.take_in(&bytes, splitter, seen).await;
-            if !told && seen.counted.deltas > 0 {
-                told = true;
-                self.measures.first_token();
+            let mut next = Some(frame);
+            let mut ended = None;
+            while let (Some(frame), None) = (next, ended) {
+                match frame {
+                    None => ended = Some(End::Done),
+                    Some(Err(_)) => ended = Some(End::Broken),
+                    Some(Ok(frame)) => {
+                        if let Ok(bytes) = frame.into_data() {
+                            self.take_in(&bytes, splitter, seen).await;
+                            if !told && seen.counted.deltas > 0 {
+                                told = true;
+                                self.measures.first_token();
+                            }
+                        }
+                    }
+                }
+                // What has arrived with it leaves with it.
+                let more = seen.done.is_none()
+                    && !seen.unpaid
+                    && seen.out.len() < TOGETHER
+                    && splitter.waiting() <= self.most;
+                next = more.then(|| body.frame().now_or_never()).flatten();
             }
             if marked.elapsed() >= MARK && counted != seen.counted {
                 (marked, counted) = (Instant::now(), seen.counted);
@@ -270,6 +283,9 @@ impl Pump {
             }
             if seen.done.is_some() {
                 return End::Done;
+            }
+            if let Some(ended) = ended {
+                return ended;
             }
             if seen.unpaid {
                 return End::Length;
@@ -335,7 +351,7 @@ impl Pump {
         }
         let chunk = (self.endpoint.read)(&json);
         if seen.chunk.is_none() {
-            seen.chunk = Some(json.clone());
+            seen.chunk = Some(json.to_string());
         }
         seen.error |= chunk.error;
         seen.next = chunk

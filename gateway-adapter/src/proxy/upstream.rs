@@ -7,12 +7,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ur
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{Client, Error, connect::HttpConnector},
+    client::legacy::{self, Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
 use zeroize::Zeroizing;
 
-use super::body::Arriving;
+use super::{
+    body::Arriving,
+    connections::{CallError, Connections},
+};
 use crate::{config, envoy::leg::Leg};
 
 /// Idle connections kept to one engine.
@@ -45,8 +48,29 @@ const NOT_PASSED: [HeaderName; 18] = [
 
 #[derive(Debug, Clone)]
 enum Http {
-    Plain(Client<HttpConnector, Full<Bytes>>),
-    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+    Plain(Arc<Connections>),
+    Tls(Box<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>),
+}
+
+/// Why an engine gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// In the clear.
+    #[error("{0}")]
+    Plain(#[from] CallError),
+    /// Over TLS.
+    #[error("{0}")]
+    Tls(#[from] legacy::Error),
+}
+
+impl Error {
+    /// Whether nobody could be reached, so that nothing was asked.
+    pub fn is_connect(&self) -> bool {
+        match self {
+            Error::Plain(error) => matches!(error, CallError::Connect(_)),
+            Error::Tls(error) => error.is_connect(),
+        }
+    }
 }
 
 /// An engine.
@@ -86,25 +110,12 @@ impl Upstream {
         config: &config::Upstream,
         bearer: Option<Zeroizing<String>>,
     ) -> Result<Self, String> {
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(Duration::from_secs(5)));
-        let mut client = Client::builder(TokioExecutor::new());
-        client
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(60))
-            .pool_max_idle_per_host(IDLE);
+        let uri = config.url.parse::<Uri>().map_err(|why| why.to_string())?;
         let http = if config.url.starts_with("https://") {
-            let tls = HttpsConnectorBuilder::new()
-                .with_native_roots()
-                .map_err(|error| format!("certificates of this machine: {error}"))?
-                .https_only()
-                .enable_http1()
-                .wrap_connector(tcp);
-            Http::Tls(client.build(tls))
+            over_tls()?
         } else {
-            Http::Plain(client.build(tcp))
+            let connections = Connections::new(&uri, IDLE);
+            Http::Plain(connections.ok_or_else(|| "the url has no host".to_owned())?)
         };
         let bearer = match bearer {
             None => None,
@@ -116,13 +127,9 @@ impl Upstream {
                 Some(value)
             }
         };
-        let host = config.url.parse::<Uri>().ok();
-        let host = host.as_ref().and_then(|uri| {
-            let host = uri.host()?;
-            Some(
-                uri.port()
-                    .map_or(host.to_owned(), |port| format!("{host}:{port}")),
-            )
+        let host = uri.host().map(|host| {
+            uri.port()
+                .map_or(host.to_owned(), |port| format!("{host}:{port}"))
         });
         Ok(Upstream {
             config: config.clone(),
@@ -185,11 +192,13 @@ impl Upstream {
     async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Arriving>, Error> {
         self.sign(&mut request);
         let request = request.map(Full::new);
-        let answer = match &self.http {
-            Http::Plain(client) => client.request(request).await?,
-            Http::Tls(client) => client.request(request).await?,
-        };
-        Ok(answer.map(Arriving::Http))
+        match &self.http {
+            Http::Plain(connections) => {
+                let answer = connections.call(request).await?;
+                Ok(answer.map(Arriving::Driven))
+            }
+            Http::Tls(client) => Ok(client.request(request).await?.map(Arriving::Http)),
+        }
     }
 
     /// What `GET path` is answered.
@@ -249,6 +258,26 @@ impl Upstream {
         };
         Upstream::new(&config, None).unwrap()
     }
+}
+
+/// A client that speaks TLS only.
+fn over_tls() -> Result<Http, String> {
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(Duration::from_secs(5)));
+    let tls = HttpsConnectorBuilder::new()
+        .with_native_roots()
+        .map_err(|error| format!("certificates of this machine: {error}"))?
+        .https_only()
+        .enable_http1()
+        .wrap_connector(tcp);
+    let mut client = Client::builder(TokioExecutor::new());
+    client
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(60))
+        .pool_max_idle_per_host(IDLE);
+    Ok(Http::Tls(Box::new(client.build(tls))))
 }
 
 /// Headers that are passed on, either way: not what concerns one side alone,

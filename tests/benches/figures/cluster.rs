@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tally_ledger::{crypto::SecretKey, genesis::Genesis};
 use tally_proto::v1::{
@@ -49,6 +50,17 @@ pub(crate) fn build_release() -> PathBuf {
 /// A process, ended with its owner.
 pub(crate) struct Process(Child);
 
+impl Process {
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -80,7 +92,7 @@ pub(crate) struct Cluster {
     folder: TempDir,
     pub(crate) genesis: Genesis,
     pub(crate) grpc: Vec<String>,
-    _nodes: Vec<Process>,
+    nodes: Vec<Process>,
 }
 
 impl Cluster {
@@ -129,7 +141,7 @@ impl Cluster {
             folder,
             genesis,
             grpc,
-            _nodes: nodes,
+            nodes,
         };
         for i in 0..4 {
             cluster.wait_height(i, 1).await;
@@ -214,66 +226,36 @@ fn configure(file: &Path, settings: &[String]) {
 /// The example without caps, so that what is measured is the machine.
 const CONFIG: &str = include_str!("genesis.toml");
 
-/// A gateway with a mock engine behind it.
-pub(crate) struct Gateway {
-    /// OpenAI-compatible HTTP of the gateway.
-    pub(crate) http: SocketAddr,
-    /// `MeteringService` of the gateway.
-    pub(crate) grpc: SocketAddr,
-    /// HTTP of the engine itself.
-    pub(crate) engine: SocketAddr,
-    pub(crate) folder: PathBuf,
-    _processes: [Process; 2],
-}
-
 /// A port that is free now.
-fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     listener.local_addr().unwrap()
 }
 
-impl Cluster {
-    /// Starts a gateway, journal and signing on, and waits until it serves.
-    pub(crate) fn gateway(&self, binary: &Path) -> Gateway {
-        let folder = self.folder.path().join("gateway");
-        fs::create_dir_all(&folder).unwrap();
-        let net = self.folder.path().join("net");
-        fs::copy(net.join("genesis.json"), folder.join("genesis.json")).unwrap();
-        fs::copy(net.join("keys/gateway-0.key"), folder.join("gateway.key")).unwrap();
-        let (http, grpc, engine) = (free_port(), free_port(), free_port());
-        let config = format!(
-            "key = \"gateway.key\"\ngenesis = \"genesis.json\"\nnodes = [\"{}\", \"{}\"]\n\
-             [listen]\nhttp = \"{http}\"\ngrpc = \"{grpc}\"\n\
-             [[upstream]]\nurl = \"http://{engine}\"\nmodels = [\"tally-base\"]\n",
-            self.grpc[0], self.grpc[1]
-        );
-        fs::write(folder.join("gateway.toml"), config).unwrap();
-        let port = engine.port().to_string();
-        let log = |name: &str| self.folder.path().join(name);
-        let mock = spawn(
-            binary,
-            &["mock-engine", "--port", &port],
-            &log("engine.log"),
-        );
-        let home = folder.to_str().unwrap();
-        let process = spawn(binary, &["gateway", "--home", home], &log("gateway.log"));
-        for address in [engine, http, grpc] {
-            wait_connect(address);
-        }
-        Gateway {
-            http,
-            grpc,
-            engine,
-            folder,
-            _processes: [mock, process],
-        }
-    }
-}
-
-fn wait_connect(address: SocketAddr) {
+/// Waits until something listens.
+pub(crate) fn wait_connect(address: SocketAddr) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while std::net::TcpStream::connect(address).is_err() {
         assert!(Instant::now() < deadline, "nothing listens on {address}");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Validators that stand still until this is dropped.
+pub(crate) struct Stopped<'a>(&'a [Process]);
+
+impl Cluster {
+    /// Lets the validators stand still: what a gateway does alone, inside its
+    /// leases, is measured without them on the same cores.
+    pub(crate) fn stop(&self) -> Stopped<'_> {
+        let nodes = &self.nodes;
+        nodes.iter().for_each(|node| node.signal(Signal::STOP));
+        Stopped(nodes)
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|node| node.signal(Signal::CONT));
     }
 }

@@ -76,6 +76,12 @@ pub(crate) async fn submit(
 }
 
 impl Driver {
+    /// The header by which account `i`, or that many further round, asks.
+    pub(crate) fn bearer(&self, i: usize) -> String {
+        let account = &self.accounts[i % self.accounts.len()];
+        format!("Bearer tally-{}", hex::encode(account.secret.seed()))
+    }
+
     /// Accounts with keys and grants, and nothing of the gateway.
     pub(crate) async fn prepare_accounts(cluster: &Cluster) -> Self {
         let mut driver = Driver {

@@ -8,7 +8,9 @@
 //! ```
 //!
 //! `--nice 10` runs the validators below the gateway and the load, which share
-//! the two cores here and would not elsewhere. `--set` puts a line into every
+//! the two cores here and would not elsewhere; in what concerns a gateway alone
+//! (`nginx`, `unary`, `stream`, `streams`, `overload`, `pairs`) they are stopped
+//! while it is measured, so that it serves inside its leases. `--set` puts a line into every
 //! validator's `config.toml`; `--binary` names a program built earlier, to
 //! compare two.
 //!
@@ -21,13 +23,23 @@
 mod cluster;
 mod debits;
 mod driver;
+mod engine;
 mod figure;
+mod gateway;
 mod machine;
 mod metering;
+mod nginx;
+mod overload;
+mod pairs;
 mod proxy;
+mod streams;
 mod verify;
+mod wire;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 /// What to measure, and for how long.
 #[derive(Debug, Clone)]
@@ -83,7 +95,14 @@ impl Options {
     }
 }
 
-const FIGURES: [&str; 6] = ["debits", "latency", "metering", "stream", "proxy", "verify"];
+const FIGURES: [&str; 11] = [
+    "debits", "latency", "verify", "metering", "proxy", "nginx", "unary", "stream", "streams",
+    "overload", "pairs",
+];
+/// Those of a gateway as a process.
+const OF_A_GATEWAY: [&str; 7] = [
+    "metering", "proxy", "nginx", "unary", "stream", "streams", "overload",
+];
 
 fn main() {
     // `cargo test --all-targets` runs benches too, without `--bench`.
@@ -124,21 +143,39 @@ async fn measure(options: Options) {
             verify::verify(&cluster, &mut driver, &options).await;
         }
     }
-    if ["metering", "stream", "proxy"]
-        .iter()
-        .any(|name| options.wants(name))
-    {
+    if OF_A_GATEWAY.iter().any(|name| options.wants(name)) {
+        of_a_gateway(&binary, &options).await;
+    }
+    if options.wants("pairs") {
         let cluster = cluster::Cluster::start(&binary, &options).await;
         let driver = driver::Driver::prepare_accounts(&cluster).await;
-        let gateway = cluster.gateway(&binary);
-        if options.wants("metering") {
-            metering::metering(&gateway, &driver, &options).await;
-        }
-        if options.wants("stream") {
-            metering::stream(&gateway, &driver, &options).await;
-        }
-        if options.wants("proxy") {
-            proxy::proxy(&gateway, &driver, &options).await;
-        }
+        pairs::pairs(&cluster, &driver, &options);
+    }
+}
+
+async fn of_a_gateway(binary: &Path, options: &Options) {
+    let cluster = cluster::Cluster::start(binary, options).await;
+    let driver = driver::Driver::prepare_accounts(&cluster).await;
+    let gateway = gateway::Gateway::start(&cluster, binary);
+    if options.wants("metering") {
+        metering::metering(&gateway, &driver, options).await;
+    }
+    if options.wants("proxy") {
+        proxy::proxy(&gateway, &driver, options).await;
+    }
+    if options.wants("nginx") {
+        nginx::nginx(&cluster, &gateway, &driver, options).await;
+    }
+    if options.wants("unary") {
+        metering::unary(&cluster, &gateway, &driver, options).await;
+    }
+    if options.wants("stream") {
+        metering::stream(&cluster, &gateway, &driver, options).await;
+    }
+    if options.wants("streams") {
+        streams::streams(&cluster, &gateway, &driver).await;
+    }
+    if options.wants("overload") {
+        overload::overload(&cluster, &gateway, &driver, options).await;
     }
 }

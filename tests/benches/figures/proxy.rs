@@ -18,9 +18,9 @@ use serde_json::json;
 
 use crate::{
     Options,
-    cluster::Gateway,
     driver::Driver,
     figure::{percentile_of, print, summary},
+    gateway::Gateway,
     machine::Probe,
 };
 
@@ -31,17 +31,13 @@ pub(crate) async fn proxy(gateway: &Gateway, driver: &Driver, options: &Options)
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     let http: Http = Client::builder(TokioExecutor::new()).build(connector);
-    let bearers: Vec<String> = driver
-        .accounts
-        .iter()
-        .map(|account| format!("Bearer tally-{}", hex::encode(account.secret.seed())))
-        .collect();
+    let bearer = driver.bearer(0);
     for stream in [false, true] {
         let probe = Probe::start(&gateway.folder);
         let (mut last, mut first) = (Vec::new(), Vec::new());
         for run in 0..=options.runs {
             let (added_first, added_last) =
-                added(&http, gateway, &bearers[0], stream, options.seconds).await;
+                added(&http, gateway, &bearer, stream, options.seconds).await;
             if run > 0 {
                 first.push(added_first);
                 last.push(added_last);
