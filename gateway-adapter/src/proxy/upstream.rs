@@ -49,7 +49,7 @@ const NOT_PASSED: [HeaderName; 18] = [
 #[derive(Debug, Clone)]
 enum Http {
     Plain(Arc<Connections>),
-    Tls(Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+    Tls(Box<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>),
 }
 
 /// Why an engine gave no answer.
@@ -262,7 +262,7 @@ fn over_tls() -> Result<Http, String> {
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(Duration::from_secs(60))
         .pool_max_idle_per_host(IDLE);
-    Ok(Http::Tls(client.build(tls)))
+    Ok(Http::Tls(Box::new(client.build(tls))))
 }
 
 /// Headers that are passed on, either way.
