@@ -22,7 +22,7 @@ use crate::{
 /// An engine with its queue.
 #[derive(Debug)]
 pub struct Station {
-    /// Its number, never another's while the gateway runs.
+    /// Its number, from 1, never another's while the gateway runs.
     pub index: usize,
     upstream: Live<Upstream>,
     waiting: Gauge,
@@ -342,7 +342,7 @@ impl Place {
     pub fn queued(&self) -> Queued {
         let Numbers { joined, dispatched } = self.numbers;
         Queued {
-            queue: u32::try_from(self.station.index + 1).unwrap_or(u32::MAX),
+            queue: u32::try_from(self.station.index).unwrap_or(u32::MAX),
             joined,
             dispatched: u32::try_from(dispatched - joined).unwrap_or(u32::MAX),
         }
