@@ -54,7 +54,7 @@ pub const MAX_HISTORY_PATH: usize = 64 * MAX_HISTORY_ENTRIES;
 pub const MAX_HISTORY_FILE_BYTES: usize = 32 * 1024 * 1024;
 
 /// Whose entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Subject {
     /// Tag 0. All entries of an account.
     Account(AccountNumber),

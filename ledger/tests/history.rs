@@ -7,6 +7,8 @@
 mod vectors;
 mod world;
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use tally_ledger::{
     certified::Trust,
@@ -234,9 +236,64 @@ fn a_genesis_of_another_chain_believes_nothing() {
     assert!(matches!(file.verify(&other), Err(HistoryError::Header(_))));
 }
 
+/// Files with paths that fit, each of which proves nothing: for verifiers in
+/// other languages.
+fn incomplete(world: &World) -> Vec<(&'static str, HistoryFile)> {
+    let end = last(world);
+    let (account, gateway) = (Subject::Account(AccountNumber(0)), Subject::Gateway(G0));
+    let without = |subject, from, to, which: usize| {
+        let mut shown = row(world, subject, from, to);
+        shown.remove(which);
+        file_of(world, subject, (from, to), &shown)
+    };
+    let opened = row(world, gateway, 0, end);
+    let opened = opened
+        .iter()
+        .rposition(|index| matches!(&world.entries[*index as usize], Entry::Event(..)));
+    let closing = opened.unwrap() - 1;
+    let mut open = file(world, account, 9, end);
+    open.end = None;
+    let mut beyond = file(world, account, 9, end);
+    beyond.to = Height(end + 1);
+    let mut other = file(world, account, 9, end);
+    other.end = Some(world.state.prove(Table::Accounts, 1));
+    vec![
+        ("without its first entry", without(account, 0, end, 0)),
+        ("without one between", without(account, 0, end, 4)),
+        ("without the neighbour before", without(account, 9, 11, 0)),
+        ("without its last entry", {
+            let count = row(world, account, 0, end).len();
+            without(account, 0, end, count - 1)
+        }),
+        (
+            "without the last debit of a journal",
+            without(gateway, 0, end, closing),
+        ),
+        (
+            "without the opening of a journal",
+            without(gateway, 0, end, closing + 1),
+        ),
+        (
+            "without a control entry",
+            without(Subject::Control, 0, end, 3),
+        ),
+        ("without an end", open),
+        ("with the end of another account", other),
+        ("beyond the header", beyond),
+    ]
+}
+
 #[test]
 fn files_have_the_bytes_that_they_always_had() {
     let world = busy();
+    let refused = incomplete(&world);
+    for (what, file) in &refused {
+        assert!(file.verify(&world.genesis).is_err(), "{what}");
+    }
+    let refused = refused
+        .iter()
+        .map(|(what, file)| (*what, hex::encode(file.encode())));
+    let refused: BTreeMap<&str, String> = refused.collect();
     let bytes = |subject, from, to| hex::encode(file(&world, subject, from, to).encode());
     let end = last(&world);
     vectors::check(
@@ -248,6 +305,7 @@ fn files_have_the_bytes_that_they_always_had() {
             "account_that_does_not_exist": bytes(Subject::Account(AccountNumber(77)), 3, 4),
             "gateway": bytes(Subject::Gateway(G0), 0, end),
             "control": bytes(Subject::Control, 2, 4),
+            "refused": refused,
         }),
     );
 }

@@ -286,6 +286,10 @@ impl Chain {
         Ok(found)
     }
 
+    pub(crate) fn indexed(&self) -> Height {
+        self.index.height()
+    }
+
     pub(crate) fn last_before(
         &self,
         listing: Listing,

@@ -117,6 +117,11 @@ pub struct Rpc {
     pub max_watches: usize,
     /// Blocks that a watcher may lag behind before it is dropped.
     pub watch_buffer: usize,
+    /// Histories that may be gathered at the same time; each takes about a
+    /// second of a processor at most, which validating needs too.
+    pub max_histories: usize,
+    /// Entries of a history file, unless one block alone has more.
+    pub history_entries: usize,
 }
 
 impl Default for Rpc {
@@ -127,6 +132,8 @@ impl Default for Rpc {
             max_waiting: 4096,
             max_watches: 256,
             watch_buffer: 256,
+            max_histories: 2,
+            history_entries: 10_000,
         }
     }
 }

@@ -199,6 +199,10 @@ impl View for Node {
         self.chain.list(listing, from, limit)
     }
 
+    fn indexed(&self) -> Height {
+        self.chain.indexed()
+    }
+
     fn last_before(&self, listing: Listing, index: u64) -> Result<Option<u64>, ReadError> {
         self.chain.last_before(listing, index)
     }

@@ -138,6 +138,9 @@ pub trait View: Send + Sync + 'static {
     /// Log indexes of a listing, ascending, from `from` on, `limit` at most.
     fn list(&self, listing: Listing, from: u64, limit: usize) -> Result<Vec<u64>, ReadError>;
 
+    /// Height up to which listings are complete.
+    fn indexed(&self) -> Height;
+
     /// The last entry of a listing before a log index.
     fn last_before(&self, listing: Listing, index: u64) -> Result<Option<u64>, ReadError>;
 

@@ -150,7 +150,7 @@ fn audit_queue(metered: &Metered, url: &str) {
     });
     let found = net.run(1, audit).json();
     assert_eq!(found["changes of the fee unit"], 1, "{found}");
-    let unjudged = &found["not judged, after a change of the fee unit"];
+    let unjudged = &found["not judged, close to a change of the fee unit"];
     assert_eq!((unjudged, &found["order kept"]), (&1.into(), &"yes".into()));
 }
 

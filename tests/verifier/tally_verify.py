@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import json
 import sys
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
@@ -134,12 +135,12 @@ def split(size: int) -> int:
 
 def root_of_many(leaves: list[tuple[int, bytes]], size: int, path: list[bytes]) -> bytes:
     """The root that leaves, by index and hash, lead to; uses up the path."""
-    rest = list(path)
+    rest = deque(path)
 
     def fold(leaves: list[tuple[int, bytes]], start: int, end: int) -> bytes:
         if not leaves:
             need(bool(rest), "a path that is too short")
-            return rest.pop(0)
+            return rest.popleft()
         if end - start == 1:
             return leaves[0][1]
         middle = start + split(end - start)
@@ -648,6 +649,7 @@ KINDS = [
 
 def verify(verifier: Verifier, data: bytes) -> dict:
     """What a file proves; raises `Invalid` if that is nothing."""
+    need(len(data) <= 32 << 20, "a file of more than 32 MiB")
     for kind in KINDS:
         if data.startswith(kind.magic):
             r = Reader(data)

@@ -73,6 +73,22 @@ class Vectors(unittest.TestCase):
                 with self.subTest(key):
                     verify(verifier, data)
 
+    def test_files_of_the_second_debit_version_prove_what_they_show(self) -> None:
+        verifier, _ = self.files("files.json")
+        vectors = json.loads((VECTORS / "files_2.json").read_text())
+        files = {name: bytes.fromhex(value) for name, value in vectors.items()}
+        self.assertEqual(files["receipt_file"][8], 2)
+        for data in files.values():
+            verify(verifier, data)
+
+    def test_an_incomplete_history_proves_nothing(self) -> None:
+        verifier, _ = self.files("history.json")
+        refused = json.loads((VECTORS / "history.json").read_text())["refused"]
+        self.assertGreaterEqual(len(refused), 10)
+        for what, data in refused.items():
+            with self.subTest(what), self.assertRaises(Invalid):
+                verify(verifier, bytes.fromhex(data))
+
     def test_no_bit_can_be_flipped(self) -> None:
         for name in ("files.json", "history.json", "consistency.json"):
             verifier, files = self.files(name)

@@ -48,8 +48,8 @@ Of those who wait before an engine, the one with the highest fee and fee unit
 per second of waiting is to go next; the unit is the chain's, with all its
 changes. What the debits say of their arrival and of their numbers in the queue
 is the gateway's signed word; a request that left the queue has no debit.
-Requests that came within a minute after a change are not judged: the gateway
-may not have known of it yet. Exit code 7: the order was not kept.";
+Requests that came within a minute of a change are not judged: the gateway may
+not have known of it yet, or its clock may differ. Exit code 7: the order was not kept.";
 
 /// Blocks that are fetched at the same time.
 const IN_FLIGHT: usize = 16;
@@ -219,7 +219,7 @@ impl AuditQueue {
                 "blocks": format!("{from} to {to}"),
                 "requests": queues.unqueued + queues.unjudged + report.requests,
                 "checked": report.requests,
-                "not judged, after a change of the fee unit": queues.unjudged,
+                "not judged, close to a change of the fee unit": queues.unjudged,
                 "without a queue": queues.unqueued,
                 "queues": queues.queues.len(),
                 "changes of the fee unit": course.changes.len(),

@@ -13,7 +13,7 @@ use tally_ledger::{
     certified::Trust,
     entry::Entry,
     history::{HistoryFile, Subject, VerifiedHistory},
-    ids::{AccountNumber, GatewayNumber},
+    ids::{AccountNumber, GatewayNumber, Height},
 };
 use tally_proto::v1::{self, get_history_request::Of};
 
@@ -162,30 +162,46 @@ impl Verify {
         let mut trust = Trust::new(&genesis)?;
         let mut rows = Vec::new();
         let mut exit = Exit::Done;
-        let mut before: Option<VerifiedHistory> = None;
+        let mut proven = Vec::new();
         for path in &self.files {
             let bytes =
                 fs::read(path).with_context(|| format!("history file {}", path.display()))?;
             match verify(&bytes, &mut trust) {
                 Ok(verified) => {
-                    let mut row = row(path, &verified);
-                    if let Some(gap) = before.as_ref().and_then(|before| gap(before, &verified)) {
-                        exit = Exit::Invalid;
-                        row["verified"] = json!(format!("NO: {gap}"));
-                    }
-                    rows.push(row);
-                    before = Some(verified);
+                    proven.push((verified.subject, verified.from, verified.to, rows.len()));
+                    rows.push(row(path, &verified));
                 }
                 Err(error) => {
                     exit = Exit::Invalid;
                     rows.push(json!({"file": path, "verified": format!("NO: {error}")}));
-                    before = None;
                 }
             }
+        }
+        for (at, first, last) in gaps(proven) {
+            exit = Exit::Invalid;
+            let gap = format!("NO: heights {first} to {last} before this file are in none");
+            rows[at]["verified"] = json!(gap);
         }
         output::print(format, &rows)?;
         Ok(exit)
     }
+}
+
+/// Heights that are missing between files of one subject, in whatever order
+/// they were given: the place of the file behind the gap, and the gap.
+fn gaps(mut proven: Vec<(Subject, Height, Height, usize)>) -> Vec<(usize, u64, u64)> {
+    proven.sort_unstable();
+    let mut gaps = Vec::new();
+    for of_one in proven.chunk_by(|a, b| a.0 == b.0) {
+        let mut covered = of_one[0].2;
+        for (_, from, to, at) in of_one {
+            if from.0 > covered.0.saturating_add(1) {
+                gaps.push((*at, covered.0 + 1, from.0 - 1));
+            }
+            covered = covered.max(*to);
+        }
+    }
+    gaps
 }
 
 /// A history file from a node, and the height from which the next one goes on;
@@ -204,15 +220,6 @@ pub(crate) async fn fetch(
     let answer = client.audit.get_history(request).await;
     let answer = answer.map_err(|e| failure(&e))?.into_inner();
     Ok((answer.file.to_vec(), answer.next_height))
-}
-
-/// What is missing between two files of one subject.
-fn gap(before: &VerifiedHistory, after: &VerifiedHistory) -> Option<String> {
-    let follows = after.from.0 <= before.to.0.saturating_add(1);
-    (before.subject == after.subject && !follows).then(|| {
-        let (first, last) = (before.to.0 + 1, after.from.0 - 1);
-        format!("heights {first} to {last} are in no file before this one")
-    })
 }
 
 /// Decodes and verifies a file's bytes.
@@ -252,5 +259,39 @@ fn subject_name(subject: Subject) -> String {
         Subject::Account(number) => format!("account {number}"),
         Subject::Gateway(number) => format!("gateway {number}"),
         Subject::Control => "control".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_found_in_any_order_and_per_subject() {
+        let ann = Subject::Account(AccountNumber(0));
+        let bob = Subject::Account(AccountNumber(1));
+        let file = |subject, from, to, at| (subject, Height(from), Height(to), at);
+        // As a shell sorts ann-1, ann-10, ann-2.
+        let files = vec![
+            file(ann, 0, 9, 0),
+            file(ann, 90, 99, 1),
+            file(ann, 10, 89, 2),
+        ];
+        assert_eq!(gaps(files), []);
+        let files = vec![file(ann, 200, 300, 0), file(ann, 0, 100, 1)];
+        assert_eq!(gaps(files), [(0, 101, 199)]);
+        let files = vec![
+            file(ann, 0, 100, 0),
+            file(bob, 0, 100, 1),
+            file(ann, 200, 300, 2),
+        ];
+        assert_eq!(gaps(files), [(2, 101, 199)]);
+        // One within another one hides nothing.
+        let files = vec![
+            file(ann, 0, 100, 0),
+            file(ann, 5, 6, 1),
+            file(ann, 101, 102, 2),
+        ];
+        assert_eq!(gaps(files), []);
     }
 }

@@ -29,7 +29,9 @@ pub(super) struct Service<V> {
     view: Arc<V>,
     blocks: Arc<ProvenBlocks>,
     watches: Arc<Semaphore>,
+    histories: Semaphore,
     buffer: usize,
+    history_entries: usize,
 }
 
 impl<V: View> Service<V> {
@@ -38,7 +40,9 @@ impl<V: View> Service<V> {
             view,
             blocks: Arc::default(),
             watches: Arc::new(Semaphore::new(config.max_watches)),
+            histories: Semaphore::new(config.max_histories),
             buffer: config.watch_buffer,
+            history_entries: config.history_entries,
         }
     }
 
@@ -208,9 +212,14 @@ impl<V: View> AuditService for Service<V> {
         request: Request<v1::GetHistoryRequest>,
     ) -> Result<Response<v1::GetHistoryResponse>, Status> {
         let request = request.into_inner();
-        blocking(&self.view, move |view| histories::history(view, &request))
-            .await
-            .map(Response::new)
+        let busy = |_| Local::Busy.status("too many histories are being gathered; ask again later");
+        let _place = self.histories.try_acquire().map_err(busy)?;
+        let most = self.history_entries;
+        blocking(&self.view, move |view| {
+            histories::history(view, &request, most)
+        })
+        .await
+        .map(Response::new)
     }
 
     async fn get_supply(

@@ -2,7 +2,7 @@
 //! that none is missing. A file covers as many heights as fit; the next one
 //! goes on from there.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use tally_ledger::{
     certified::CertifiedHeader,
@@ -18,8 +18,10 @@ use tonic::Status;
 use super::{lists, proofs, unreadable};
 use crate::view::{Listing, View};
 
-/// Entries of a file, unless one block alone has more.
-const ENOUGH: usize = 10_000;
+/// Entries of others in the listing that are skipped for one question.
+const MOST_SKIPPED: usize = 100_000;
+/// How long the index may lag behind the state, in ms.
+const INDEX_MS: u64 = 1_000;
 /// Log indexes asked for at once.
 const STEP: usize = 4_096;
 
@@ -50,13 +52,15 @@ impl Now {
     }
 }
 
-/// Answers GetHistory.
+/// Answers GetHistory with at most about `most` entries.
 pub(super) fn history<V: View>(
     view: &V,
     request: &v1::GetHistoryRequest,
+    most: usize,
 ) -> Result<v1::GetHistoryResponse, Status> {
     let subject = subject(request)?;
     let now = Now::of(view, subject)?;
+    wait_for_index(view, now.certified.header.height)?;
     let from = request.from_height;
     let to = match request.to_height {
         0 => now.height(),
@@ -72,6 +76,8 @@ pub(super) fn history<V: View>(
         view,
         subject,
         size: now.size(),
+        most,
+        skipped: 0,
         entries: Vec::new(),
     };
     let to = row.gather(from, start..stop, Height(to))?;
@@ -116,6 +122,17 @@ fn subject(request: &v1::GetHistoryRequest) -> Result<Subject, Status> {
     }
 }
 
+/// The state is committed a moment before its entries are listed.
+fn wait_for_index<V: View>(view: &V, height: Height) -> Result<(), Status> {
+    for _ in 0..INDEX_MS {
+        if view.indexed() >= height {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(Local::Unavailable.status("the index is behind; ask again later"))
+}
+
 fn listing(subject: Subject) -> Listing {
     match subject {
         Subject::Account(number) => Listing::Account(number),
@@ -130,6 +147,9 @@ struct Row<'a, V> {
     subject: Subject,
     /// Size of the log under whose root they are shown.
     size: u64,
+    /// Entries that are enough, at the end of a block.
+    most: usize,
+    skipped: usize,
     entries: Vec<(u64, Entry)>,
 }
 
@@ -150,7 +170,7 @@ impl<V: View> Row<'_, V> {
             cursor = last + 1;
             for (index, entry) in self.read(&listed)? {
                 let height = entry.height();
-                let full = self.entries.len() >= ENOUGH && self.ends_block(height);
+                let full = self.entries.len() >= self.most && self.ends_block(height);
                 self.entries.push((index, entry));
                 if index >= within.end {
                     return Ok(to);
@@ -169,7 +189,7 @@ impl<V: View> Row<'_, V> {
     }
 
     /// The subject's entries among these, within the log's size.
-    fn read(&self, listed: &[u64]) -> Result<Vec<(u64, Entry)>, Status> {
+    fn read(&mut self, listed: &[u64]) -> Result<Vec<(u64, Entry)>, Status> {
         let mut found = Vec::with_capacity(listed.len());
         for run in listed.chunk_by(|a, b| a + 1 == *b) {
             let end = (run[0] + run.len() as u64).min(self.size);
@@ -179,7 +199,14 @@ impl<V: View> Row<'_, V> {
             let entries = self.view.entries(run[0]..end).map_err(unreadable)?;
             found.extend((run[0]..).zip(entries));
         }
+        let read = found.len();
         found.retain(|(_, entry)| self.subject.has(entry));
+        self.skipped += read - found.len();
+        if self.skipped > MOST_SKIPPED {
+            let why =
+                "too many entries that are not asked about lie between; ask for other heights";
+            return Err(Local::Busy.status(why));
+        }
         Ok(found)
     }
 

@@ -255,6 +255,12 @@ impl IndexReader {
         Ok(found)
     }
 
+    /// The last block that is in the index.
+    pub fn height(&self) -> Height {
+        let parts = self.parts.read().expect("nobody panics while it is locked");
+        parts.tail.height
+    }
+
     /// The last entry of a listing before an index. Of `All` there is no list.
     pub fn last_before(&self, listing: Listing, index: u64) -> Result<Option<u64>, IndexError> {
         self.find(

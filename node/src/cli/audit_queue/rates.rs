@@ -21,8 +21,8 @@ use crate::cli::{
     history,
 };
 
-/// How late a gateway may learn of a change, and how far its clock may be
-/// behind the block's time, in ms.
+/// How late a gateway may learn of a change, and how far its clock and the
+/// block's time may be apart, in ms.
 const LATE_MS: u64 = 60_000;
 
 /// The rates of a chain over time.
@@ -30,7 +30,7 @@ const LATE_MS: u64 = 60_000;
 pub(super) struct Course {
     /// Before the first change.
     pub(super) first: RatesState,
-    /// Each change, in the order of time.
+    /// Each change of the fee unit, in the order of time.
     pub(super) changes: Vec<RatesState>,
 }
 
@@ -45,17 +45,21 @@ impl Course {
     /// The rates under which a gateway took in a request at `arrival`; `None`
     /// if it may not have known them.
     pub(super) fn at(&self, arrival: u64) -> Option<&RatesState> {
+        let near = |rates: &RatesState| rates.since.0.abs_diff(arrival) <= LATE_MS;
+        if self.changes.iter().any(near) {
+            return None;
+        }
         let before = |rates: &&RatesState| rates.since.0 <= arrival;
-        let Some(rates) = self.changes.iter().rfind(before) else {
-            return Some(&self.first);
-        };
-        (arrival - rates.since.0 > LATE_MS).then_some(rates)
+        Some(self.changes.iter().rfind(before).unwrap_or(&self.first))
     }
 
     fn add(&mut self, rates: Rates, at: Time) {
         let last = self.changes.last().unwrap_or(&self.first);
-        let next = last.next(rates, at);
-        self.changes.push(next);
+        // Other limits change nobody's place.
+        if last.rates.fee_unit != rates.fee_unit {
+            let next = last.next(rates, at);
+            self.changes.push(next);
+        }
     }
 }
 
@@ -126,19 +130,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_came_just_after_a_change_is_not_judged() {
+    fn who_came_close_to_a_change_is_not_judged() {
         let mut course = Course::default();
         let unit = |fee_unit| Rates {
             fee_unit: Amount(fee_unit),
             ..Rates::default()
         };
         course.add(unit(5), Time(100_000));
+        course.add(unit(5), Time(170_000));
         course.add(unit(7), Time(300_000));
         let fee_unit = |arrival| course.at(arrival).map(|rates| rates.rates.fee_unit.0);
-        assert_eq!(fee_unit(99_999), Some(1_000));
+        assert_eq!([fee_unit(39_999), fee_unit(40_000)], [Some(1_000), None]);
         assert_eq!([fee_unit(100_000), fee_unit(160_000)], [None, None]);
-        assert_eq!([fee_unit(160_001), fee_unit(299_999)], [Some(5), Some(5)]);
-        assert_eq!([fee_unit(300_000), fee_unit(360_001)], [None, Some(7)]);
+        // Who sets the same unit again changes nothing.
+        assert_eq!([fee_unit(160_001), fee_unit(239_999)], [Some(5), Some(5)]);
+        assert_eq!([fee_unit(240_000), fee_unit(360_001)], [None, Some(7)]);
         // What waiting was worth does not jump.
         assert_eq!(course.changes[1].worth.0, 100_000 * 1_000 + 200_000 * 5);
     }
