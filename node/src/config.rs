@@ -102,6 +102,10 @@ pub enum Spread {
     Gossipsub,
 }
 
+/// Largest `rpc.history_entries`: a whole block of one subject fits behind it
+/// into a history file.
+const MOST_HISTORY_ENTRIES: u64 = 50_000;
+
 /// What the gRPC services allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -305,7 +309,7 @@ impl NodeConfig {
         }
         self.validate_listeners()?;
         self.validate_peers()?;
-        let ranges: [(&'static str, u64, u64, u64); 9] = [
+        let ranges: [(&'static str, u64, u64, u64); 11] = [
             (
                 "rpc.max_message_bytes",
                 self.rpc.max_message_bytes as u64,
@@ -315,6 +319,13 @@ impl NodeConfig {
             ("rpc.max_waiting", self.rpc.max_waiting as u64, 1, 1 << 20),
             ("rpc.max_watches", self.rpc.max_watches as u64, 1, 1 << 16),
             ("rpc.watch_buffer", self.rpc.watch_buffer as u64, 1, 1 << 16),
+            ("rpc.max_histories", self.rpc.max_histories as u64, 1, 64),
+            (
+                "rpc.history_entries",
+                self.rpc.history_entries as u64,
+                1,
+                MOST_HISTORY_ENTRIES,
+            ),
             (
                 "mempool.max_transactions",
                 self.mempool.max_transactions as u64,

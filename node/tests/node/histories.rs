@@ -81,7 +81,7 @@ async fn check_all(net: &Net, node: &Running) {
 async fn a_node_proves_all_that_happened_between_any_two_heights() {
     // Small segments, so that the index has sealed ones.
     let storage = Storage {
-        index_segment_entries: 12,
+        index_segment_entries: 16,
         ..Storage::default()
     };
     let net = Net::with(1, storage);
