@@ -1,6 +1,6 @@
 //! Arguments that many commands share, and how their values are read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use tally_ledger::{genesis::Genesis, ids::Amount};
@@ -19,6 +19,21 @@ impl GenesisArg {
     pub(crate) fn read(&self) -> anyhow::Result<Genesis> {
         super::genesis::read(&self.genesis)
     }
+}
+
+/// Files that prove something, and the genesis that they are verified with.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct ProofFiles {
+    /// Files to read
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) genesis: GenesisArg,
+}
+
+/// The bytes of such a file.
+pub(crate) fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
 /// Parses decimal CT.

@@ -19,7 +19,7 @@ use tally_ledger::{
 };
 
 use super::{
-    args::GenesisArg,
+    args::{GenesisArg, read_file},
     exit::{Exit, Failure},
     output::{self, Format},
 };
@@ -69,12 +69,12 @@ impl AuditArgs {
         let mut audit = Audit::new(&genesis)?;
         let mut exact = 0u64;
         for path in files(&self.dir, STATE)? {
-            let bytes = read(&path)?;
+            let bytes = read_file(&path)?;
             let file = StateFile::decode(&bytes).map_err(|e| invalid(&path, e))?;
             audit.state(&file).map_err(|e| invalid(&path, e))?;
         }
         for path in files(&self.dir, RECEIPT)? {
-            let bytes = read(&path)?;
+            let bytes = read_file(&path)?;
             let file = ReceiptFile::decode(&bytes).map_err(|e| invalid(&path, e))?;
             let verified = audit.receipt(&file).map_err(|e| invalid(&path, e))?;
             exact += u64::from(verified.price == PriceCheck::Exact);
@@ -83,10 +83,6 @@ impl AuditArgs {
         output::print(format, &describe(&report, exact))?;
         Ok(Exit::Done)
     }
-}
-
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
 fn invalid(path: &Path, error: impl std::fmt::Display) -> anyhow::Error {

@@ -1,7 +1,7 @@
 //! `tally consistency`: that the log only grew between two heights, as a file
 //! that proves it. To verify, the file and the genesis are enough.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use tally_ledger::{
 use tally_proto::{convert::hash, v1};
 
 use super::{
-    args::{GenesisArg, runtime},
+    args::{GenesisArg, ProofFiles, read_file, runtime},
     client::{Client, NodeArg, failure},
     exit::{Exit, Failure},
     keys::write_new_file,
@@ -33,7 +33,7 @@ pub(crate) enum ConsistencyCommand {
     #[command(
         after_help = "Example:\n  tally consistency verify *.consistency --genesis genesis.json"
     )]
-    Verify(Verify),
+    Verify(ProofFiles),
 }
 
 /// Arguments of `consistency get`.
@@ -59,22 +59,12 @@ pub(crate) struct Get {
     node: NodeArg,
 }
 
-/// Arguments of `consistency verify`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Verify {
-    /// Consistency files
-    #[arg(required = true)]
-    files: Vec<PathBuf>,
-    #[command(flatten)]
-    genesis: GenesisArg,
-}
-
 impl ConsistencyCommand {
     /// Runs the command.
     pub(crate) fn run(self, format: Format) -> anyhow::Result<Exit> {
         match self {
             ConsistencyCommand::Get(get) => get.run(format),
-            ConsistencyCommand::Verify(verify) => verify.run(format),
+            ConsistencyCommand::Verify(files) => verify_all(&files, format),
         }
     }
 }
@@ -93,23 +83,21 @@ impl Get {
     }
 }
 
-impl Verify {
-    fn run(self, format: Format) -> anyhow::Result<Exit> {
-        let genesis = self.genesis.read()?;
-        let mut trust = Trust::new(&genesis)?;
-        let (mut rows, mut exit) = (Vec::new(), Exit::Done);
-        for path in &self.files {
-            let bytes = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-            let mut row = verify(&bytes, &mut trust).unwrap_or_else(|error| {
-                exit = Exit::Invalid;
-                json!({"verified": format!("NO: {error}")})
-            });
-            row["file"] = json!(path);
-            rows.push(row);
-        }
-        output::print(format, &rows)?;
-        Ok(exit)
+fn verify_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
+    let genesis = files.genesis.read()?;
+    let mut trust = Trust::new(&genesis)?;
+    let (mut rows, mut exit) = (Vec::new(), Exit::Done);
+    for path in &files.files {
+        let bytes = read_file(path)?;
+        let mut row = verify(&bytes, &mut trust).unwrap_or_else(|error| {
+            exit = Exit::Invalid;
+            json!({"verified": format!("NO: {error}")})
+        });
+        row["file"] = json!(path);
+        rows.push(row);
     }
+    output::print(format, &rows)?;
+    Ok(exit)
 }
 
 /// A consistency file between two heights, 0 being the last, from a node.

@@ -2,12 +2,8 @@
 //! files that prove that nothing is missing. To verify, the files and the
 //! genesis are enough; no node is asked.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use serde_json::{Value, json};
 use tally_ledger::{
     certified::Trust,
@@ -18,7 +14,7 @@ use tally_ledger::{
 use tally_proto::v1::{self, get_history_request::Of};
 
 use super::{
-    args::{GenesisArg, runtime},
+    args::{GenesisArg, ProofFiles, read_file, runtime},
     client::{Client, NodeArg, failure},
     exit::{Exit, Failure},
     keys::write_new_file,
@@ -43,7 +39,7 @@ pub(crate) enum HistoryCommand {
         after_help = "Example:\n  tally history verify ann-*.history --genesis genesis.json\n\n\
         The files of one subject must follow each other without a gap in their heights."
     )]
-    Verify(Verify),
+    Verify(ProofFiles),
 }
 
 /// Arguments of `history get`.
@@ -79,22 +75,12 @@ pub(crate) struct Get {
     node: NodeArg,
 }
 
-/// Arguments of `history verify`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Verify {
-    /// History files
-    #[arg(required = true)]
-    files: Vec<PathBuf>,
-    #[command(flatten)]
-    genesis: GenesisArg,
-}
-
 impl HistoryCommand {
     /// Runs the command.
     pub(crate) fn run(self, format: Format) -> anyhow::Result<Exit> {
         match self {
             HistoryCommand::Get(get) => get.run(format),
-            HistoryCommand::Verify(verify) => verify.run(format),
+            HistoryCommand::Verify(files) => verify_all(&files, format),
         }
     }
 }
@@ -156,35 +142,33 @@ impl Get {
     }
 }
 
-impl Verify {
-    fn run(self, format: Format) -> anyhow::Result<Exit> {
-        let genesis = self.genesis.read()?;
-        let mut trust = Trust::new(&genesis)?;
-        let mut rows = Vec::new();
-        let mut exit = Exit::Done;
-        let mut proven = Vec::new();
-        for path in &self.files {
-            let bytes =
-                fs::read(path).with_context(|| format!("history file {}", path.display()))?;
-            match verify(&bytes, &mut trust) {
-                Ok(verified) => {
-                    proven.push((verified.subject, verified.from, verified.to, rows.len()));
-                    rows.push(row(path, &verified));
-                }
-                Err(error) => {
-                    exit = Exit::Invalid;
-                    rows.push(json!({"file": path, "verified": format!("NO: {error}")}));
-                }
+/// Verifies files, and that those of one subject leave no gap.
+fn verify_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
+    let genesis = files.genesis.read()?;
+    let mut trust = Trust::new(&genesis)?;
+    let mut rows = Vec::new();
+    let mut exit = Exit::Done;
+    let mut proven = Vec::new();
+    for path in &files.files {
+        let bytes = read_file(path)?;
+        match verify(&bytes, &mut trust) {
+            Ok(verified) => {
+                proven.push((verified.subject, verified.from, verified.to, rows.len()));
+                rows.push(row(path, &verified));
+            }
+            Err(error) => {
+                exit = Exit::Invalid;
+                rows.push(json!({"file": path, "verified": format!("NO: {error}")}));
             }
         }
-        for (at, first, last) in gaps(proven) {
-            exit = Exit::Invalid;
-            let gap = format!("NO: heights {first} to {last} before this file are in none");
-            rows[at]["verified"] = json!(gap);
-        }
-        output::print(format, &rows)?;
-        Ok(exit)
     }
+    for (at, first, last) in gaps(proven) {
+        exit = Exit::Invalid;
+        let gap = format!("NO: heights {first} to {last} before this file are in none");
+        rows[at]["verified"] = json!(gap);
+    }
+    output::print(format, &rows)?;
+    Ok(exit)
 }
 
 /// Heights that are missing between files of one subject, in whatever order

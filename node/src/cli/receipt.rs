@@ -1,10 +1,7 @@
 //! `tally receipt`: fetching, verifying, explaining and correcting. To
 //! verify, the file and the genesis are enough; no node is asked.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -20,7 +17,7 @@ use tally_ledger::{
 use tally_proto::v1::{self, get_receipt_request::By};
 
 use super::{
-    args::{GenesisArg, parse_amount, runtime},
+    args::{GenesisArg, ProofFiles, parse_amount, read_file, runtime},
     client::{Client, NodeArg, failure},
     clock::{parse_date, show_date},
     exit::{Exit, Failure},
@@ -40,10 +37,10 @@ pub(crate) enum ReceiptCommand {
     Get(Get),
     /// Verify receipt files with nothing but the genesis
     #[command(after_help = "Example:\n  tally receipt verify *.receipt --genesis genesis.json")]
-    Verify(Files),
+    Verify(ProofFiles),
     /// Print how a receipt's cost was computed: the formula with its numbers
     #[command(after_help = "Example:\n  tally receipt explain 17.receipt --genesis genesis.json")]
-    Explain(Files),
+    Explain(ProofFiles),
     /// Check that the receipts of a folder are all there are and add up
     #[command(after_help = super::audit::EXAMPLE)]
     Audit(super::audit::AuditArgs),
@@ -75,16 +72,6 @@ pub(crate) struct Get {
     genesis: GenesisArg,
     #[command(flatten)]
     node: NodeArg,
-}
-
-/// Receipt files and the genesis.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Files {
-    /// Receipt files
-    #[arg(required = true)]
-    files: Vec<PathBuf>,
-    #[command(flatten)]
-    genesis: GenesisArg,
 }
 
 /// Arguments of `receipt correct`.
@@ -122,8 +109,8 @@ impl ReceiptCommand {
     pub(crate) fn run(self, format: Format) -> anyhow::Result<Exit> {
         match self {
             ReceiptCommand::Get(get) => get.run(format),
-            ReceiptCommand::Verify(files) => files.verify(format),
-            ReceiptCommand::Explain(files) => files.explain(format),
+            ReceiptCommand::Verify(files) => verify_all(&files, format),
+            ReceiptCommand::Explain(files) => explain_all(&files, format),
             ReceiptCommand::Audit(audit) => audit.run(format),
             ReceiptCommand::Correct(args) => {
                 let CorrectArgs {
@@ -224,53 +211,47 @@ fn row(path: &Path, verified: &VerifiedReceipt) -> Value {
     })
 }
 
-impl Files {
-    fn verify(self, format: Format) -> anyhow::Result<Exit> {
-        let genesis = self.genesis.read()?;
-        let mut trust = Trust::new(&genesis)?;
-        let mut rows = Vec::new();
-        let mut exit = Exit::Done;
-        for path in &self.files {
-            let bytes = read(path)?;
-            rows.push(verify(&bytes, &mut trust).map_or_else(
-                |error| {
-                    exit = Exit::Invalid;
-                    json!({"file": path, "verified": format!("NO: {error}")})
-                },
-                |verified| row(path, &verified),
-            ));
-        }
-        output::print(format, &rows)?;
-        Ok(exit)
+fn verify_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
+    let genesis = files.genesis.read()?;
+    let mut trust = Trust::new(&genesis)?;
+    let mut rows = Vec::new();
+    let mut exit = Exit::Done;
+    for path in &files.files {
+        let bytes = read_file(path)?;
+        rows.push(verify(&bytes, &mut trust).map_or_else(
+            |error| {
+                exit = Exit::Invalid;
+                json!({"file": path, "verified": format!("NO: {error}")})
+            },
+            |verified| row(path, &verified),
+        ));
     }
-
-    fn explain(self, format: Format) -> anyhow::Result<Exit> {
-        let genesis = self.genesis.read()?;
-        let mut trust = Trust::new(&genesis)?;
-        let mut all = Vec::new();
-        for path in &self.files {
-            let at = || format!("receipt file {}", path.display());
-            let bytes = read(path)?;
-            let verified = verify(&bytes, &mut trust).with_context(at)?;
-            let file = ReceiptFile::decode(&bytes).with_context(at)?;
-            all.push(explain(&genesis, &file, &verified).with_context(at)?);
-        }
-        match &all[..] {
-            [one] => output::print(format, one)?,
-            _ if format == Format::Json => output::print(format, &all)?,
-            _ => {
-                for one in &all {
-                    output::print(format, one)?;
-                    output::write("\n")?;
-                }
-            }
-        }
-        Ok(Exit::Done)
-    }
+    output::print(format, &rows)?;
+    Ok(exit)
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    fs::read(path).with_context(|| format!("receipt file {}", path.display()))
+fn explain_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
+    let genesis = files.genesis.read()?;
+    let mut trust = Trust::new(&genesis)?;
+    let mut all = Vec::new();
+    for path in &files.files {
+        let at = || format!("receipt file {}", path.display());
+        let bytes = read_file(path)?;
+        let verified = verify(&bytes, &mut trust).with_context(at)?;
+        let file = ReceiptFile::decode(&bytes).with_context(at)?;
+        all.push(explain(&genesis, &file, &verified).with_context(at)?);
+    }
+    match &all[..] {
+        [one] => output::print(format, one)?,
+        _ if format == Format::Json => output::print(format, &all)?,
+        _ => {
+            for one in &all {
+                output::print(format, one)?;
+                output::write("\n")?;
+            }
+        }
+    }
+    Ok(Exit::Done)
 }
 
 /// The formula with its numbers, then who bears the cost.
