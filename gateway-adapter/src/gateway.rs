@@ -57,6 +57,7 @@ use crate::{
 };
 use timed::Timed;
 
+mod connection;
 mod patient;
 mod reload;
 mod serve;

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http_body::Frame;
 use http_body_util::BodyExt;
 use tally_ledger::debit::Flags;
 
@@ -134,15 +133,6 @@ impl Seen {
     }
 }
 
-/// Breaks the answer off: its client must not take it for whole, however late
-/// it reads what waits for it.
-fn break_off(feed: Feed) {
-    tokio::spawn(async move {
-        // It may be gone.
-        let _ = feed.send(Err(std::io::ErrorKind::BrokenPipe.into())).await;
-    });
-}
-
 impl Pump {
     /// Carries the stream to its end and settles it; the debit's flags, or
     /// `None` if it is void.
@@ -174,7 +164,7 @@ impl Pump {
             drop(body);
             if end == End::Stalled {
                 measures.stalled();
-                break_off(feed);
+                feed.break_off();
             }
             let (usage, flags) = known(hold.model(), seen.reported, seen.counted, likely);
             measures.used(hold.model(), &usage, flags);
@@ -191,7 +181,7 @@ impl Pump {
         };
         if durable.wait().await.is_err() {
             // Nothing more can be promised.
-            break_off(feed);
+            feed.break_off();
             return flags;
         }
         let last = match end {
@@ -211,10 +201,9 @@ impl Pump {
             End::ClientGone | End::Stalled => Vec::new(),
         };
         // The client may be gone, or read nothing; it is charged the same.
-        let last = Ok(Frame::data(Bytes::from(last)));
-        match feed.send_timeout(last, stall).await {
+        match feed.send(Bytes::from(last), stall).await {
             Ok(()) => drop(feed),
-            Err(_) => break_off(feed),
+            Err(_) => feed.break_off(),
         }
         measures.last_byte();
         measures.ended(error);
@@ -389,7 +378,7 @@ impl Pump {
             tokio::select! {
                 permit = self.feed.reserve() => match permit {
                     Ok(permit) => {
-                        permit.send(Ok(Frame::data(bytes)));
+                        permit.send(bytes);
                         return None;
                     }
                     Err(_) => return Some(End::ClientGone),
