@@ -57,6 +57,7 @@ use crate::{
 };
 use timed::Timed;
 
+mod connection;
 mod patient;
 mod reload;
 mod serve;
@@ -313,7 +314,11 @@ impl Gateway {
         });
         let hold_time = Duration::from_secs(config.limits.hold_seconds.into());
         let metering = Arc::new(Metering::new(serving.clone(), hold_time, upstreams.clone()));
-        tasks.spawn(upkeep::run(serving.clone(), metering.clone()));
+        tasks.spawn(upkeep::run(
+            serving.clone(),
+            metering.clone(),
+            upstreams.clone(),
+        ));
         let proxy = Arc::new(Proxy {
             repeats: Arc::default(),
             serving,

@@ -33,7 +33,7 @@ pub mod bucket;
 pub mod limits;
 
 use bucket::Bucket;
-use limits::Limits;
+use limits::{Chain, Limits};
 
 /// Maps of buckets, each with its own lock.
 const SHARDS: usize = 64;
@@ -111,12 +111,23 @@ impl Buckets {
     }
 }
 
-/// The limits of now, and what they are made of.
+/// The limits of now, and what they are made of: each part is the newest,
+/// whichever changes first.
 #[derive(Debug)]
 struct Now {
     local: Local,
-    share: Share,
+    chain: Chain,
     limits: Arc<Limits>,
+}
+
+impl Now {
+    fn new(local: Local, chain: Chain) -> Self {
+        Now {
+            limits: Arc::new(Limits::new(&local, &chain)),
+            local,
+            chain,
+        }
+    }
 }
 
 /// All limits, and what is left of them.
@@ -171,29 +182,30 @@ impl Limits {
 impl Rates {
     /// Limits of this configuration and of the chain.
     pub fn new(local: Local, terms: &Terms, share: Share) -> Arc<Self> {
-        let limits = Limits::new(&local, terms, share);
+        Self::of(Now::new(local, Chain::of(terms, share)))
+    }
+
+    fn of(now: Now) -> Arc<Self> {
         Arc::new(Rates {
-            now: RwLock::new(Now {
-                local,
-                share,
-                limits: Arc::new(limits),
-            }),
+            now: RwLock::new(now),
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
         })
     }
 
     /// The chain's limits, or this gateway's share of them, have changed.
     pub fn apply(&self, terms: &Terms, share: Share) {
+        self.follow(Chain::of(terms, share));
+    }
+
+    fn follow(&self, chain: Chain) {
         let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
-        now.limits = Arc::new(Limits::new(&now.local, terms, share));
-        now.share = share;
+        *now = Now::new(now.local.clone(), chain);
     }
 
     /// This gateway's own limits have changed.
-    pub fn change(&self, local: Local, terms: &Terms) {
+    pub fn change(&self, local: Local) {
         let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
-        now.limits = Arc::new(Limits::new(&local, terms, now.share));
-        now.local = local;
+        *now = Now::new(local, now.chain.clone());
     }
 
     fn limits(&self) -> Arc<Limits> {
@@ -298,11 +310,16 @@ impl Pass {
 
     /// Takes more tokens, whether they are there or not.
     fn owe(&self, tokens: u64) {
+        if tokens == 0 {
+            return;
+        }
         for scope in &self.scopes {
-            if let Some(buckets) = self.rates.shard(*scope).get_mut(scope) {
-                let of_tokens = &mut buckets.tokens;
-                of_tokens.iter_mut().for_each(|bucket| bucket.take(tokens));
-            }
+            let mut shard = self.rates.shard(*scope);
+            // Whose bucket was full meanwhile was forgotten, but owes this.
+            let buckets = shard.entry(*scope).or_default();
+            buckets.refill(self.limits.of(*scope), steady_ms());
+            let of_tokens = &mut buckets.tokens;
+            of_tokens.iter_mut().for_each(|bucket| bucket.take(tokens));
         }
     }
 
@@ -368,6 +385,53 @@ fn duration(ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn own(requests: u32) -> Local {
+        let account = Rate {
+            requests: Some(requests),
+            tokens: None,
+        };
+        Local {
+            account,
+            ..Local::default()
+        }
+    }
+
+    #[test]
+    fn a_debt_counts_after_its_bucket_was_forgotten() {
+        let rates = Rates::of(Now::new(own(10), Chain::for_tests(100)));
+        let scope = Scope::Account(AccountNumber(3));
+        let pass = Pass {
+            limits: rates.limits(),
+            scopes: vec![scope],
+            tokens: 0,
+            rates: rates.clone(),
+        };
+        rates.sweep();
+        assert!(rates.shard(scope).is_empty());
+        pass.owe(250);
+        rates.sweep();
+        let tokens = rates.shard(scope)[&scope].tokens.unwrap();
+        assert_eq!(tokens.remaining(), 0);
+        // Two and a half minutes' worth were taken of one; time passes.
+        assert!(tokens.reset_ms() > 140_000, "{}", tokens.reset_ms());
+    }
+
+    #[test]
+    fn the_newest_of_either_part_is_in_force_whichever_changes_first() {
+        for chain_first in [true, false] {
+            let rates = Rates::of(Now::new(own(10), Chain::for_tests(100)));
+            if chain_first {
+                rates.follow(Chain::for_tests(70));
+                rates.change(own(20));
+            } else {
+                rates.change(own(20));
+                rates.follow(Chain::for_tests(70));
+            }
+            let account = rates.limits().account;
+            assert_eq!((account.requests, account.tokens), (Some(20), Some(70)));
+        }
+    }
 
     #[test]
     fn durations_are_written_as_go_does() {

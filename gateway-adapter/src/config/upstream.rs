@@ -134,6 +134,9 @@ impl Upstream {
         if !good {
             return wrong("upstream.url", "must be http://host:port or https://host");
         }
+        if self.url.contains('@') {
+            return wrong("upstream.url", "names no user: set upstream.bearer");
+        }
         if self.models.is_empty() || self.max_output == 0 {
             return wrong("upstream", "needs models and a max_output above 0");
         }
@@ -202,7 +205,8 @@ mod tests {
         let written = toml::to_string(&whole).unwrap();
         assert_eq!(toml::from_str::<Upstream>(&written).unwrap(), whole);
         type Change = fn(&mut Upstream);
-        let changes: [(&str, Change); 5] = [
+        let changes: [(&str, Change); 6] = [
+            ("upstream.url", |u| u.url = "http://user:pw@host".into()),
             ("upstream.provider", |u| u.provider = "Some One".into()),
             ("upstream.model_names", |u| u.models = vec!["other".into()]),
             ("upstream.concurrency", |u| u.concurrency = Some(0)),

@@ -1,6 +1,6 @@
 //! A connection on which a write that makes no progress for too long fails:
 //! a client that reads nothing does not keep its place among the connections,
-//! nor what waits to be sent to it in memory.
+//! nor what waits to be sent to it in memory. Nor does one that says nothing.
 
 use std::{
     io::{self, IoSlice},
@@ -14,21 +14,29 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
+/// What tells HTTP/2 from HTTP/1: so many bytes of a connection are read
+/// before anything else looks after it.
+const PREFACE: usize = 24;
+
 /// Some connection.
 pub(super) struct Patient<S> {
     stream: S,
     most: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
+    /// Runs until so many bytes were read, or any written.
+    first: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl<S> Patient<S> {
-    /// Waits for `most` at most.
-    pub(super) fn new(stream: S, most: Duration) -> Self {
+    /// Waits for `first` until the client has begun to speak, and for `most`
+    /// until something can be written.
+    pub(super) fn new(stream: S, first: Duration, most: Duration) -> Self {
         Patient {
             stream,
             most,
             waiting: None,
+            first: Some((Box::pin(sleep(first)), PREFACE)),
         }
     }
 
@@ -38,6 +46,7 @@ impl<S> Patient<S> {
         written: Poll<io::Result<T>>,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
+        self.first = None;
         if written.is_ready() {
             self.waiting = None;
             return written;
@@ -57,7 +66,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
         context: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, into)
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        let Some((over, left)) = &mut self.first else {
+            return read;
+        };
+        *left = left.saturating_sub(into.filled().len() - before);
+        if *left == 0 {
+            self.first = None;
+        } else if read.is_pending() && over.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 
@@ -106,7 +126,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_is_slow_gets_all_and_one_that_stops_ends_the_write() {
         let (here, mut there) = duplex(16);
-        let mut here = Patient::new(here, MOST);
+        let mut here = Patient::new(here, MOST, MOST);
         let reader = tokio::spawn(async move {
             // Slower in all than one wait may take, but never for so long.
             for _ in 0..6 {
@@ -120,5 +140,23 @@ mod tests {
         let stopped = here.write_all(&[1; 96]).await.unwrap_err();
         assert_eq!(stopped.kind(), io::ErrorKind::TimedOut);
         drop(there);
+    }
+
+    #[tokio::test]
+    async fn who_says_too_little_is_not_waited_for_and_who_has_spoken_is() {
+        for (said, enough) in [(0, false), (3, false), (PREFACE, true)] {
+            let (here, mut there) = duplex(64);
+            let mut here = Patient::new(here, MOST / 4, MOST);
+            there
+                .write_all(&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..said])
+                .await
+                .unwrap();
+            here.read_exact(&mut [0; PREFACE][..said]).await.unwrap();
+            let more = tokio::time::timeout(MOST, here.read(&mut [0; 1])).await;
+            match more {
+                Ok(more) => assert_eq!(more.unwrap_err().kind(), io::ErrorKind::TimedOut),
+                Err(_) => assert!(enough, "{said}"),
+            }
+        }
     }
 }

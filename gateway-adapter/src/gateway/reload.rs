@@ -88,7 +88,7 @@ impl Reloader {
             tls.set(certificate);
         }
         if now.rates != new.rates {
-            proxy.serving.holds.rates.change(new.rates.clone(), &terms);
+            proxy.serving.holds.rates.change(new.rates.clone());
         }
         proxy.policy.set(Policy::of(&new));
         proxy.upstreams.change(engines);

@@ -8,17 +8,8 @@ use envoy_types::pb::envoy::service::{
     ext_proc::v3::external_processor_server::ExternalProcessorServer,
 };
 use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-};
 use tally_proto::v1::metering_service_server::MeteringServiceServer;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-    sync::Semaphore,
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +20,7 @@ use crate::{
     proxy::{Proxy, body::Arriving},
 };
 
-use super::patient::Patient;
+use super::connection::{self, Patience};
 
 /// Requests that one connection of Envoy may have at once.
 const ENVOY_STREAMS: u32 = 10_000;
@@ -50,17 +41,7 @@ pub(super) async fn http(
     connections: Arc<Semaphore>,
     stop: CancellationToken,
 ) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        // Not `pipeline_flush`: with it a client that reads nothing has all
-        // of its answer gathered here, without bound.
-        .header_read_timeout(Duration::from_secs(30));
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(1_000);
+    let builder = connection::builder();
     let mut running = JoinSet::new();
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else {
@@ -78,18 +59,22 @@ pub(super) async fn http(
         };
         let _ = stream.set_nodelay(true);
         // A stream that stalls is cut before that, and charged for itself.
-        let stream = Patient::new(stream, proxy.policy.look().stall_time * 2);
-        let (builder, proxy, stop) = (builder.clone(), proxy.clone(), stop.clone());
+        let patience = Patience::of(proxy.policy.look().stall_time * 2);
+        let (builder, stop) = (builder.clone(), stop.clone());
+        let proxy = proxy.clone();
+        let answer = move |request: http::Request<Incoming>| {
+            proxy.clone().answer(request.map(Arriving::Http))
+        };
         // With the certificate of now; who is connected keeps his.
         let tls = tls.as_ref().map(|tls| TlsAcceptor::from(tls.get()));
         running.spawn(async move {
             match tls {
-                None => serve(&builder, stream, proxy, stop).await,
+                None => connection::serve(&builder, stream, answer, patience, stop).await,
                 Some(tls) => {
                     // One that fails or takes too long is its client's affair.
                     let handshake = tokio::time::timeout(HANDSHAKE, tls.accept(stream));
                     if let Ok(Ok(stream)) = handshake.await {
-                        serve(&builder, stream, proxy, stop).await;
+                        connection::serve(&builder, stream, answer, patience, stop).await;
                     }
                 }
             }
@@ -98,28 +83,6 @@ pub(super) async fn http(
     }
     drop(listener);
     while running.join_next().await.is_some() {}
-}
-
-/// Serves one connection until it ends, or gracefully until `stop`.
-async fn serve(
-    builder: &auto::Builder<TokioExecutor>,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    proxy: Arc<Proxy>,
-    stop: CancellationToken,
-) {
-    let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-        proxy.clone().answer(request.map(Arriving::Http))
-    });
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    tokio::select! {
-        // A connection that breaks is its client's affair.
-        _ = connection.as_mut() => {}
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
-        }
-    }
 }
 
 /// Serves `MeteringService` until `stop`.

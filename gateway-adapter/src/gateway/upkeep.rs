@@ -1,5 +1,6 @@
 //! What is done twice a second: leases that are over go back, holds that
-//! nobody settles are charged, idle accounts are forgotten, gauges are set.
+//! nobody settles are charged, idle accounts and engines' connections are
+//! forgotten, gauges are set.
 
 use std::{
     collections::VecDeque,
@@ -9,7 +10,7 @@ use std::{
 
 use tally_ledger::ids::DebitNumber;
 
-use crate::{metering::Metering, serving::Serving};
+use crate::{metering::Metering, routing::Upstreams, serving::Serving};
 
 /// How often idle leases, old holds and gauges are looked at.
 const UPKEEP: Duration = Duration::from_millis(500);
@@ -19,13 +20,16 @@ const FORGET: Duration = Duration::from_secs(60);
 const ROUNDS: usize = 100_000;
 
 /// Runs until it is cancelled.
-pub(super) async fn run(serving: Arc<Serving>, metering: Arc<Metering>) {
+pub(super) async fn run(serving: Arc<Serving>, metering: Arc<Metering>, upstreams: Arc<Upstreams>) {
     let mut forgotten = Instant::now();
     let mut ages = Ages::default();
     loop {
         tokio::time::sleep(UPKEEP).await;
         serving.holds.jobs.send_all(serving.pool.returns(false));
         metering.sweep(false);
+        for station in upstreams.stations() {
+            station.upstream().sweep();
+        }
         if forgotten.elapsed() >= FORGET {
             forgotten = Instant::now();
             serving.pool.forget_idle();

@@ -392,6 +392,32 @@ fn damage_of_what_was_durable_is_told_from_a_torn_tail() {
     assert_eq!(damaged, last_batch);
 }
 
+/// Waits until the condition holds, for ten seconds at most.
+fn soon(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !holds() {
+        assert!(began.elapsed().as_secs() < 10, "{what}");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_record_that_is_not_urgent_wakes_a_writer_that_sleeps() {
+    let linger = std::time::Duration::from_millis(1);
+    let limits = Limits {
+        linger,
+        ..Limits::default()
+    };
+    let journal = started(&Fake::default(), limits);
+    for _ in 0..2 {
+        soon("the writer sleeps", || journal.shared.inner().asleep);
+        let number = journal.number();
+        let record = Record::Opened { journal: number };
+        let mut durable = journal.append(&record, Urgency::Soon);
+        soon("it is durable", || durable.0.try_recv().is_ok());
+    }
+}
+
 #[test]
 fn a_failed_fsync_ends_all_promises() {
     for fail in 0..4 {

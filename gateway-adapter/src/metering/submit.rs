@@ -7,7 +7,7 @@
 //! between may be on their way. Of a node's answer the place in the chain is
 //! believed only if the gateway's proven leaf has the batch.
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use tally_ledger::{
     action::{Action, Debits},
@@ -117,11 +117,15 @@ impl Batch {
         Ok(())
     }
 
-    /// Whether a proven leaf has all of it.
-    fn is_in(&self, leaf: &Gateway) -> bool {
+    /// Whether a proven leaf has all of it; `None` if it does not say, as its
+    /// journal is a later one.
+    fn is_in(&self, leaf: &Gateway) -> Option<bool> {
         let last = self.debits.first.0 + u64::from(self.debits.count) - 1;
-        leaf.journal > self.debits.journal
-            || (leaf.journal == self.debits.journal && leaf.last_debit.0 >= last)
+        match leaf.journal.cmp(&self.debits.journal) {
+            Ordering::Less => Some(false),
+            Ordering::Equal => Some(leaf.last_debit.0 >= last),
+            Ordering::Greater => None,
+        }
     }
 }
 
@@ -200,14 +204,19 @@ impl Relay {
         };
         let at_least = Height(finality.height);
         let (header, leaf) = self.light.gateway(batch.gateway, at_least).await?;
-        if !batch.is_in(&leaf) {
-            let why = "a node says that debits are final, the gateway's leaf has them not";
-            return Err(ChainError::Unproven(why.into()));
-        }
+        let (outcome, finality) = match batch.is_in(&leaf) {
+            Some(true) => (v1::Outcome::Final, Some(finality)),
+            // The node's word alone; the head says why.
+            None => (v1::Outcome::Unknown, None),
+            Some(false) => {
+                let why = "a node says that debits are final, the gateway's leaf has them not";
+                return Err(ChainError::Unproven(why.into()));
+            }
+        };
         Ok(Ok(v1::SubmitDebitsResponse {
             id: batch.id.0.to_vec().into(),
-            outcome: v1::Outcome::Final.into(),
-            finality: Some(finality),
+            outcome: outcome.into(),
+            finality,
             head: Some(v1::JournalHead {
                 journal: leaf.journal.0,
                 last_debit: leaf.last_debit.0,

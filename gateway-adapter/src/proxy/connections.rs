@@ -96,6 +96,12 @@ impl Used {
     }
 }
 
+/// How many, from the first on, nobody has used for long.
+fn unused(idle: &[(Box<Used>, Instant)]) -> usize {
+    let old = idle.iter().take_while(|(_, since)| since.elapsed() >= KEEP);
+    old.count()
+}
+
 impl Connections {
     /// To the engine at a URL, whose scheme is `http`; at most `most` are kept
     /// while they are not in use, one at least.
@@ -128,10 +134,18 @@ impl Connections {
     /// Keeps a connection; drops those that nobody has used for long.
     fn keep(&self, used: Box<Used>) {
         let mut idle = self.idle();
-        let old = idle.iter().take_while(|(_, since)| since.elapsed() >= KEEP);
-        let old = old.count().max((idle.len() + 1).saturating_sub(self.most));
+        let old = unused(&idle).max((idle.len() + 1).saturating_sub(self.most));
         let old: Vec<_> = idle.drain(..old).collect();
         idle.push((used, Instant::now()));
+        drop(idle);
+        drop(old);
+    }
+
+    /// Drops those that nobody has used for long.
+    pub fn sweep(&self) {
+        let mut idle = self.idle();
+        let old = unused(&idle);
+        let old: Vec<_> = idle.drain(..old).collect();
         drop(idle);
         drop(old);
     }
@@ -161,12 +175,12 @@ impl Connections {
         loop {
             let kept = self.kept().await;
             let again = kept.is_some();
-            let mut used = match kept {
+            let used = match kept {
                 Some(used) => used,
                 None => self.connect().await?,
             };
-            match exchange(&mut used, request).await? {
-                Ok(answer) => {
+            match exchange(used, request).await? {
+                Ok((answer, used)) => {
                     return Ok(answer.map(|body| Driven {
                         body,
                         used: Some(used),
@@ -187,23 +201,36 @@ type Unsent = (Request<Full<Bytes>>, CallError);
 /// Sends a request and drives its connection until the answer's head is
 /// there.
 async fn exchange(
-    used: &mut Used,
+    mut used: Box<Used>,
     request: Request<Full<Bytes>>,
-) -> Result<Result<Response<Incoming>, Unsent>, CallError> {
+) -> Result<Result<(Response<Incoming>, Box<Used>), Unsent>, CallError> {
     let mut answer = pin!(used.sender.try_send_request(request));
-    let driver = &mut used.driver;
     let mut over = false;
     let done = std::future::poll_fn(|context| {
-        over = over || Pin::new(&mut *driver).poll(context).is_ready();
+        over = over || Pin::new(&mut used.driver).poll(context).is_ready();
         match answer.as_mut().poll(context) {
             Poll::Pending if over => Poll::Ready(None),
             answer => answer.map(Some),
         }
     });
-    match done.await {
-        None => Err(CallError::Ended),
-        Some(Ok(answer)) => Ok(Ok(answer)),
-        Some(Err(mut error)) => match error.take_message() {
+    let sent = match done.await {
+        Some(sent) => sent,
+        None => {
+            // A request that the connection has not taken comes back as it
+            // goes.
+            drop(used);
+            match answer.await {
+                Ok(_) => return Err(CallError::Ended),
+                Err(mut error) => {
+                    let unsent = error.take_message().ok_or(CallError::Ended)?;
+                    return Ok(Err((unsent, CallError::Ended)));
+                }
+            }
+        }
+    };
+    match sent {
+        Ok(answer) => Ok(Ok((answer, used))),
+        Err(mut error) => match error.take_message() {
             Some(unsent) => Ok(Err((unsent, error.into_error().into()))),
             None => Err(error.into_error().into()),
         },
@@ -321,6 +348,68 @@ mod tests {
             // Until the end has come.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// A listener, connections to it, and one that is kept: the engine's end
+    /// has answered one request.
+    async fn kept() -> (TcpListener, Arc<Connections>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let connections = Connections::new(&url.parse().unwrap(), 4).unwrap();
+        let asked = {
+            let connections = connections.clone();
+            tokio::spawn(async move { ask(&connections).await })
+        };
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        stream.write_all(WHOLE.as_bytes()).await.unwrap();
+        assert_eq!(asked.await.unwrap().unwrap(), "hi");
+        (listener, connections, stream)
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_not_sent_again() {
+        let (listener, connections, mut stream) = kept().await;
+        let asked = {
+            let connections = connections.clone();
+            tokio::spawn(async move { ask(&connections).await })
+        };
+        // The engine has it, and ends without a word.
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        drop(stream);
+        assert!(asked.await.unwrap().is_err());
+        let again = tokio::time::timeout(Duration::from_millis(100), listener.accept());
+        assert!(again.await.is_err(), "nobody connects again");
+        assert!(connections.idle().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_was_not_written_comes_back() {
+        let (_listener, connections, stream) = kept().await;
+        let (used, _) = connections.idle().pop().unwrap();
+        drop(stream);
+        // Until the end has come; nobody has looked.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut request = Request::new(Full::new(Bytes::from_static(b"{}")));
+        *request.uri_mut() = "/v1".parse().unwrap();
+        let sent = exchange(used, request).await.unwrap();
+        let Err((unsent, _)) = sent else {
+            panic!("it was sent");
+        };
+        assert_eq!(unsent.uri().path(), "/v1");
+        assert_eq!(unsent.into_body().collect().await.unwrap().to_bytes(), "{}");
+    }
+
+    #[tokio::test]
+    async fn those_that_nobody_uses_are_dropped_without_traffic() {
+        let (_listener, connections, mut stream) = kept().await;
+        connections.sweep();
+        assert_eq!(connections.idle().len(), 1);
+        let before = Instant::now().checked_sub(KEEP).unwrap();
+        connections.idle()[0].1 = before;
+        connections.sweep();
+        assert!(connections.idle().is_empty());
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0);
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Proxy,
-    body::{Arriving, Body, fed, whole},
+    body::{Arriving, Body, fed, pieces, whole},
     decoded::{Decoded, decoded},
     dispatch::{Plan, Undone},
     endpoint::{Endpoint, StreamUsage},
@@ -380,8 +380,9 @@ impl Exchange {
                 );
             }
         };
-        // The engine is free for the next one.
+        // The engine is free for the next one; the request is done with.
         drop(self.place.take());
+        (self.body, self.plan.prepared) = (Bytes::new(), None);
         let body = body.to_bytes();
         let chunk = std::str::from_utf8(&body)
             .map(self.endpoint.read)
@@ -395,7 +396,8 @@ impl Exchange {
         let reported = chunk.usage.map(|counts| (counts, true));
         // One message of a whole answer counts as one delta: its bytes tell.
         let (usage, flags) = known(self.hold.model(), reported, chunk.counted, self.likely);
-        let mut response = Response::new(whole(body));
+        let (body, rest) = pieces(body);
+        let mut response = Response::new(body);
         *response.status_mut() = parts.status;
         copy_headers(&parts.headers, response.headers_mut());
         mark(&self.hold, response.headers_mut());
@@ -413,8 +415,13 @@ impl Exchange {
         self.measures.first_byte();
         self.measures.last_byte();
         self.measures.ended("");
+        let stall = self.stall;
         // The client may be gone; what was made for it is charged.
         let _ = replied.send(response);
+        if let Some(rest) = rest {
+            // Nor is it charged less if it does not read.
+            let _ = rest.send(stall).await;
+        }
     }
 
     /// A stream: its first byte waits for the hold's record, its last for the

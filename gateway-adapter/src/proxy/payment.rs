@@ -55,6 +55,12 @@ impl Payment {
         self.paid < self.wanted
     }
 
+    /// Whether the hold pays for `used` as it is, without having to be raised.
+    pub(super) fn covers(&mut self, hold: &Hold, used: Counts) -> bool {
+        self.know(hold, used);
+        !self.is_lowered() || tokens(used.output).saturating_add(AHEAD) <= self.paid
+    }
+
     /// Whether the hold pays for `used`; raises it if it must and can. What
     /// was gained is durable then.
     pub(super) async fn pays(&mut self, hold: &mut Hold, used: Counts, until: Instant) -> bool {

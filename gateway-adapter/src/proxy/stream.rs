@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http_body::Frame;
 use http_body_util::BodyExt;
 use tally_ledger::debit::Flags;
 
@@ -117,6 +116,9 @@ struct Seen {
     done: Option<Vec<u8>>,
     /// Bytes to be sent now.
     out: Vec<u8>,
+    /// When progress was last marked, and what it was.
+    marked: Option<Instant>,
+    mark: Counted,
 }
 
 impl Seen {
@@ -132,15 +134,6 @@ impl Seen {
             |(counts, _)| counts,
         )
     }
-}
-
-/// Breaks the answer off: its client must not take it for whole, however late
-/// it reads what waits for it.
-fn break_off(feed: Feed) {
-    tokio::spawn(async move {
-        // It may be gone.
-        let _ = feed.send(Err(std::io::ErrorKind::BrokenPipe.into())).await;
-    });
 }
 
 impl Pump {
@@ -174,7 +167,7 @@ impl Pump {
             drop(body);
             if end == End::Stalled {
                 measures.stalled();
-                break_off(feed);
+                feed.break_off();
             }
             let (usage, flags) = known(hold.model(), seen.reported, seen.counted, likely);
             measures.used(hold.model(), &usage, flags);
@@ -191,7 +184,7 @@ impl Pump {
         };
         if durable.wait().await.is_err() {
             // Nothing more can be promised.
-            break_off(feed);
+            feed.break_off();
             return flags;
         }
         let last = match end {
@@ -211,10 +204,9 @@ impl Pump {
             End::ClientGone | End::Stalled => Vec::new(),
         };
         // The client may be gone, or read nothing; it is charged the same.
-        let last = Ok(Frame::data(Bytes::from(last)));
-        match feed.send_timeout(last, stall).await {
+        match feed.send(Bytes::from(last), stall).await {
             Ok(()) => drop(feed),
-            Err(_) => break_off(feed),
+            Err(_) => feed.break_off(),
         }
         measures.last_byte();
         measures.ended(error);
@@ -232,8 +224,7 @@ impl Pump {
     async fn carry(&mut self, body: &mut Decoded, seen: &mut Seen, splitter: &mut Splitter) -> End {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut marked = Instant::now();
-        let mut counted = seen.counted;
+        seen.marked = Some(Instant::now());
         let mut told = false;
         loop {
             let frame = tokio::select! {
@@ -255,7 +246,10 @@ impl Pump {
                     Some(Err(_)) => ended = Some(End::Broken),
                     Some(Ok(frame)) => {
                         if let Ok(bytes) = frame.into_data() {
-                            self.take_in(&bytes, splitter, seen).await;
+                            let taken = self.take_in(&bytes, splitter, seen, &mut tick);
+                            if let Some(end) = taken.await {
+                                return end;
+                            }
                             if !told && seen.counted.deltas > 0 {
                                 told = true;
                                 self.measures.first_token();
@@ -270,16 +264,8 @@ impl Pump {
                     && splitter.waiting() <= self.most;
                 next = more.then(|| body.frame().now_or_never()).flatten();
             }
-            if marked.elapsed() >= MARK && counted != seen.counted {
-                (marked, counted) = (Instant::now(), seen.counted);
-                let usage = known(self.hold.model(), seen.reported, seen.counted, self.likely).0;
-                self.hold.mark(usage);
-            }
-            if !seen.out.is_empty() {
-                let out = Bytes::from(std::mem::take(&mut seen.out));
-                if let Some(end) = self.deliver(out, &mut tick).await {
-                    return end;
-                }
+            if let Some(end) = self.flush(seen, &mut tick).await {
+                return end;
             }
             if seen.done.is_some() {
                 return End::Done;
@@ -296,18 +282,48 @@ impl Pump {
         }
     }
 
+    /// Marks what was used, if that is due, and sends what is to be sent.
+    async fn flush(&mut self, seen: &mut Seen, tick: &mut tokio::time::Interval) -> Option<End> {
+        let due = seen.marked.is_none_or(|marked| marked.elapsed() >= MARK);
+        if due && seen.mark != seen.counted {
+            (seen.marked, seen.mark) = (Some(Instant::now()), seen.counted);
+            let usage = known(self.hold.model(), seen.reported, seen.counted, self.likely).0;
+            self.hold.mark(usage);
+        }
+        if seen.out.is_empty() {
+            return None;
+        }
+        let out = Bytes::from(std::mem::take(&mut seen.out));
+        self.deliver(out, tick).await
+    }
+
     /// Takes in bytes of the engine. Where the hold was lowered no event is
-    /// delivered that it does not pay for.
-    async fn take_in(&mut self, bytes: &[u8], splitter: &mut Splitter, seen: &mut Seen) {
+    /// delivered that it does not pay for, and none waits for another's money.
+    async fn take_in(
+        &mut self,
+        bytes: &[u8],
+        splitter: &mut Splitter,
+        seen: &mut Seen,
+        tick: &mut tokio::time::Interval,
+    ) -> Option<End> {
         if !self.payment.is_lowered() {
             splitter.push(bytes, |event| self.event(event, seen));
         } else {
             let mut events = Vec::new();
             splitter.push(bytes, |event| events.push(event.to_vec()));
             for event in events {
-                seen.unpaid = seen.unpaid || !self.pays(&event, seen).await;
-                if seen.unpaid {
-                    return;
+                if let Some(used) = self.uses(&event, seen)
+                    && !self.payment.covers(&self.hold, used)
+                {
+                    if let Some(end) = self.flush(seen, tick).await {
+                        return Some(end);
+                    }
+                    // The hold is raised, or this is the end.
+                    let pays = self.payment.pays(&mut self.hold, used, self.deadline);
+                    seen.unpaid = !pays.await;
+                    if seen.unpaid {
+                        return None;
+                    }
                 }
                 self.event(&event, seen);
             }
@@ -315,25 +331,23 @@ impl Pump {
         if let Some((counts, false)) = seen.reported {
             self.payment.fit(&mut self.hold, counts);
         }
+        None
     }
 
-    /// Whether the hold pays for an event; raises it if that is needed.
-    async fn pays(&mut self, event: &[u8], seen: &Seen) -> bool {
-        let Some(json) = data(event) else {
-            return true;
-        };
+    /// What is used with an event, if that is more than before it.
+    fn uses(&self, event: &[u8], seen: &Seen) -> Option<Counts> {
+        let json = data(event)?;
         let chunk = (self.endpoint.read)(&json);
-        let used = match chunk.usage {
-            Some(counts) => counts,
-            None if chunk.counted.deltas == 0 => return true,
+        match chunk.usage {
+            Some(counts) => Some(counts),
+            None if chunk.counted.deltas == 0 => None,
             // It should have said: one token more at least.
             None => {
                 let mut counts = seen.counts(self.likely);
                 counts.output = counts.output.saturating_add(1);
-                counts
+                Some(counts)
             }
-        };
-        self.payment.pays(&mut self.hold, used, self.deadline).await
+        }
     }
 
     /// Reads one event; it leaves as it came unless its usage is hidden.
@@ -389,7 +403,7 @@ impl Pump {
             tokio::select! {
                 permit = self.feed.reserve() => match permit {
                     Ok(permit) => {
-                        permit.send(Ok(Frame::data(bytes)));
+                        permit.send(bytes);
                         return None;
                     }
                     Err(_) => return Some(End::ClientGone),

@@ -201,6 +201,14 @@ impl Upstream {
         }
     }
 
+    /// Drops connections that nobody has used for long. Those over TLS end
+    /// by themselves.
+    pub fn sweep(&self) {
+        if let Http::Plain(connections) = &self.http {
+            connections.sweep();
+        }
+    }
+
     /// What `GET path` is answered.
     pub async fn get(&self, path: &str) -> Result<StatusCode, Error> {
         let mut request = Request::new(Bytes::new());

@@ -1,9 +1,12 @@
 //! What this gateway lets in per minute: its share of the chain's limits, and
 //! no more than its own configuration says.
 
+use std::sync::Arc;
+
 use tally_ledger::{
+    class::ClassRules,
     ids::ClassNumber,
-    rates::{self, NO_LIMIT},
+    rates::{self, NO_LIMIT, RatesState},
 };
 
 use crate::{
@@ -20,6 +23,26 @@ pub struct Limits {
     pub account: Rate,
     /// Of each class, by number.
     classes: Vec<Rate>,
+}
+
+/// What the chain says of them.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    rates: RatesState,
+    classes: Arc<Vec<ClassRules>>,
+    /// This gateway's.
+    share: Share,
+}
+
+impl Chain {
+    /// The part of its terms that is about limits.
+    pub fn of(terms: &Terms, share: Share) -> Self {
+        Chain {
+            rates: terms.rates.clone(),
+            classes: terms.classes.clone(),
+            share,
+        }
+    }
 }
 
 /// A share of a limit of the chain.
@@ -40,10 +63,10 @@ fn both(local: Rate, chain: rates::Rate, share: Share) -> Rate {
 }
 
 impl Limits {
-    /// Those that follow from the configuration, the chain's terms and this
-    /// gateway's share of them.
-    pub fn new(local: &Local, terms: &Terms, share: Share) -> Self {
-        let chain = &terms.rates.rates;
+    /// Those that follow from the configuration and the chain.
+    pub fn new(local: &Local, chain: &Chain) -> Self {
+        let (classes, share) = (&chain.classes, chain.share);
+        let chain = &chain.rates.rates;
         // Each key's requests come here alone.
         let own = if local.sticky { Share::WHOLE } else { share };
         let class = |(number, rules): (u16, &tally_ledger::class::ClassRules)| {
@@ -53,7 +76,7 @@ impl Limits {
         Limits {
             key: both(local.key, chain.key, own),
             account: both(local.account, chain.account, own),
-            classes: (0..).zip(terms.classes.iter()).map(class).collect(),
+            classes: (0..).zip(classes.iter()).map(class).collect(),
         }
     }
 
@@ -61,5 +84,19 @@ impl Limits {
     pub fn class(&self, class: ClassNumber) -> Rate {
         let rate = self.classes.get(usize::from(class.0));
         rate.copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+impl Chain {
+    /// With this limit of tokens per account, and no classes.
+    pub(super) fn for_tests(tokens: u32) -> Self {
+        let mut rates = RatesState::default();
+        rates.rates.account.tokens = tokens;
+        Chain {
+            rates,
+            classes: Arc::default(),
+            share: Share::WHOLE,
+        }
     }
 }

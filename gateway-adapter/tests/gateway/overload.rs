@@ -182,6 +182,37 @@ async fn a_client_that_reads_nothing_loses_its_connection() {
     setup.chain.check();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_opens_no_window_loses_its_connection() {
+    let mut setup = Setup::new(100 * PLENTY).await;
+    setup.config.limits.stall_seconds = 1;
+    setup.config.limits.connections = 1;
+    setup.config.upstreams[0].max_output = 1_000_000;
+    let gateway = setup.gateway().await;
+    for (i, stream) in [false, true].into_iter().enumerate() {
+        let client = Client::builder(TokioExecutor::new())
+            .http2_only(true)
+            .http2_initial_stream_window_size(0)
+            .build_http();
+        let mut body = chat(1_000_000, json!({}));
+        body["stream"] = stream.into();
+        let asked = request(gateway.http, &body, &chain::api_key_text(0));
+        let answer = client.request(asked).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        // HTTP/2 acknowledges whatever is asked; only its window is shut.
+        let next = chat(5, json!({"tokens": 1}));
+        let next = tokio::time::timeout(crate::support::DEADLINE, send(gateway.http, &next));
+        assert_eq!(next.await.unwrap().status, 200);
+        until("both are charged", || {
+            setup.chain.receipts().len() == 2 * (i + 1)
+        })
+        .await;
+        assert!(answer.into_body().collect().await.is_err());
+    }
+    gateway.stop().await.unwrap();
+    setup.chain.check();
+}
+
 /// A second account with a key of its own, number 1.
 fn second(setup: &Setup) -> String {
     let account = setup.chain.open_account();

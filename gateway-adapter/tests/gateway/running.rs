@@ -3,7 +3,8 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::support::{Answer, Setup, chain, chat, send, until};
+use crate::support::{Answer, Setup, chain, chat, client, request, send, until};
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tally_gateway_adapter::config::Tokenize;
 use tally_ledger::{action::Action, debit::Flags, ids::AccountNumber};
@@ -81,6 +82,30 @@ async fn a_lowered_stream_is_raised_when_a_grant_arrives() {
     assert_eq!((receipt.charged.0, receipt.cost.0), (410, 410));
     let main = setup.chain.main();
     assert_eq!((main.available.0, main.leased.0), (700, 0));
+    setup.chain.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_paid_does_not_wait_for_the_money_of_what_came_with_it() {
+    let setup = exact(110).await;
+    let gateway = setup.gateway().await;
+    let to = gateway.http;
+    let body = streamed(100, json!({"hold": 0, "together": true}));
+    let asked = request(to, &body, &chain::api_key_text(0));
+    let mut answer = client().request(asked).await.unwrap().into_body();
+    // Whether there is more nobody can say: the stream waits for that.
+    setup.chain.set_down(true);
+    setup.engine.release(1);
+    let first = answer.frame().await.unwrap().unwrap();
+    let mut all = first.into_data().unwrap().to_vec();
+    // Not all 25 at once, when the wait is over.
+    let early = String::from_utf8_lossy(&all).matches("word ").count();
+    assert!((1..25).contains(&early), "{early}");
+    setup.chain.set_down(false);
+    all.extend(answer.collect().await.unwrap().to_bytes());
+    let text = String::from_utf8(all).unwrap();
+    assert_eq!(text.matches("word ").count(), 25, "{text}");
+    gateway.stop().await.unwrap();
     setup.chain.check();
 }
 

@@ -168,6 +168,28 @@ async fn a_batch_is_passed_on_and_repeated_bytes_get_the_same_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_later_journal_does_not_prove_is_not_called_final() {
+    let (setup, gateway) = started().await;
+    let first = batch(&setup.chain, OTHER, 1, 3);
+    assert_final(&setup.chain, submit(&gateway, &first).await, &first, 3);
+    setup.chain.act(
+        OTHER,
+        &[],
+        Action::OpenJournal(OpenJournal {
+            journal: JournalNumber(2),
+            previous_intact: true,
+        }),
+    );
+    // The node says that it is, the gateway's leaf cannot.
+    let again = submit(&gateway, &first).await.unwrap();
+    assert_eq!(again.outcome(), v1::Outcome::Unknown);
+    assert_eq!(again.finality, None);
+    assert_eq!(again.head.unwrap().journal, 2);
+    gateway.stop().await.unwrap();
+    setup.chain.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_ledger_would_refuse_is_refused_with_its_reason_and_changes_nothing() {
     let (setup, gateway) = started().await;
     let chain = &setup.chain;

@@ -269,6 +269,8 @@ async fn stream(
     if let Some(first) = shape.first() {
         let _ = events.send(Ok(shape.event(&first))).await;
     }
+    // All words at once, if so asked.
+    let mut together = (test["together"] == true).then(String::new);
     for i in 0..=tokens {
         if number(test, "hold") == Some(i) {
             tokio::select! {
@@ -297,9 +299,15 @@ async fn stream(
         if options["continuous_usage_stats"] == true {
             chunk["usage"] = json!({"prompt_tokens": 10, "completion_tokens": i + 1});
         }
-        if events.send(Ok(shape.event(&chunk))).await.is_err() {
+        let event = shape.event(&chunk);
+        if let Some(together) = &mut together {
+            together.push_str(&event);
+        } else if events.send(Ok(event)).await.is_err() {
             return;
         }
+    }
+    if let Some(together) = together {
+        let _ = events.send(Ok(together)).await;
     }
     let mut ends = shape.ends(finish, &usage, options["include_usage"] == true, tokens);
     let last = ends.pop().unwrap();
