@@ -13,6 +13,8 @@ import openai
 
 PROMPT = "how much of the grant was used in the same block?"
 LONG_ANSWER = 2000
+# A model whose price knows no output.
+EMBEDS = "tally-embed"
 
 
 class Failed(Exception):
@@ -102,6 +104,10 @@ class Client:
         expect(hold, "the answer has no x-tally-receipt header")
         return response, hold
 
+    def embed(self, text):
+        """The raw answer to one embedding."""
+        return self._sdk.embeddings.with_raw_response.create(
+            model=EMBEDS, input=text, encoding_format="float")
 
     def raw(self, text, **options):
         """Streams one chat completion: the hold id, and the body as it arrives."""
@@ -162,6 +168,16 @@ def streamed(client, name, with_usage, text=PROMPT, largest=40, **options):
     expect(len(usages) == int(with_usage), f"{name}: {len(usages)} usage chunks seen")
     expect(after_usage == 0, f"{name}: chunks after the usage")
     return Call(name, hold, "completed", texts, largest, usages[0] if usages else None)
+
+
+def embedded(client, name):
+    """An embedding: no output, whatever the price knows of it."""
+    response = client.embed(PROMPT)
+    hold = response.headers.get("x-tally-receipt")
+    expect(hold, f"{name}: no x-tally-receipt header")
+    answer = response.parse()
+    expect(len(answer.data) == 1, f"{name}: {len(answer.data)} embeddings")
+    return Call(name, hold, "completed", 0, 0, (answer.usage.prompt_tokens, 0, 0))
 
 
 def piece_by_piece(client, name, text=PROMPT, largest=40):

@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.request
 
-from cases import FORGED, PROMPT, Failed, expect
+from cases import EMBEDS, FORGED, PROMPT, Failed, expect
 
 DEADLINE = 30
 
@@ -57,7 +57,8 @@ def check_framing(log):
 def check_path(log):
     """The engine got its own path, without what the client wrote behind it."""
     for line in log.values():
-        expect(line["path"] == "/v1/chat/completions", f"{line['request_id']}: {line['path']}")
+        path = "/v1/embeddings" if line["model"] == EMBEDS else "/v1/chat/completions"
+        expect(line["path"] == path, f"{line['request_id']}: {line['path']}")
 
 
 def check_ways_around(base_url, key):
@@ -104,6 +105,11 @@ def check_litellm(base_url, key):
         status, text = ask(url, key, None, {**chat(), field: value})
         # Some LiteLLM itself refuses first, in ways of its own.
         expect(status >= 400, f"{field}: {status} {text}")
+    # That this is charged to nobody is compared at the end, with the receipts.
+    for how in ("error", "role", "break"):
+        body = {**chat(), "messages": [{"role": "user", "content": f"fail: {how}"}], "stream": True}
+        status, text = ask(url, key, None, body)
+        expect(status >= 400 or '"error"' in text, f"an engine that fails: {status} {text}")
     for path in [
         "/v1/responses", "/v1/messages", "/v1/files", "/v1/batches", "/v1/images/generations",
         "/v1/moderations", "/openai/v1/chat/completions", "/engines/tally-base/chat/completions",

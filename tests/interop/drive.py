@@ -80,6 +80,8 @@ def client_half(arguments):
     calls = cases.all_calls(first)
     if not arguments.litellm:
         calls += cases.continuous_calls(second)
+    else:
+        calls.append(cases.embedded(first, "embedding"))
     log = engine_log(arguments.usage_log, len(calls))
     compare.check_engine(calls, log)
     # The list of models is one request more; nothing was sent twice.

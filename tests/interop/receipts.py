@@ -66,7 +66,8 @@ def micro(amount):
 def parse(explained):
     """A receipt as `tally receipt explain` prints it. A count is either `7` or,
     for a meter with subsets, `7 - 2 = 5`: the whole comes first."""
-    counts = {term["term"]: int(term["count"].split()[0]) for term in explained["terms"]}
+    counts = dict.fromkeys(("cached_input", "output"), 0)
+    counts |= {term["term"]: int(term["count"].split()[0]) for term in explained["terms"]}
     return Receipt(
         hold=explained["hold"].replace("/", "-"),
         input=counts["input"],

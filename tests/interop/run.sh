@@ -25,6 +25,7 @@ esac
 work=$(mktemp -d)
 tools=${INTEROP_DIR:-$work/tools}
 models=(--model tally-base --model tally-large)
+[[ $mode != --litellm ]] || models+=(--model tally-embed)
 pids=()
 
 # Ends what was started, last first: the gateway settles with its validators
@@ -95,8 +96,18 @@ tally() {
     "$binary" "$@"
 }
 
+# The example's genesis; with LiteLLM, also a model whose price knows no output.
 start_validators() {
-    tally testnet "$net" --format json >"$work/net.json"
+    tally genesis example >"$work/genesis.toml"
+    [[ $mode != --litellm ]] || cat >>"$work/genesis.toml" <<'END'
+[[model]]
+number = 3
+name = "tally-embed"
+weight = 1
+weight_coefficient = 1000
+meters = [{ name = "input", coefficient = 20000 }]
+END
+    tally testnet "$net" --config "$work/genesis.toml" --format json >"$work/net.json"
     export TALLY_GENESIS=$net/genesis.json
     TALLY_NODE=$(json "$work/net.json" validators 0 grpc)
     export TALLY_NODE
@@ -153,6 +164,13 @@ models = ["tally-large"]
 max_output = 2048
 request_id = true
 continuous_usage = true
+END
+    [[ $mode != --litellm ]] || cat >>"$home/gateway.toml" <<END
+[[upstream]]
+url = "$engine"
+models = ["tally-embed"]
+max_output = 2048
+request_id = true
 END
 }
 
@@ -238,11 +256,13 @@ start_nginx() {
 }
 
 # Starts a LiteLLM proxy with contrib/litellm, but for ports:
-# start_litellm forward|meter API_BASE. Random weights repeat themselves; that
-# is not to be an error of LiteLLM's.
+# start_litellm forward|meter API_BASE, with a second model. Random weights
+# repeat themselves; that is not to be an error of LiteLLM's.
 start_litellm() {
+    local second="litellm_params: { model: openai/tally-embed, api_base: $2, api_key: none }"
     litellm=127.0.0.1:$("$python" "$here/doors.py" port)
     sed -e "s|http://127.0.0.1:8080/v1|$2|; s/tally_hook.forward/tally_hook.$1/" \
+        -e "/^model_list/a\  - model_name: tally-embed\n    $second" \
         -e '/drop_params/a\  turn_off_message_logging: true' "$contrib/litellm/config.yaml" >"$work/litellm-$1.yaml"
     cp "$contrib/litellm/tally_hook.py" "$work"
     TALLY_GATEWAY=http://$(address "$gateway") TALLY_METERING=$(json "$work/gateway.json" metering) \
@@ -312,6 +332,9 @@ drive() {
 "$here/install.sh" "$tools" "$mode"
 python=$tools/venv/bin/python
 (cd "$here" && "$python" -m unittest test_compare)
+if [[ $mode == --litellm ]]; then
+    (cd "$here" && LITELLM_LOCAL_MODEL_COST_MAP=True "$tools/litellm/bin/python" -m unittest test_litellm)
+fi
 if [[ $mode != --direct ]]; then
     (cd "$root" && cargo build --bin tally)
     binary=${CARGO_TARGET_DIR:-$root/target}/debug/tally

@@ -21,10 +21,12 @@ Environment:
 
 import asyncio
 import json
+import logging
 import os
 import secrets
 import sys
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -59,6 +61,14 @@ LITELLMS = {"metadata", "litellm_metadata", "proxy_server_request", "user_api_ke
 # since clients may send metadata too, and choose LiteLLM's own id of a call.
 KEY = "tally_hold"
 TOLD = ("x-tally-", "x-should-retry", "retry-after")
+# A hold's end is asked for again when this was the answer, until the hold's time
+# is over; a client waits for it so many seconds.
+AGAIN = {
+    grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED,
+}
+PATIENCE = 20
+log = logging.getLogger("tally")
 
 
 def refusal(status: int, message: str, kind: str, retry: bool = False) -> ProxyException:
@@ -161,6 +171,7 @@ class Held:
     hold: Any  # tally.v1.HoldId
     input: int  # likely: a third of the prompt's bytes
     wants_usage: bool
+    until: float  # seconds since 1970; then it is charged, whatever comes
     pieces: int = 0  # of output that came
     usage: Any = None  # the last that came
 
@@ -180,7 +191,7 @@ def wish(data: dict[str, Any], embeds: bool) -> Wish:
     try:
         messages = data.get("messages") or []
         prompt = [messages, data.get("prompt"), data.get("input")]
-        likely = len(json.dumps(prompt, ensure_ascii=False).encode()) // 3
+        likely = max(1, len(json.dumps(prompt, ensure_ascii=False).encode()) // 3)
         # All of the body but LiteLLM's own: engines put more fields into a prompt.
         body = {name: value for name, value in body_of(data).items() if name not in LITELLMS}
         size = len(json.dumps(body or prompt, ensure_ascii=False, default=lambda _: "").encode())
@@ -218,7 +229,9 @@ class Meter(CustomLogger):
 
     @cached_property
     def _stub(self) -> Any:
-        channel = grpc.aio.insecure_channel(os.environ.get("TALLY_METERING", "127.0.0.1:8081"))
+        # A gateway that is back is found again soon.
+        waits = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000)]
+        channel = grpc.aio.insecure_channel(os.environ.get("TALLY_METERING", "127.0.0.1:8081"), waits)
         return self._protos[1].MeteringServiceStub(channel)
 
     async def async_pre_call_hook(self, user_api_key_dict, cache, data, call_type):
@@ -230,13 +243,20 @@ class Meter(CustomLogger):
         ask = self._protos[0].AuthorizeRequest(
             bearer=bearer_of(user_api_key_dict), model=data["model"], input=asked.input, max_output=asked.output
         )
+        if not asked.answers:
+            # Exactly the input; 0 would be all the output that the model allows.
+            ask.max_output = 1
+            ask.bounds.add(meter="input", count=asked.input)
         try:
             answer = await self._stub.Authorize(ask, timeout=60)
         except grpc.aio.AioRpcError as error:
             raise refused(error) from error
         stream = data.get("stream_options") or {}
         key = secrets.token_hex(16)
-        self._held[key] = Held(answer.hold, asked.likely, bool(stream.get("include_usage")))
+        self._forget()
+        self._held[key] = Held(
+            answer.hold, asked.likely, bool(stream.get("include_usage")), answer.until / 1000
+        )
         data["metadata"] |= {"tally": {"x-tally-receipt": answer.hold_text}, KEY: key}
         if asked.answers:
             await self._limit(data, answer.max_output // asked.answers)
@@ -245,6 +265,27 @@ class Meter(CustomLogger):
         if os.environ.get("TALLY_REQUEST_ID"):
             data["extra_body"] = {"request_id": answer.hold_text}
         return data
+
+    def _forget(self) -> None:
+        """Drops holds whose time is over: LiteLLM does not tell the end of every
+        request. All live equally long, so the oldest come first."""
+        while self._held:
+            key, held = next(iter(self._held.items()))
+            if held.until > time.time():
+                return
+            del self._held[key]
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task:
+        """Runs in a task of its own: the one that runs a request may be cancelled."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a hold could not be ended: %s", task.exception())
 
     async def _limit(self, data: dict[str, Any], output: int) -> None:
         """No answer becomes longer than the hold covers."""
@@ -271,7 +312,7 @@ class Meter(CustomLogger):
         """A stream: its last piece leaves when its debit is durable. A client that
         hangs up closes this generator."""
         held = self._held.get(key_of(request_data))
-        late = None
+        late, failed = None, False
         try:
             async for chunk in response:
                 if late is not None:
@@ -295,11 +336,12 @@ class Meter(CustomLogger):
             await self._end(request_data, whole=True)
             if late is not None:
                 yield late
+        except Exception:
+            # The engine's failure. One who hangs up is no Exception.
+            failed = True
+            raise
         finally:
-            # In a task of its own: the one that runs this may be cancelled.
-            task = asyncio.get_running_loop().create_task(self._end(request_data))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._end(request_data, failed=failed))
 
     async def async_post_call_failure_hook(
         self, request_data, original_exception, user_api_key_dict, traceback_str=None
@@ -315,28 +357,53 @@ class Meter(CustomLogger):
             return
         protos = self._protos[0]
         if failed and not held.pieces:
-            await self._stub.Void(protos.VoidRequest(hold=held.hold), timeout=60)
+            await self._ended(held, self._stub.Void, [protos.VoidRequest(hold=held.hold)])
             return
         # LiteLLM makes zeros of a usage that an engine does not tell.
         if held.usage is not None and held.usage.prompt_tokens:
             known = protos.KNOWN_REPORTED if whole else protos.KNOWN_COUNTED
-            await self._settle(held, reported(held.usage), known)
-            return
-        known = protos.KNOWN_COUNTED if held.pieces else protos.KNOWN_ESTIMATED
-        await self._settle(held, {"input": held.input, "output": held.pieces}, known)
+            counts = reported(held.usage)
+        else:
+            known = protos.KNOWN_COUNTED if held.pieces else protos.KNOWN_ESTIMATED
+            counts = {"input": held.input, "output": held.pieces}
+        # A model's price need not know all meters, and what it does not is free.
+        asks = []
+        for names in (counts.keys(), ("input", "output"), ("input",)):
+            usage = [{"meter": name, "count": counts[name]} for name in names if counts.get(name)]
+            ask = protos.SettleRequest(hold=held.hold, usage=usage, known=known)
+            if ask not in asks:
+                asks.append(ask)
+        await self._ended(held, self._stub.Settle, asks)
 
-    async def _settle(self, held: Held, counts: dict[str, int], known: int) -> None:
-        protos = self._protos[0]
-        usage = [{"meter": meter, "count": count} for meter, count in counts.items()]
-        ask = protos.SettleRequest(hold=held.hold, usage=usage, known=known)
-        try:
-            await self._stub.Settle(ask, timeout=60)
-        except grpc.aio.AioRpcError as error:
-            subsets = counts.keys() - {"input", "output"}
-            if error.code() != grpc.StatusCode.INVALID_ARGUMENT or not subsets:
-                raise refused(error) from error
-            # The model's price does not know these meters.
-            await self._settle(held, {name: counts[name] for name in ("input", "output")}, known)
+    async def _ended(self, held: Held, call: Any, asks: list[Any]) -> None:
+        """Returns when the hold has ended. Whoever waits no longer gets an error;
+        the hold is ended all the same."""
+        task = self._start(self._repeat(held, call, asks))
+        await asyncio.wait({task}, timeout=PATIENCE)
+        if not task.done():
+            raise refusal(503, "the gateway cannot be reached", "server_error", retry=True)
+        task.result()
+
+    async def _repeat(self, held: Held, call: Any, asks: list[Any]) -> None:
+        """The first of `asks` that is not refused. A hold is taken once, so each
+        may be repeated; NOT_FOUND says that it has ended, and was charged."""
+        pause = 0.1
+        while True:
+            try:
+                await call(asks[0], timeout=60)
+                return
+            except grpc.aio.AioRpcError as error:
+                if error.code() == grpc.StatusCode.NOT_FOUND:
+                    hold = held.hold
+                    log.warning("%s-%s-%s had ended already", hold.gateway, hold.journal, hold.number)
+                    return
+                if error.code() == grpc.StatusCode.INVALID_ARGUMENT and len(asks) > 1:
+                    asks = asks[1:]
+                    continue
+                if error.code() not in AGAIN or time.time() + pause >= held.until:
+                    raise refused(error) from error
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 5)
 
 
 def text_of(choice: Any) -> str:
@@ -348,15 +415,13 @@ def text_of(choice: Any) -> str:
 
 
 def reported(usage: Any) -> dict[str, int]:
-    """Counts by meter; those of subsets only where there are any."""
+    """Counts by meter."""
     counts = {"input": usage.prompt_tokens or 0, "output": getattr(usage, "completion_tokens", 0) or 0}
     for meter, details, field in (
         ("cached_input", "prompt_tokens_details", "cached_tokens"),
         ("reasoning", "completion_tokens_details", "reasoning_tokens"),
     ):
-        count = getattr(getattr(usage, details, None), field, None)
-        if count:
-            counts[meter] = count
+        counts[meter] = getattr(getattr(usage, details, None), field, None) or 0
     return counts
 
 

@@ -60,6 +60,12 @@ export function chunk(id, created, model, delta, finish, usage) {
   return usage === undefined ? piece : { ...piece, usage };
 }
 
+/** An answer to an embedding. */
+export function embedding(model, { prompt }) {
+  const data = [{ object: "embedding", index: 0, embedding: [0.5, 0.25] }];
+  return { object: "list", model, data, usage: { prompt_tokens: prompt, total_tokens: prompt } };
+}
+
 /** An error object. */
 export function failure(message, type, code) {
   return { error: { message, type, param: null, code } };

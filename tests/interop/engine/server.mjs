@@ -13,7 +13,7 @@ import { randomUUID } from "node:crypto";
 import { parseArgs } from "node:util";
 import { loadEngine } from "./engine.mjs";
 import {
-  BadRequest, chunk, completion, failure, readLimits, readMessages, usageObject,
+  BadRequest, chunk, completion, embedding, failure, readLimits, readMessages, usageObject,
 } from "./openai.mjs";
 
 const BODY_LIMIT = 4 * 1024 * 1024;
@@ -109,6 +109,34 @@ function whole(response, body, id, created) {
   };
 }
 
+// What an engine does that fails when its answer has begun, but not its output.
+function failing(response, messages) {
+  const how = /^fail: (error|role|break)$/.exec(messages[0].content)?.[1];
+  if (how === undefined) return false;
+  response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-cache" });
+  response.flushHeaders();
+  if (how === "role") {
+    const delta = { role: "assistant", content: "" };
+    response.write(`data: ${JSON.stringify(chunk("failing", 0, "failing", delta, null))}\n\n`);
+  }
+  if (how === "error") {
+    response.end(`data: ${JSON.stringify(failure("out of memory", "server_error", null))}\n\n`);
+  } else {
+    setTimeout(() => response.destroy(), 50);
+  }
+  return true;
+}
+
+// The counts of a real tokenizer; the numbers mean nothing.
+async function embeddings(request, response) {
+  const body = await readBody(request);
+  if (typeof body.input !== "string") throw new BadRequest("input: only one text is served");
+  const { length } = engine.tokenize([{ role: "user", content: body.input }]);
+  const usage = { prompt: length, cached: 0, completion: 0, finish: "stop", aborted: false };
+  report(body.request_id ?? randomUUID(), request, body, usage);
+  return sendJson(response, 200, embedding(body.model, usage));
+}
+
 async function chat(request, response) {
   const hungUp = new AbortController();
   response.on("close", () => hungUp.abort());
@@ -117,7 +145,9 @@ async function chat(request, response) {
     const message = `no model ${body.model}`;
     return sendJson(response, 404, failure(message, "invalid_request_error", "model_not_found"));
   }
-  const prompt = engine.tokenize(readMessages(body));
+  const messages = readMessages(body);
+  if (failing(response, messages)) return undefined;
+  const prompt = engine.tokenize(messages);
   const limits = readLimits(body, engine.room(prompt));
   const requestId = body.request_id ?? request.headers["x-request-id"] ?? randomUUID();
   const form = body.stream === true ? streamed : whole;
@@ -131,6 +161,7 @@ async function chat(request, response) {
 async function route(request, response) {
   const path = `${request.method} ${new URL(request.url, "http://engine").pathname}`;
   if (path === "POST /v1/chat/completions") return chat(request, response);
+  if (path === "POST /v1/embeddings") return embeddings(request, response);
   if (path === "GET /health") return sendJson(response, 200, { status: "ok" });
   if (path === "GET /v1/models") {
     const data = options.model.map((id) => ({ id, object: "model", created: 0, owned_by: "interop" }));
