@@ -207,7 +207,9 @@ pub(super) async fn serve<S, A, F>(
     life.touch();
     let service = hyper::service::service_fn(|request| {
         let mut running = Running::new(&life);
-        let answer = answer(request);
+        // In a box, which is gone when the answer begins: in the stream's own
+        // task there would be room for it twice, until the stream's end.
+        let answer = Box::pin(answer(request));
         async move {
             let response = answer.await?;
             running.turn(false);
