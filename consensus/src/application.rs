@@ -45,6 +45,16 @@ pub trait Application: Send + 'static {
     /// Nothing is executed.
     fn id(&self, body: &Bytes) -> Option<Hash>;
 
+    /// The same of a body that is another form of a certified block, from
+    /// which something was taken away since: it has an id only where a
+    /// certificate for it is known, and is never proposed or voted for.
+    /// Whether what it says instead is true shows when it is executed, so
+    /// whoever sent one that is invalid is to blame for that.
+    fn certified_id(&self, body: &Bytes) -> Option<Hash> {
+        let _ = body;
+        None
+    }
+
     /// Executes a block on top of the committed state and says whether the
     /// header it carries is the result (I9). The answer depends on the body
     /// and the committed state alone, but for the clock test: that one is
@@ -153,6 +163,13 @@ pub enum Source {
 }
 
 impl Source {
+    /// Whether a certificate for the block is known, so that a form of it
+    /// that has only a [certified id](Application::certified_id) will do. On
+    /// this node's disk there is such a form only if it was judged before.
+    pub fn is_certified(self) -> bool {
+        matches!(self, Source::Synced | Source::Replayed)
+    }
+
     /// Whether a block time more than 500 ms ahead of the own clock makes the
     /// block invalid. A block that others may already have voted for is never
     /// measured by this node's clock.

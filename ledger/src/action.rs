@@ -1,9 +1,10 @@
 //! The actions that a transaction can ask for, and what each does.
 //!
-//! Tags are the declaration order, so new actions go at the end. Tags 22 to
-//! 32 are reserved, in this order, for SetValidators, SetProtocol, Evidence,
-//! Erase, Resume and attestations. There is no transfer (I2): it is not
-//! refused, it does not exist.
+//! Tags are the declaration order, so new actions go at the end. Tags 22, 23,
+//! 24 and 26 to 32 are reserved, in this order, for SetValidators,
+//! SetProtocol, Evidence, Resume and attestations: nothing can be made or
+//! decoded of them. There is no transfer (I2): it is not refused, it does not
+//! exist.
 //!
 //! Who must sign:
 //!
@@ -14,6 +15,7 @@
 //! | Correct, Unfreeze | two issuers |
 //! | BindApiKey, RotateHolderKey | the account's holder, or two issuers |
 //! | RevokeApiKey | the holder, or one issuer, or the API key itself |
+//! | Erase | two issuers, or the account's holder and an issuer |
 //! | Surrender | the holder |
 //! | OpenJournal, ReturnLease, Debits | the gateway |
 //! | Lease | the gateway and the API key |
@@ -32,7 +34,7 @@
 //! vest and expiry steps of the accounts and classes that they name; if the
 //! transaction is refused, these have not happened either.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{
     class::ClassRules,
@@ -305,4 +307,31 @@ pub enum Action {
     /// Tag 21. Classes are known, ascending, no repeats; what is left out has
     /// no limit from now on.
     SetRates(Rates),
+    /// Tag 22, reserved.
+    SetValidators(Reserved),
+    /// Tag 23, reserved.
+    SetProtocol(Reserved),
+    /// Tag 24, reserved.
+    Evidence(Reserved),
+    /// Tag 25. Asks every node to drop, for good, the details of this
+    /// account's receipts among its entries so far. Changes no total and no
+    /// right: what comes after is kept as before.
+    Erase(AccountNumber),
+}
+
+/// What nothing is of: holds the place of an action or event whose tag is
+/// reserved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reserved {}
+
+impl Serialize for Reserved {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        match *self {}
+    }
+}
+
+impl<'de> Deserialize<'de> for Reserved {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::custom("a tag that is reserved"))
+    }
 }

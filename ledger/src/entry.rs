@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     account::{Grant, Recall},
+    action::Reserved,
     codec,
     crypto::{ChainId, PublicKey},
     debit::{Flags, Position},
@@ -339,6 +340,15 @@ pub enum Event {
     RatesSet {
         /// By which transaction.
         transaction: TransactionId,
+    },
+    /// Kind 27, reserved.
+    Evidence(Reserved),
+    /// Kind 28. The account's receipts up to here lose their details.
+    Erased {
+        /// By which transaction.
+        transaction: TransactionId,
+        /// How many entries the account has before this one.
+        entries: u32,
     },
 }
 

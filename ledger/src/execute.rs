@@ -41,6 +41,7 @@ use crate::{
     ids::Time,
     merkle::{self, Frontier},
     reason::Reason,
+    redacted::{RedactedBatch, RedactedBlock, StoredBlock, leaf_of},
     state::State,
     transaction::{Transaction, TransactionId},
 };
@@ -194,27 +195,54 @@ pub fn check(
     block: &Block,
     signatures: &dyn SignatureCheck,
 ) -> Result<Execution, BlockError> {
-    let header = &block.header;
-    if header.time <= state.time() {
-        return Err(BlockError::Header("time"));
-    }
-    if usize::from(header.proposer) >= state.validators().0.len() {
-        return Err(BlockError::Header("proposer"));
-    }
-    let mut run = Run::start(state, header.time);
-    compare(header, &run.head(header.proposer))?;
+    let mut run = Run::of(state, &block.header)?;
     for (index, transaction) in block.transactions.iter().enumerate() {
         run.fit(transaction)?;
         run.transaction(transaction, signatures)
-            .map_err(|reason| BlockError::Refused {
-                index,
-                id: transaction.id(),
-                reason,
-            })?;
+            .map_err(|reason| refused(index, transaction, reason))?;
     }
-    let execution = run.finish(header.proposer);
-    compare_roots(header, &execution.header, state.log().size())?;
-    Ok(execution)
+    run.compared(&block.header)
+}
+
+/// Executes a stored block, whatever was dropped of its details. One without
+/// any of them executes like any other; of one with some dropped, the price
+/// of those debits is taken from what is left of them, and the roots show
+/// whether that is true. So it may be executed only under a certificate for
+/// its header, and the bounds of a block are not looked at again.
+pub fn check_stored(
+    state: &State,
+    block: &StoredBlock,
+    signatures: &dyn SignatureCheck,
+) -> Result<Execution, BlockError> {
+    match block {
+        StoredBlock::Whole(block) => check(state, block, signatures),
+        StoredBlock::Redacted(block) => check_redacted(state, block, signatures),
+    }
+}
+
+fn check_redacted(
+    state: &State,
+    redacted: &RedactedBlock,
+    signatures: &dyn SignatureCheck,
+) -> Result<Execution, BlockError> {
+    let block = &redacted.block;
+    let mut run = Run::of(state, &block.header)?;
+    for (index, transaction) in block.transactions.iter().enumerate() {
+        let done = match redacted.batch(index) {
+            Some(batch) => run.redacted(transaction, batch, signatures),
+            None => run.transaction(transaction, signatures),
+        };
+        done.map_err(|reason| refused(index, transaction, reason))?;
+    }
+    run.compared(&block.header)
+}
+
+fn refused(index: usize, transaction: &Transaction, reason: Reason) -> BlockError {
+    BlockError::Refused {
+        index,
+        id: transaction.id(),
+        reason,
+    }
 }
 
 /// Compares what is known before execution.
@@ -292,6 +320,28 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Of a block that somebody else made, as far as its header can be
+    /// compared before execution.
+    fn of(state: &'a State, header: &Header) -> Result<Self, BlockError> {
+        if header.time <= state.time() {
+            return Err(BlockError::Header("time"));
+        }
+        if usize::from(header.proposer) >= state.validators().0.len() {
+            return Err(BlockError::Header("proposer"));
+        }
+        let run = Run::start(state, header.time);
+        compare(header, &run.head(header.proposer))?;
+        Ok(run)
+    }
+
+    /// What was executed, if it is what the header says.
+    fn compared(self, header: &Header) -> Result<Execution, BlockError> {
+        let first = self.draft.base.log().size();
+        let execution = self.finish(header.proposer);
+        compare_roots(header, &execution.header, first)?;
+        Ok(execution)
+    }
+
     /// Whether a transaction still fits under the bounds that the state
     /// before the block sets.
     fn fit(&self, transaction: &Transaction) -> Result<(), BlockError> {
@@ -318,6 +368,20 @@ impl<'a> Run<'a> {
         self.debits += debit_count(transaction);
         self.transactions
             .append(merkle::leaf_hash(&transaction.leaf_of(&call.id)));
+        Ok(())
+    }
+
+    /// A transaction that has lost details since it was executed first.
+    fn redacted(
+        &mut self,
+        transaction: &Transaction,
+        batch: &RedactedBatch,
+        signatures: &dyn SignatureCheck,
+    ) -> Result<(), Reason> {
+        let call = Call::examine_redacted(&self.draft, transaction, batch, signatures)?;
+        self.draft.transact(&call)?;
+        let leaf = leaf_of(transaction, Some(batch));
+        self.transactions.append(merkle::leaf_hash(&leaf));
         Ok(())
     }
 

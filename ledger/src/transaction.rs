@@ -219,10 +219,15 @@ impl Transaction {
 
     /// The same, with the id already known.
     pub(crate) fn leaf_of(&self, id: &TransactionId) -> [u8; 96] {
+        self.leaf_with(id, &Context::Payload.hash(&self.payload))
+    }
+
+    /// The same, with the payload's hash known and the payload perhaps gone.
+    pub(crate) fn leaf_with(&self, id: &TransactionId, payload: &Hash) -> [u8; 96] {
         let mut leaf = [0; 96];
         leaf[..32].copy_from_slice(&id.0);
         leaf[32..64].copy_from_slice(&Context::Signatures.hash(&codec::encode(&self.signatures)).0);
-        leaf[64..].copy_from_slice(&Context::Payload.hash(&self.payload).0);
+        leaf[64..].copy_from_slice(&payload.0);
         leaf
     }
 

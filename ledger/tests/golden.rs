@@ -123,8 +123,10 @@ fn genesis() {
 fn transactions() {
     let chain = chain_id();
     let actions = samples::actions::actions();
-    let of = |(tag, (name, action)): (usize, (&str, tally_ledger::action::Action))| {
+    let of = |(index, (name, action)): (usize, (&str, tally_ledger::action::Action))| {
         let body = samples::actions::body(action);
+        // Tags 22 to 24 are reserved.
+        let tag = if index > 21 { index + 3 } else { index };
         assert_eq!(codec::encode(&body.action)[..4], (tag as u32).to_le_bytes());
         let keys: Vec<_> = (80..).take(body.signers.len()).map(samples::key).collect();
         let payload = if name == "debits" {
@@ -270,7 +272,9 @@ fn entries() {
         })
         .collect();
     let events = samples::events::events();
-    let of = |(tag, (name, event)): (u8, (&str, tally_ledger::entry::Event))| {
+    let of = |(index, (name, event)): (u8, (&str, tally_ledger::entry::Event))| {
+        // Tag 25 is reserved.
+        let tag = if index > 24 { index + 1 } else { index };
         assert_eq!(event.kind(), tag + 2);
         let leaf = EventLeaf {
             kind: event.kind(),

@@ -21,10 +21,11 @@ use tally_ledger::{
     crypto::ChainId,
     debit::debit_count,
     entry::Entry,
-    execute::{Built, Execution, build, check},
+    execute::{Built, Execution, build, check_stored},
     hash::Hash,
     ids::{Height, Time},
     parameters::Parameters,
+    redacted::{RedactedBlock, StoredBlock},
     transaction::{Transaction, TransactionId},
 };
 use tracing::{info, warn};
@@ -58,7 +59,7 @@ pub(crate) fn now() -> Time {
 /// A block that was executed and not committed.
 #[derive(Debug)]
 struct Prepared {
-    block: Block,
+    block: StoredBlock,
     execution: Execution,
 }
 
@@ -159,12 +160,16 @@ impl NodeApplication {
         }
     }
 
-    /// Executes a block that somebody else built.
-    fn execute(&self, body: &Bytes) -> Result<Prepared, String> {
-        let block = Block::decode(body, MAX_BODY).map_err(|error| error.to_string())?;
+    /// Executes a block that somebody else built. One without some of its
+    /// details is executed only if it is certified.
+    fn execute(&self, body: &Bytes, certified: bool) -> Result<Prepared, String> {
+        let block = StoredBlock::decode(body, MAX_BODY).map_err(|error| error.to_string())?;
+        if !certified && matches!(block, StoredBlock::Redacted(_)) {
+            return Err("details are missing, and it is not certified".to_owned());
+        }
         let executed = self
             .chain
-            .read(|committed| check(&committed.state, &block, self.signatures.as_ref()));
+            .read(|committed| check_stored(&committed.state, &block, self.signatures.as_ref()));
         let execution = executed.map_err(|error| error.to_string())?;
         Ok(Prepared { block, execution })
     }
@@ -229,12 +234,11 @@ fn correction_payload(chain: &Chain, entry: u64) -> Option<Vec<u8>> {
     Some(proof.encode())
 }
 
-fn debits_of(block: &Block) -> usize {
-    block
-        .transactions
-        .iter()
-        .map(|t| debit_count(&t.payload))
-        .sum()
+fn debits_of(block: &StoredBlock) -> usize {
+    let transactions = block.block().transactions.iter();
+    let whole: usize = transactions.map(|t| debit_count(&t.payload)).sum();
+    let redacted: usize = block.batches().iter().map(|batch| batch.debits.len()).sum();
+    whole + redacted
 }
 
 impl Application for NodeApplication {
@@ -272,6 +276,7 @@ impl Application for NodeApplication {
         let dropped = self.mempool.refused(&refused);
         self.metrics.dropped.inc_by(dropped as u64);
         let (id, body) = (block.header.id(), Bytes::from(block.encode()));
+        let block = StoredBlock::Whole(block);
         self.keep(id, Prepared { block, execution });
         Ok(Candidate { id, body })
     }
@@ -279,6 +284,11 @@ impl Application for NodeApplication {
     fn id(&self, body: &Bytes) -> Option<Hash> {
         let block = Block::decode(body, MAX_BODY).ok()?;
         block.is_whole().then(|| block.header.id())
+    }
+
+    fn certified_id(&self, body: &Bytes) -> Option<Hash> {
+        let redacted = RedactedBlock::decode(body, MAX_BODY).ok()?;
+        redacted.is_whole().then(|| redacted.block.header.id())
     }
 
     fn validate(&mut self, _: Slot, body: &Bytes, source: Source) -> Result<Verdict, Fatal> {
@@ -306,7 +316,7 @@ impl Application for NodeApplication {
             return Ok(Verdict::Valid);
         }
         let started = Instant::now();
-        let executed = self.execute(body);
+        let executed = self.execute(body, source.is_certified());
         self.metrics
             .execute
             .observe(started.elapsed().as_secs_f64());
@@ -329,19 +339,20 @@ impl Application for NodeApplication {
         } = decision;
         let prepared = match self.prepared.remove(&id) {
             Some(prepared) => prepared,
-            None => self.execute(&body).map_err(|why| {
+            None => self.execute(&body, true).map_err(|why| {
                 Fatal::new(format!(
                     "certified block {id} of height {height} is invalid: {why}"
                 ))
             })?,
         };
         let Prepared { block, execution } = prepared;
-        let (header, debits) = (block.header, debits_of(&block));
+        let (header, debits) = (block.block().header, debits_of(&block));
         assert!(
             header.height == height && header.id() == id,
             "the decided block is this one"
         );
-        let ids: Vec<TransactionId> = block.transactions.iter().map(Transaction::id).collect();
+        let transactions = block.block().transactions.iter();
+        let ids: Vec<TransactionId> = transactions.map(Transaction::id).collect();
         let round = certificate.round;
         let committed = self
             .store

@@ -8,16 +8,20 @@
 use std::{
     collections::VecDeque,
     ops::Range,
-    sync::{Arc, Mutex, RwLock},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
 use tally_ledger::{
-    block::{Block, Certificate, HEADER_BYTES, Header},
+    block::{Certificate, Header},
     entry::Entry,
     genesis::Genesis,
     hash::Hash,
-    ids::Height,
+    ids::{ClassNumber, Height},
+    redacted::StoredBlock,
     state::State,
     transaction::TransactionId,
 };
@@ -62,6 +66,8 @@ pub struct Chain {
     pub(crate) log: LogReader,
     pub(crate) index: IndexReader,
     recent: Mutex<Recent>,
+    /// How often details were dropped since the start.
+    rewrites: AtomicU64,
     news: broadcast::Sender<Arc<CommittedBlock>>,
 }
 
@@ -84,6 +90,7 @@ impl Chain {
             log,
             index,
             recent: Mutex::default(),
+            rewrites: AtomicU64::new(0),
             news: broadcast::channel(SUBSCRIBER_BLOCKS).0,
         }
     }
@@ -118,6 +125,28 @@ impl Chain {
         let _ = self.news.send(block);
     }
 
+    /// Details were dropped in blocks up to this one: they are read from disk
+    /// from now on.
+    pub(crate) fn forget_cached(&self, up_to: Height) {
+        let mut recent = self
+            .recent
+            .lock()
+            .expect("nobody panics while it is locked");
+        while let Some(block) = recent.blocks.front()
+            && block.block.header.height <= up_to
+        {
+            recent.entries -= block.entries.len();
+            recent.blocks.pop_front();
+        }
+        self.rewrites.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often details were dropped since the start: what was read before
+    /// the last time may still have them.
+    pub(crate) fn rewrites(&self) -> u64 {
+        self.rewrites.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<CommittedBlock>> {
         self.news.subscribe()
     }
@@ -135,6 +164,20 @@ impl Chain {
     /// Height of the last committed block.
     pub fn last(&self) -> Height {
         self.read(|committed| committed.state.height())
+    }
+
+    /// The header of a committed block.
+    pub fn header_at(&self, height: Height) -> Result<Option<Header>, ReadError> {
+        Ok(self.header(height)?.map(|(header, _)| header))
+    }
+
+    /// The classes' names and numbers.
+    pub fn classes(&self) -> Vec<(String, ClassNumber)> {
+        self.read(|committed| {
+            let names = committed.state.classes().iter();
+            let names = names.map(|class| class.rules.name.clone());
+            names.zip((0..).map(ClassNumber)).collect()
+        })
     }
 
     fn record(&self, height: Height) -> Result<Option<Record>, ReadError> {
@@ -303,9 +346,9 @@ impl Chain {
     }
 }
 
-/// The header that leads a body.
+/// The header that leads a body, redacted or not.
 pub(crate) fn header_of(body: &[u8]) -> Result<Header, tally_ledger::codec::DecodeError> {
-    Header::decode(&body[..body.len().min(HEADER_BYTES)])
+    StoredBlock::header_of(body)
 }
 
 /// A block from disk with its entries; `before` is the log's size before it.
@@ -314,7 +357,7 @@ pub(crate) fn assemble(
     before: u64,
     log: &LogReader,
 ) -> Result<CommittedBlock, Box<dyn std::error::Error + Send + Sync>> {
-    let block = Block::decode(&record.body, MAX_BODY)?;
+    let (block, redacted) = StoredBlock::decode(&record.body, MAX_BODY)?.into_parts();
     let count = block.header.log_size.saturating_sub(before) as usize;
     let entries = log.range(before, count)?;
     if entries.len() != count {
@@ -324,6 +367,7 @@ pub(crate) fn assemble(
         id: block.header.id(),
         transactions: block.transactions.iter().map(|t| t.id()).collect(),
         block,
+        redacted,
         certificate: record.certificate,
         first_entry: before,
         entries,

@@ -5,6 +5,7 @@
 //! opened.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -38,6 +39,10 @@ pub struct NodeConfig {
     /// Files.
     #[serde(default)]
     pub storage: Storage,
+    /// Days for which the details of each class, by its name, are kept by
+    /// `tally prune --by-retention`; a class that is not here is not pruned.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub retention: BTreeMap<String, u32>,
     /// What is logged, and how.
     #[serde(default)]
     pub log: Log,
@@ -277,6 +282,7 @@ impl NodeConfig {
             rpc: Rpc::default(),
             mempool: MempoolConfig::default(),
             storage: Storage::default(),
+            retention: BTreeMap::new(),
             log: Log::default(),
             peers,
         }

@@ -9,6 +9,7 @@
 pub mod application;
 pub mod chain;
 pub mod config;
+pub mod forget;
 pub mod health;
 pub mod home;
 pub mod http;

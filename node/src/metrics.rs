@@ -41,6 +41,10 @@ pub struct Metrics {
     pub commit: Histogram,
     /// Free bytes on the data folder's disk.
     pub disk_free: Gauge<f64, AtomicU64>,
+    /// Details of erased accounts that were dropped since the start.
+    pub details_dropped: Counter,
+    /// Erased accounts whose details are still here.
+    pub erasures_pending: Gauge,
     registry: Arc<Registry>,
 }
 
@@ -62,6 +66,8 @@ impl Metrics {
             execute: seconds(),
             commit: seconds(),
             disk_free: Gauge::default(),
+            details_dropped: Counter::default(),
+            erasures_pending: Gauge::default(),
             registry: Arc::new(Registry::default()),
         };
         metrics.registry = Arc::new(metrics.registry());
@@ -91,6 +97,10 @@ impl Metrics {
         registry.register("commit_seconds", text, self.commit.clone());
         let text = "Free bytes on the data folder's disk";
         registry.register("disk_free_bytes", text, self.disk_free.clone());
+        let text = "Details of erased accounts dropped";
+        registry.register("details_dropped", text, self.details_dropped.clone());
+        let text = "Erased accounts whose details are still here";
+        registry.register("erasures_pending", text, self.erasures_pending.clone());
         registry
     }
 

@@ -171,6 +171,10 @@ impl View for Node {
         self.chain.block(height)
     }
 
+    fn rewrites(&self) -> u64 {
+        self.chain.rewrites()
+    }
+
     fn header(&self, height: Height) -> Result<Option<(Header, Certificate)>, ReadError> {
         self.chain.header(height)
     }

@@ -24,6 +24,7 @@ use tracing::{error, info};
 use crate::{
     application::NodeApplication,
     config::{Log, NodeConfig, Spread, multiaddr},
+    forget::{HoldsFile, Journal, Sweeper, sweeper},
     home::{Home, HomeError, NodeKeys},
     http,
     mempool::Mempool,
@@ -95,6 +96,7 @@ pub struct RunningNode {
     gossip: Option<(Gossip, JoinHandle<()>)>,
     rpc_task: JoinHandle<Result<(), RpcError>>,
     http_task: JoinHandle<std::io::Result<()>>,
+    _sweeper: Sweeper,
     _lock: std::fs::File,
 }
 
@@ -112,7 +114,7 @@ fn open(
     gossip: Option<Gossip>,
     wake: Wake,
     disk: Arc<dyn Disk>,
-) -> Result<(Arc<Node>, NodeApplication), NodeError> {
+) -> Result<(Arc<Node>, NodeApplication, Sweeper), NodeError> {
     let genesis = home.genesis()?;
     let store = Store::open(disk, &home.data(), genesis, &config.storage)?;
     let node = Arc::new(Node {
@@ -127,13 +129,20 @@ fn open(
         data: home.data(),
         disk: Mutex::new(None),
     });
+    let sweeper = Sweeper::start(sweeper::Parts {
+        sweep: store.sweep(HoldsFile::of(home.folder())),
+        erasures: store.erasures(),
+        journal: Journal::of(home.folder()),
+        chain: store.chain(),
+        metrics: node.metrics.clone(),
+    });
     let application = NodeApplication::new(
         store,
         node.mempool.clone(),
         node.signatures.clone(),
         node.metrics.clone(),
     );
-    Ok((node, application))
+    Ok((node, application, sweeper))
 }
 
 /// Admits what other validators send, on a thread of its own.
@@ -176,7 +185,7 @@ impl RunningNode {
             (gossip, incoming) = (Some((handle, task)), Some(received));
         }
         let wake = Wake::new();
-        let (node, application) = {
+        let (node, application, sweeper) = {
             let (home, config, keys) = (home.clone(), config.clone(), keys.clone());
             let gossip = gossip.as_ref().map(|(handle, _)| handle.clone());
             let (wake, disk) = (wake.clone(), disk.clone());
@@ -215,6 +224,7 @@ impl RunningNode {
             gossip,
             rpc_task,
             http_task,
+            _sweeper: sweeper,
             _lock: lock,
         })
     }

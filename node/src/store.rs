@@ -16,13 +16,14 @@ use std::{
 
 use bytes::Bytes;
 use tally_ledger::{
-    block::{Block, Certificate, CertificateError},
+    block::{Certificate, CertificateError},
     codec::DecodeError,
     crypto::{ChainId, Domain, PublicKey, Signature},
-    execute::{BlockError, Execution, SignatureCheck, check},
+    execute::{BlockError, Execution, SignatureCheck, check_stored},
     genesis::{Genesis, GenesisError},
     ids::Height,
     merkle::Frontier,
+    redacted::StoredBlock,
     state::{State, genesis_entry},
     transaction::TransactionId,
 };
@@ -31,6 +32,7 @@ use tracing::{info, warn};
 use crate::{
     chain::{Chain, Committed, MAX_BODY, assemble, header_of},
     config::Storage,
+    forget::{Erasures, HoldsFile, Sweep, erasures::ErasuresError},
     storage::{
         BlockFiles, Disk, Index, LogFiles, Snapshots, blockfile::BlockFileError, index::IndexError,
         logfile::LogFileError, snapshots::SnapshotFileError,
@@ -53,6 +55,9 @@ pub enum StoreError {
     /// The snapshots.
     #[error(transparent)]
     Snapshot(#[from] SnapshotFileError),
+    /// The list of erased accounts.
+    #[error(transparent)]
+    Erasures(#[from] ErasuresError),
     /// A folder cannot be made or emptied.
     #[error("{path}: {error}")]
     Folder {
@@ -113,6 +118,7 @@ pub struct Store {
     log: LogFiles,
     index: Index,
     snapshots: Snapshots,
+    erasures: Arc<Erasures>,
     snapshot_every: u64,
     /// A snapshot that is being written.
     writing: Option<JoinHandle<Result<(), StoreError>>>,
@@ -145,7 +151,8 @@ impl Store {
         let started = Instant::now();
         let start = find_start(disk.as_ref(), data, &genesis, &blocks, &snapshots)?;
         let from = start.state.height();
-        let (start, certificate) = replay(start, &blocks)?;
+        let erasures = Arc::new(Erasures::open(disk, data)?);
+        let (start, certificate) = replay(start, &blocks, &erasures)?;
         let Start { state, log } = start;
         let (height, entries) = (state.height(), state.log().size());
         let index = Index::open(
@@ -173,10 +180,12 @@ impl Store {
             log,
             index,
             snapshots,
+            erasures,
             snapshot_every: config.snapshot_every,
             writing: None,
         };
         store.catch_up_index()?;
+        store.free_erased();
         info!(
             height = height.0,
             entries,
@@ -185,6 +194,18 @@ impl Store {
             "store opened"
         );
         Ok(store)
+    }
+
+    /// If the last file has blocks of an account that was erased and is not
+    /// done, the next block begins another, so that this one is complete.
+    fn free_erased(&mut self) {
+        let files = self.blocks.reader().files();
+        let Some((first, _)) = files.last() else {
+            return;
+        };
+        if (self.erasures.pending().iter()).any(|erasure| *first <= erasure.height) {
+            self.blocks.begin_file();
+        }
     }
 
     /// For whoever reads.
@@ -215,16 +236,31 @@ impl Store {
         Ok(())
     }
 
+    /// The erased accounts.
+    pub fn erasures(&self) -> Arc<Erasures> {
+        self.erasures.clone()
+    }
+
+    /// For whoever drops details, beside this or instead of it.
+    pub fn sweep(&self, holds: HoldsFile) -> Sweep {
+        Sweep {
+            rewriter: self.blocks.rewriter(),
+            log: self.log.reader(),
+            holds,
+        }
+    }
+
     /// Makes a decided block part of the chain. Block and certificate are
     /// durable before anybody sees anything of it.
     pub fn commit(
         &mut self,
-        block: Block,
+        block: StoredBlock,
         ids: Vec<TransactionId>,
         execution: Execution,
         certificate: Certificate,
         body: &Bytes,
     ) -> Result<Arc<CommittedBlock>, StoreError> {
+        let (block, redacted) = block.into_parts();
         let height = block.header.height;
         if self.writing.as_ref().is_some_and(JoinHandle::is_finished) {
             self.finish()?;
@@ -244,12 +280,17 @@ impl Store {
             id: block.header.id(),
             transactions: ids,
             block,
+            redacted,
             certificate,
             first_entry,
             entries,
         });
         self.index.add(&block)?;
         self.chain.announce(block.clone());
+        // Before a snapshot of this height may be written.
+        if self.erasures.take(&block.entries, false)? {
+            self.blocks.begin_file();
+        }
         if height.0.is_multiple_of(self.snapshot_every) {
             self.snapshot()?;
         }
@@ -346,6 +387,7 @@ fn find_start(
 fn replay(
     mut start: Start,
     blocks: &BlockFiles,
+    erasures: &Erasures,
 ) -> Result<(Start, Option<Certificate>), StoreError> {
     let reader = blocks.reader();
     let mut certificate = match start.state.height() {
@@ -358,17 +400,18 @@ fn replay(
             .read(height)?
             .expect("every height up to the last is there");
         let form = |error| StoreError::Form { height, error };
-        let block = Block::decode(&record.body, MAX_BODY).map_err(form)?;
-        let id = block.header.id();
+        let block = StoredBlock::decode(&record.body, MAX_BODY).map_err(form)?;
+        let id = block.block().header.id();
         record
             .certificate
             .verify(start.state.chain(), height, &id, start.state.validators())
             .map_err(|error| StoreError::Uncertified { height, error })?;
-        let execution = check(&start.state, &block, &Certified)
+        let execution = check_stored(&start.state, &block, &Certified)
             .map_err(|error| StoreError::Diverged { height, error })?;
         start
             .log
             .append(execution.entries(), execution.leaf_hashes())?;
+        erasures.take(execution.entries(), true)?;
         start.state.commit(execution);
         certificate = Some(record.certificate);
     }
@@ -383,14 +426,22 @@ fn replay(
 /// Removes everything in a data folder that can be made again from the
 /// blocks; the next [`Store::open`] makes it.
 pub fn forget_derived(data: &Path) -> Result<(), StoreError> {
-    for name in ["snapshots", "log", "index"] {
-        let path = data.join(name);
-        match std::fs::remove_dir_all(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::Folder { path, error });
-            }
-            _ => {}
+    let mut names = ["snapshots", "log", "index"].into_iter();
+    names.try_for_each(|name| forget_folder(data, name))
+}
+
+/// Removes the index of a data folder; the next start makes it again, of what
+/// is in the block files then.
+pub fn forget_index(data: &Path) -> Result<(), StoreError> {
+    forget_folder(data, "index")
+}
+
+fn forget_folder(data: &Path, name: &str) -> Result<(), StoreError> {
+    let path = data.join(name);
+    match std::fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::Folder { path, error })
         }
+        _ => Ok(()),
     }
-    Ok(())
 }

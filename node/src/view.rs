@@ -12,6 +12,7 @@ use tally_ledger::{
     hash::Hash,
     ids::{AccountNumber, ClassNumber, DebitNumber, GatewayNumber, Height, JournalNumber},
     reason::Reason,
+    redacted::{RedactedBatch, encode_redacted},
     state::State,
     transaction::{Transaction, TransactionId},
 };
@@ -20,8 +21,10 @@ use tokio::sync::{broadcast, watch};
 /// A committed block with what execution made of it.
 #[derive(Debug)]
 pub struct CommittedBlock {
-    /// Header and transactions.
+    /// Header and transactions; payloads of redacted batches are empty.
     pub block: Block,
+    /// Batches of debits some of whose details were dropped here.
+    pub redacted: Vec<RedactedBatch>,
     /// Its id.
     pub id: Hash,
     /// The quorum.
@@ -32,6 +35,16 @@ pub struct CommittedBlock {
     pub first_entry: u64,
     /// The entries.
     pub entries: Vec<Entry>,
+}
+
+impl CommittedBlock {
+    /// Canonical bytes of the block, or of what is left of it.
+    pub fn encode(&self) -> Vec<u8> {
+        match self.redacted.is_empty() {
+            true => self.block.encode(),
+            false => encode_redacted(&self.block, &self.redacted),
+        }
+    }
 }
 
 /// Where a transaction is.
@@ -116,6 +129,10 @@ pub trait View: Send + Sync + 'static {
 
     /// A committed block; `None` above the last or below the first kept.
     fn block(&self, height: Height) -> Result<Option<Arc<CommittedBlock>>, ReadError>;
+
+    /// How often details of debits were dropped since the start: a block that
+    /// was read before the last time may have some that must not be shown.
+    fn rewrites(&self) -> u64;
 
     /// Header and certificate of a committed block.
     fn header(&self, height: Height) -> Result<Option<(Header, Certificate)>, ReadError>;

@@ -163,6 +163,7 @@ fn of_people(event: &Event) -> Fact {
         },
         Event::Frozen { .. } => Fact::Frozen,
         Event::Unfrozen { .. } => Fact::Unfrozen,
+        Event::Erased { entries, .. } => Fact::Erased { entries: *entries },
         Event::ApiKeyBound { api_key, .. } => Fact::ApiKeyBound { api_key: api_key.0 },
         Event::ApiKeyRevoked { api_key, .. } => Fact::ApiKeyRevoked { api_key: api_key.0 },
         Event::HolderKeyRotated { .. } => Fact::HolderKeyRotated,

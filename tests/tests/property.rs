@@ -52,12 +52,13 @@ const UNREACHED: [Reason; 8] = [
 ];
 
 /// Facts that every long run must have met.
-const FACTS: [&str; 44] = [
+const FACTS: [&str; 45] = [
     "AccountOpened",
     "ApiKeyBound",
     "ApiKeyRevoked",
     "ClassSet",
     "Corrected",
+    "Erased",
     "Frozen",
     "GatewayKeySet",
     "GatewayRegistered",

@@ -92,6 +92,7 @@ fn a_block_runs_so_many_steps_and_a_transaction_its_own() {
     assert_eq!(count(&outcome, expired), STEPS_PER_BLOCK + 64);
     world.after(1, vec![]);
     world.replay();
+    world.replay_redacted();
 }
 
 #[test]

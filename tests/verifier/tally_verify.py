@@ -555,6 +555,7 @@ def read_event(r: Reader) -> dict:
         21: [32, 4],
         22: [32, 4],
         23: [32, 4],
+        26: [32, 4],
     }
     tag = r.u32()
     if tag == 2:
@@ -566,7 +567,7 @@ def read_event(r: Reader) -> dict:
         opened = {"gateway": r.u32(), "journal": r.u32(), "intact": r.flag()}
         return {"tag": tag, "closed": r.u64(), "closed hash": r.hash(), **opened}
     else:
-        need(tag <= 24, "an unknown event")
+        need(tag <= 24 or tag == 26, "an unknown event")
         r.take(sum(fields.get(tag, [32])))
     return {"tag": tag}
 

@@ -204,6 +204,31 @@ impl<A: Application> Host<A> {
         Ok(verdict)
     }
 
+    /// Whether a certified block's other form executes to the block's roots.
+    async fn is_true_form(&mut self, round: u32, id: Hash, body: &Bytes) -> Result<bool, Exit> {
+        if self.height.valid.contains(&id) {
+            // The block itself is here.
+            return Ok(true);
+        }
+        let height = Height(self.committed.0 + 1);
+        let slot = Slot {
+            height,
+            round,
+            proposer: self.proposer(round).0,
+        };
+        let body = body.clone();
+        let verdict = self
+            .application
+            .blocking(move |a| a.validate(slot, &body, Source::Synced))
+            .await?;
+        if let Verdict::Invalid(why) = &verdict {
+            warn!(%height, round, %id, why, "a peer sent a certified block in a false form");
+            return Ok(false);
+        }
+        self.height.valid.insert(id);
+        Ok(true)
+    }
+
     /// A quorum has precommitted it: then it is this node that is wrong.
     fn diverged_if_certified(&self, height: Height, id: Hash, why: &str) -> Result<(), Exit> {
         if self.witness.quorum(true, &id, self.validators.quorum()) {
@@ -281,8 +306,12 @@ impl<A: Application> Host<A> {
         if height.0 != self.committed.0 + 1 {
             return Ok(SyncedValueOutcome::LocalTransientError);
         }
-        let fits = body.len() <= self.config.max_block_bytes;
-        let Some(id) = self.application.cheap().id(&body).filter(|_| fits) else {
+        if body.len() > self.config.max_block_bytes {
+            return Ok(SyncedValueOutcome::PeerFault);
+        }
+        let whole = self.application.cheap().id(&body);
+        let certified = || self.application.cheap().certified_id(&body);
+        let Some(id) = whole.or_else(certified) else {
             return Ok(SyncedValueOutcome::PeerFault);
         };
         // Without a quorum for this very id the body is not the certified
@@ -291,6 +320,10 @@ impl<A: Application> Host<A> {
             return Ok(SyncedValueOutcome::PeerFault);
         }
         let number = round.as_u32().unwrap_or(0);
+        // Its id does not bind all of it: judged before it is kept.
+        if whole.is_none() && !self.is_true_form(number, id, &body).await? {
+            return Ok(SyncedValueOutcome::PeerFault);
+        }
         let verdict = self.judge(number, false, id, &body, Source::Synced).await?;
         self.height.synced = true;
         let valid = verdict.is_valid();

@@ -1,4 +1,4 @@
-//! Accounts and API keys: open, freeze, bind, revoke, rotate.
+//! Accounts and API keys: open, freeze, erase, bind, revoke, rotate.
 
 use super::{Call, Draft};
 use crate::{
@@ -71,6 +71,16 @@ impl Draft<'_> {
         self.account_mut(number).frozen = false;
         let transaction = call.id;
         self.log_of(number, Event::Unfrozen { transaction });
+        Ok(())
+    }
+
+    pub(super) fn erase(&mut self, call: &Call<'_>, number: AccountNumber) -> Result<(), Reason> {
+        self.checked_by_issuer(call, number)?;
+        let event = Event::Erased {
+            transaction: call.id,
+            entries: self.account(number)?.entries,
+        };
+        self.log_of(number, event);
         Ok(())
     }
 

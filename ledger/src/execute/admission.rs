@@ -12,6 +12,7 @@ use crate::{
     debit::{MAX_BATCH, record_bytes},
     ids::{ApiKeyNumber, Person},
     reason::Reason,
+    redacted::RedactedBatch,
     state::{
         LIVE_IDS_PER_AUTHOR, State,
         ids::{LiveId, MAX_HOURS_AHEAD},
@@ -27,6 +28,8 @@ pub(crate) struct Call<'t> {
     pub(crate) id: TransactionId,
     pub(crate) body: Body,
     pub(crate) payload: &'t [u8],
+    /// What is left of the payload, if details were dropped.
+    pub(crate) redacted: Option<&'t RedactedBatch>,
     /// The payload of a Correct.
     pub(crate) proof: Option<CorrectionProof>,
 }
@@ -38,11 +41,46 @@ impl<'t> Call<'t> {
         transaction: &'t Transaction,
         signatures: &dyn SignatureCheck,
     ) -> Result<Call<'t>, Reason> {
-        let call = Self::read(draft, transaction)?;
-        let keys = call.signers(draft, transaction)?;
-        call.verify(draft, transaction, &keys, signatures)?;
-        call.replay(draft)?;
-        Ok(call)
+        Self::read(draft, transaction)?.examined(draft, transaction, signatures)
+    }
+
+    /// The same of a transaction that was executed before and lost details
+    /// since: bounds and form of its payload were checked then, and its hash
+    /// and the batch's root bind them.
+    pub(crate) fn examine_redacted(
+        draft: &Draft<'_>,
+        transaction: &'t Transaction,
+        batch: &'t RedactedBatch,
+        signatures: &dyn SignatureCheck,
+    ) -> Result<Call<'t>, Reason> {
+        let (id, body) = read_body(transaction)?;
+        let count = match &body.action {
+            Action::Debits(debits) => debits.count as usize,
+            _ => return Err(Reason::UnexpectedPayload),
+        };
+        if count != batch.debits.len() {
+            return Err(Reason::DebitCount);
+        }
+        let call = Call {
+            id,
+            body,
+            payload: &[],
+            redacted: Some(batch),
+            proof: None,
+        };
+        call.examined(draft, transaction, signatures)
+    }
+
+    fn examined(
+        self,
+        draft: &Draft<'_>,
+        transaction: &Transaction,
+        signatures: &dyn SignatureCheck,
+    ) -> Result<Call<'t>, Reason> {
+        let keys = self.signers(draft, transaction)?;
+        self.verify(draft, transaction, &keys, signatures)?;
+        self.replay(draft)?;
+        Ok(self)
     }
 
     /// Whether a block that holds nothing else has room for it.
@@ -55,26 +93,17 @@ impl<'t> Call<'t> {
 
     /// Form and size.
     fn read(draft: &Draft<'_>, transaction: &'t Transaction) -> Result<Call<'t>, Reason> {
-        let Transaction { body, payload, .. } = transaction;
-        if body.len() > MAX_BODY_BYTES
-            || payload.len() > MAX_PAYLOAD_BYTES
-            || !Self::fits_a_block(draft.base, transaction)
-        {
+        let payload = &transaction.payload;
+        if payload.len() > MAX_PAYLOAD_BYTES || !Self::fits_a_block(draft.base, transaction) {
             return Err(Reason::TooLarge);
         }
-        match body.first() {
-            None => return Err(Reason::Malformed),
-            Some(&version) if version != BODY_VERSION => return Err(Reason::UnknownVersion),
-            Some(_) => (),
-        }
-        let id = transaction.id();
-        let body = Body::decode(body).map_err(|DecodeError { .. }| Reason::Malformed)?;
-        form(&body.action)?;
+        let (id, body) = read_body(transaction)?;
         let proof = read_payload(&body.action, payload)?;
         Ok(Call {
             id,
             body,
             payload,
+            redacted: None,
             proof,
         })
     }
@@ -224,6 +253,22 @@ fn form(action: &Action) -> Result<(), Reason> {
         _ => return Ok(()),
     };
     if good { Ok(()) } else { Err(reason) }
+}
+
+fn read_body(transaction: &Transaction) -> Result<(TransactionId, Body), Reason> {
+    let body = &transaction.body;
+    if body.len() > MAX_BODY_BYTES {
+        return Err(Reason::TooLarge);
+    }
+    match body.first() {
+        None => return Err(Reason::Malformed),
+        Some(&version) if version != BODY_VERSION => return Err(Reason::UnknownVersion),
+        Some(_) => (),
+    }
+    let id = transaction.id();
+    let body = Body::decode(body).map_err(|DecodeError { .. }| Reason::Malformed)?;
+    form(&body.action)?;
+    Ok((id, body))
 }
 
 fn read_payload(action: &Action, payload: &[u8]) -> Result<Option<CorrectionProof>, Reason> {

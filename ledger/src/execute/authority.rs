@@ -85,6 +85,23 @@ impl Draft<'_> {
         }
     }
 
+    /// The holder with an issuer, or maker and checker.
+    pub(super) fn checked_by_issuer(
+        &self,
+        call: &Call<'_>,
+        account: AccountNumber,
+    ) -> Result<(), Reason> {
+        if call.body.author.kind != AuthorKind::Account {
+            return self.two_issuers(call);
+        }
+        self.holder(call, account)?;
+        let mut signers = call.body.signers.iter();
+        match signers.any(|who| self.has_role(*who, Roles::ISSUER)) {
+            true => Ok(()),
+            false => Err(Reason::CheckerMissing),
+        }
+    }
+
     /// A holder who may act: once the account is frozen, only issuers may.
     pub(super) fn not_frozen(&self, call: &Call<'_>, account: AccountNumber) -> Result<(), Reason> {
         let by_holder = call.body.author.kind == AuthorKind::Account;

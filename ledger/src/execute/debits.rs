@@ -15,12 +15,16 @@
 //! loss     = cost - charged
 //! ```
 
+use std::borrow::Borrow;
+
 use super::{Call, Draft, leases::has_consent};
 use crate::{
-    account::{Account, OpenLease, Recall},
+    account::{Account, ApiKey, OpenLease, Recall},
     action::{Action, Debits},
+    class::Class,
     debit::{
-        Debit, Fixed, Flags, KIND_REQUEST, Position, RawDebit, batch_leaf, journal_hash, raw_debits,
+        Debit, Detail, FIXED_BYTES, Fixed, Flags, KIND_REQUEST, Position, RawDebit, batch_leaf,
+        journal_hash, raw_debits,
     },
     entry::{Entry, Receipt},
     gateway::Gateway,
@@ -28,6 +32,7 @@ use crate::{
     ids::{Amount, DebitNumber, GatewayNumber, TableVersion},
     merkle::{self, Frontier},
     reason::Reason,
+    redacted::{Dropped, RedactedBatch, Remains},
 };
 
 /// A debit that will be taken.
@@ -40,6 +45,15 @@ struct Taken {
     payable: Amount,
     /// Class and API key may buy the model.
     buys: bool,
+}
+
+/// What a debit names.
+struct Place<'a> {
+    class: &'a Class,
+    api_key: &'a ApiKey,
+    /// Where its lease stands in the account; `None`: it is closed.
+    lease: Option<usize>,
+    open: Option<&'a OpenLease>,
 }
 
 /// The fixed parts of a batch's debits.
@@ -55,14 +69,27 @@ struct Hashed {
 }
 
 fn hash_batch(start: Position, journal: Hash, payload: &[u8]) -> Hashed {
+    let records = raw_debits(payload);
+    hash_records(start, journal, records.map(|raw| (raw.fixed, raw.detail_hash())))
+}
+
+fn hash_redacted(start: Position, journal: Hash, batch: &RedactedBatch) -> Hashed {
+    let records = batch.remains();
+    hash_records(start, journal, records.map(|(fixed, remains)| (fixed.write(), remains.hash())))
+}
+
+/// Of fixed parts and hashes of details.
+fn hash_records<F: Borrow<[u8; FIXED_BYTES]>>(
+    start: Position,
+    journal: Hash,
+    records: impl Iterator<Item = (F, Hash)>,
+) -> Hashed {
     let mut batch = Frontier::new();
     let mut journal = journal;
-    let records = raw_debits(payload);
-    let mut details = Vec::with_capacity(records.len());
+    let mut details = Vec::with_capacity(records.size_hint().0);
     let mut position = start;
-    for raw in records {
-        let detail = raw.detail_hash();
-        let leaf = merkle::leaf_hash(&batch_leaf(&position, raw.fixed, &detail));
+    for (fixed, detail) in records {
+        let leaf = merkle::leaf_hash(&batch_leaf(&position, fixed.borrow(), &detail));
         journal = journal_hash(&journal, &leaf);
         batch.append(leaf);
         details.push(detail);
@@ -87,12 +114,22 @@ impl Draft<'_> {
         let last = last.checked_add(u64::from(action.count));
         let last = last.ok_or(Reason::TableFull)?;
         let mut position = first_position(number, action);
-        let hashed = hash_batch(position, gateway.journal_hash, call.payload);
+        let hashed = match call.redacted {
+            None => hash_batch(position, gateway.journal_hash, call.payload),
+            Some(batch) => hash_redacted(position, gateway.journal_hash, batch),
+        };
         if hashed.root != action.root {
             return Err(Reason::DebitRoot);
         }
-        let taken = raw_debits(call.payload).map(|raw| self.assess(&gateway, number, &raw));
-        let taken: Vec<Taken> = taken.collect::<Result<_, _>>()?;
+        let taken: Vec<Taken> = match call.redacted {
+            None => raw_debits(call.payload)
+                .map(|raw| self.assess(&gateway, number, &read(&raw)?))
+                .collect::<Result<_, _>>()?,
+            Some(batch) => batch
+                .remains()
+                .map(|(fixed, remains)| self.assess_remains(&gateway, number, *fixed, remains))
+                .collect::<Result<_, _>>()?,
+        };
 
         // Nothing is refused from here on: guards first, effects last.
         if self.steps_left {
@@ -153,9 +190,69 @@ impl Draft<'_> {
         &self,
         gateway: &Gateway,
         number: GatewayNumber,
-        raw: &RawDebit<'_>,
+        debit: &Debit,
     ) -> Result<Taken, Reason> {
-        let Debit { fixed, detail } = read(raw)?;
+        let Debit { fixed, detail } = debit;
+        let place = self.place(gateway, number, fixed)?;
+        let oldest = place.open.map_or(TableVersion(1), |lease| lease.table);
+        if !(oldest..=self.chain.table).contains(&detail.table) {
+            return Err(Reason::UnknownTable);
+        }
+        let table = self.price_table(detail.table);
+        let table = table.expect("versions up to the one in force exist");
+        let model = table.model(detail.model).ok_or(Reason::UnknownModel)?;
+        let cost = model.cost(&detail.usage, fixed.fee);
+        let cost = cost.map_err(|_| Reason::UsageForm)?;
+        let excess = fixed.fee.saturating_sub(place.class.rules.max_fee);
+        let models = &place.api_key.models;
+        let key_buys = models.is_empty() || models.binary_search(&detail.model).is_ok();
+        Ok(Taken {
+            fixed: *fixed,
+            lease: place.lease,
+            cost,
+            payable: Amount(cost.0 - excess.0),
+            buys: key_buys && place.class.rules.buys(detail.model),
+        })
+    }
+
+    /// The same, of a debit that was executed before and has lost its detail
+    /// since, or not.
+    fn assess_remains(
+        &self,
+        gateway: &Gateway,
+        number: GatewayNumber,
+        fixed: Fixed,
+        remains: Remains<'_>,
+    ) -> Result<Taken, Reason> {
+        has_form(&fixed)?;
+        let Dropped {
+            cost, class_rule, ..
+        } = match remains {
+            Remains::Kept(detail) => {
+                let detail: Detail = *detail;
+                return self.assess(gateway, number, &Debit { fixed, detail });
+            }
+            Remains::Dropped(dropped) => dropped,
+        };
+        let place = self.place(gateway, number, &fixed)?;
+        let excess = fixed.fee.saturating_sub(place.class.rules.max_fee);
+        let payable = cost.0.checked_sub(excess.0).ok_or(Reason::UsageForm)?;
+        Ok(Taken {
+            fixed,
+            lease: place.lease,
+            cost: *cost,
+            payable: Amount(payable),
+            buys: !class_rule,
+        })
+    }
+
+    /// What a debit names, if it fits together.
+    fn place(
+        &self,
+        gateway: &Gateway,
+        number: GatewayNumber,
+        fixed: &Fixed,
+    ) -> Result<Place<'_>, Reason> {
         if fixed.lease > gateway.last_lease {
             return Err(Reason::LeaseAhead);
         }
@@ -172,24 +269,11 @@ impl Draft<'_> {
         if !matches {
             return Err(Reason::LeaseMismatch);
         }
-        let oldest = open.map_or(TableVersion(1), |lease| lease.table);
-        if !(oldest..=self.chain.table).contains(&detail.table) {
-            return Err(Reason::UnknownTable);
-        }
-        let table = self.price_table(detail.table);
-        let table = table.expect("versions up to the one in force exist");
-        let model = table.model(detail.model).ok_or(Reason::UnknownModel)?;
-        let cost = model.cost(&detail.usage, fixed.fee);
-        let cost = cost.map_err(|_| Reason::UsageForm)?;
-        let excess = fixed.fee.saturating_sub(class.rules.max_fee);
-        let models = &api_key.models;
-        let key_buys = models.is_empty() || models.binary_search(&detail.model).is_ok();
-        Ok(Taken {
-            fixed,
+        Ok(Place {
+            class,
+            api_key,
             lease,
-            cost,
-            payable: Amount(cost.0 - excess.0),
-            buys: key_buys && class.rules.buys(detail.model),
+            open,
         })
     }
 
@@ -261,9 +345,12 @@ fn journal_is_open(gateway: &Gateway, action: &Debits) -> Result<(), Reason> {
 
 fn read(raw: &RawDebit<'_>) -> Result<Debit, Reason> {
     let debit = raw.read().ok_or(Reason::DebitForm)?;
-    let Fixed { kind, flags, .. } = debit.fixed;
-    if kind == KIND_REQUEST && Flags::FROM_GATEWAY.has(flags) {
-        Ok(debit)
+    has_form(&debit.fixed).map(|()| debit)
+}
+
+fn has_form(fixed: &Fixed) -> Result<(), Reason> {
+    if fixed.kind == KIND_REQUEST && Flags::FROM_GATEWAY.has(fixed.flags) {
+        Ok(())
     } else {
         Err(Reason::DebitForm)
     }

@@ -133,6 +133,10 @@ impl<'a> Draft<'a> {
             Action::SetGatewayKey(action) => self.set_gateway_key(call, action),
             Action::SuspendGateway(gateway) => self.suspend_gateway(call, *gateway),
             Action::SetRates(rates) => self.set_rates(call, rates),
+            Action::Erase(account) => self.erase(call, *account),
+            Action::SetValidators(never) | Action::SetProtocol(never) | Action::Evidence(never) => {
+                match *never {}
+            }
         }
     }
 

@@ -52,7 +52,9 @@ fn accounts_of(draft: &Draft<'_>, call: &Call<'_>) -> BTreeSet<AccountNumber> {
         Action::Issue(issue) => issue.grants.iter().map(|grant| grant.account).collect(),
         Action::Revoke(revoke) => one(revoke.account),
         Action::Surrender(surrender) => one(surrender.account),
-        Action::Freeze(account) | Action::Unfreeze(account) => one(*account),
+        Action::Freeze(account) | Action::Unfreeze(account) | Action::Erase(account) => {
+            one(*account)
+        }
         Action::RotateHolderKey(account, _) => one(*account),
         Action::BindApiKey(bind) => one(bind.account),
         Action::RevokeApiKey(number) => {

@@ -46,6 +46,37 @@ pub(crate) const AUTHORITY: &[Row] = &[
         Reason::CheckerMissing,
         |world| world.by_issuer(Action::Unfreeze(AccountNumber(0))),
     ),
+    (
+        "a gateway erases an account",
+        Reason::WrongAuthor,
+        |world| world.tx(G0, &[], Action::Erase(AccountNumber(0))),
+    ),
+    ("an admin erases", Reason::RoleMissing, |world| {
+        world.tx(ADMIN, &[ISSUER.into()], Action::Erase(AccountNumber(0)))
+    }),
+    ("an issuer erases alone", Reason::CheckerMissing, |world| {
+        world.by_issuer(Action::Erase(AccountNumber(0)))
+    }),
+    ("a holder erases alone", Reason::CheckerMissing, |world| {
+        world.by_holder(0, Action::Erase(AccountNumber(0)))
+    }),
+    (
+        "a holder erases with an admin",
+        Reason::CheckerMissing,
+        |world| {
+            let erase = Action::Erase(AccountNumber(0));
+            world.tx(AccountNumber(0), &[ADMIN.into()], erase)
+        },
+    ),
+    (
+        "a holder erases another's account",
+        Reason::NotYours,
+        |world| {
+            let account = world.open_account();
+            let erase = Action::Erase(AccountNumber(0));
+            world.tx(AccountNumber(account), &[ISSUER.into()], erase)
+        },
+    ),
     ("an admin is no checker", Reason::CheckerMissing, |world| {
         world.tx(ISSUER, &[ADMIN.into()], Action::Unfreeze(AccountNumber(0)))
     }),

@@ -11,6 +11,9 @@ use tally_ledger::{
 use crate::{rows::*, world::*};
 
 pub(crate) const REFERENCES: &[Row] = &[
+    ("erase", Reason::UnknownAccount, |world| {
+        world.by_two(Action::Erase(AccountNumber(9)))
+    }),
     ("freeze", Reason::UnknownAccount, |world| {
         world.by_issuer(Action::Freeze(AccountNumber(1)))
     }),

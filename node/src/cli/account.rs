@@ -59,6 +59,16 @@ pub(crate) enum AccountCommand {
         --key maker.key --key checker.key"
     )]
     Unfreeze(Stop),
+    /// Make all nodes drop the details of an account's receipts so far (two issuers sign,
+    /// or the holder and an issuer)
+    #[command(after_help = "Example:\n  tally account erase 3 --genesis genesis.json \
+        --key maker.key --key checker.key\n\n  \
+        tally account erase 3 --genesis genesis.json --key ann.key --signer person:2 \\\n      \
+        --draft erase.tx\n\n\
+        Each node drops them from its block files soon after, unless a legal hold forbids it \
+        (`tally hold list`);\n/metrics shows what is pending. It cannot be undone. Totals, receipts \
+        and their proofs stay: see\n\"Personal data\" in the README.")]
+    Erase(Stop),
     /// Give back a part of a grant, for good (the holder signs)
     #[command(
         after_help = "Example:\n  tally account surrender 3 --grant 1 --amount 12.5 \
@@ -100,7 +110,7 @@ pub(crate) struct Show {
     node: NodeArg,
 }
 
-/// Arguments of `account freeze` and `unfreeze`.
+/// Arguments of `account freeze`, `unfreeze` and `erase`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Stop {
     /// Account number
@@ -147,6 +157,9 @@ impl AccountCommand {
             }
             AccountCommand::Unfreeze(Stop { account, submit }) => {
                 submit.run(format, Action::Unfreeze(AccountNumber(account)))
+            }
+            AccountCommand::Erase(Stop { account, submit }) => {
+                submit.run(format, Action::Erase(AccountNumber(account)))
             }
             AccountCommand::Surrender(args) => {
                 let (account, grant) = (AccountNumber(args.account), GrantNumber(args.grant));

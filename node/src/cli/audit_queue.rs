@@ -5,7 +5,8 @@
 //! The node is not believed: the last block comes with a quorum of the
 //! genesis's validators, each one before it is named by the id that its
 //! successor carries, and a block's transactions are all that its header
-//! commits to. So no debit of these blocks can be hidden or altered.
+//! commits to. So no debit of these blocks can be hidden or altered; one whose
+//! detail the node has dropped is counted and not judged.
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
@@ -14,15 +15,16 @@ use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use tally_ledger::{
     action::Action,
-    block::{Block, Certificate},
+    block::Certificate,
     certified::{CertifiedHeader, Trust},
     codec::List,
-    debit::raw_debits,
+    debit::{Debit, raw_debits},
     genesis::Genesis,
     hash::Hash,
     ids::{Amount, Height},
     queue_order::{self, Order, Served},
     receipt::VerifiedReceipt,
+    redacted::{Remains, StoredBlock, batch_of},
     transaction::{AuthorKind, Body, Transaction},
 };
 use tally_proto::v1::{self, get_receipt_request::By};
@@ -94,11 +96,38 @@ struct Queues {
     unqueued: u64,
     /// Requests that came when their gateway may not have known the rates.
     unjudged: u64,
+    /// Debits whose details the node has not kept.
+    dropped: u64,
 }
 
 impl Queues {
+    /// Takes in the debits of a block.
+    fn add_block(&mut self, args: &AuditQueue, course: &Course, block: &StoredBlock) {
+        for (index, transaction) in block.block().transactions.iter().enumerate() {
+            let Some(batch) = batch_of(block.batches(), index) else {
+                let debits = raw_debits(&transaction.payload).map(|raw| raw.read());
+                self.add(args, course, transaction, debits);
+                continue;
+            };
+            let debits = batch.remains().map(|(fixed, remains)| match remains {
+                Remains::Kept(detail) => Some(Debit {
+                    fixed: *fixed,
+                    detail: *detail,
+                }),
+                Remains::Dropped(_) => None,
+            });
+            self.add(args, course, transaction, debits);
+        }
+    }
+
     /// Takes in the debits of a transaction, if it brings any.
-    fn add(&mut self, args: &AuditQueue, course: &Course, transaction: &Transaction) {
+    fn add(
+        &mut self,
+        args: &AuditQueue,
+        course: &Course,
+        transaction: &Transaction,
+        debits: impl Iterator<Item = Option<Debit>>,
+    ) {
         let Ok(body) = Body::decode(&transaction.body) else {
             return;
         };
@@ -109,8 +138,11 @@ impl Queues {
         if args.gateway.is_some_and(|wanted| wanted != gateway) {
             return;
         }
-        let debits = raw_debits(&transaction.payload).filter_map(|raw| raw.read());
         for (number, debit) in (batch.first.0..).zip(debits) {
+            let Some(debit) = debit else {
+                self.dropped += 1;
+                continue;
+            };
             let rates = course.at(debit.detail.arrival);
             let Some((queue, served)) = Served::of(&debit, rates.unwrap_or(&course.first)) else {
                 self.unqueued += 1;
@@ -133,11 +165,12 @@ fn false_block(height: u64, why: impl std::fmt::Display) -> anyhow::Error {
 }
 
 /// A block with all its transactions, and its certificate.
-async fn block(mut client: Client, height: u64) -> anyhow::Result<(Block, Certificate)> {
+async fn block(mut client: Client, height: u64) -> anyhow::Result<(StoredBlock, Certificate)> {
     let request = v1::GetBlockRequest { height };
     let answer = client.audit.get_block(request).await;
     let answer = answer.map_err(|e| failure(&e))?.into_inner();
-    let block = Block::decode(&answer.block, MAX_BLOCK).map_err(|e| false_block(height, e))?;
+    let block = StoredBlock::decode(&answer.block, MAX_BLOCK);
+    let block = block.map_err(|e| false_block(height, e))?;
     let header = answer
         .header
         .context("the node's answer lacks the header")?;
@@ -150,7 +183,7 @@ async fn read(
     client: &Client,
     genesis: &Genesis,
     heights: RangeInclusive<u64>,
-    mut each: impl FnMut(&Block),
+    mut each: impl FnMut(&StoredBlock),
 ) -> anyhow::Result<()> {
     let mut trust = Trust::new(genesis)?;
     let mut expected: Option<Hash> = None;
@@ -161,7 +194,7 @@ async fn read(
         })
         .buffered(IN_FLIGHT);
     while let Some((height, (block, certificate))) = blocks.try_next().await? {
-        let header = block.header;
+        let header = block.block().header;
         match expected {
             Some(id) if id != header.id() => {
                 return Err(false_block(height, "the one after it names another"));
@@ -205,8 +238,7 @@ impl AuditQueue {
             };
             let mut queues = Queues::default();
             read(&client, &genesis, from..=to, |block| {
-                let transactions = block.transactions.iter();
-                transactions.for_each(|transaction| queues.add(&self, &course, transaction));
+                queues.add_block(&self, &course, block);
             })
             .await?;
             let mut report = Report::default();
@@ -217,10 +249,11 @@ impl AuditQueue {
             let found = report.rows(&mut client, trust).await?;
             let value = json!({
                 "blocks": format!("{from} to {to}"),
-                "requests": queues.unqueued + queues.unjudged + report.requests,
+                "requests": queues.unqueued + queues.unjudged + queues.dropped + report.requests,
                 "checked": report.requests,
                 "not judged, close to a change of the fee unit": queues.unjudged,
                 "without a queue": queues.unqueued,
+                "without a kept detail": queues.dropped,
                 "queues": queues.queues.len(),
                 "changes of the fee unit": course.changes.len(),
                 "pairs that waited at the same time": report.pairs,

@@ -19,6 +19,7 @@ mod genesis;
 mod genesis_config;
 mod grant;
 mod history;
+mod hold;
 mod init;
 mod key;
 mod keypair;
@@ -30,6 +31,7 @@ mod node;
 mod output;
 mod parameter;
 mod price;
+mod prune;
 mod rates;
 mod receipt;
 mod role;
@@ -91,6 +93,11 @@ enum Command {
         The block files are the truth and are only read."
     )]
     Reindex(node::Reindex),
+    /// Drop the details of old debits from a stopped node, for good
+    #[command(after_help = prune::EXAMPLE)]
+    Prune(prune::Prune),
+    #[command(subcommand)]
+    Hold(hold::HoldCommand),
     /// Run a metering gateway in front of an inference engine
     #[command(
         after_help = "Example:\n  tally gateway --example > gw/gateway.toml\n  \
@@ -146,6 +153,8 @@ impl Command {
             Command::Testnet(testnet) => testnet.run(format),
             Command::Node(node) => node.run(format),
             Command::Reindex(reindex) => reindex.run(format),
+            Command::Prune(prune) => prune.run(format),
+            Command::Hold(command) => command.run(format),
             Command::Gateway(gateway) => gateway.run(format),
             Command::Status(status) => status.run(format),
             Command::Account(command) => command.run(format),

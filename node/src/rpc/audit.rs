@@ -120,9 +120,10 @@ impl<V: View> AuditService for Service<V> {
                     &found.block.header,
                     &found.certificate,
                 )),
-                block: found.block.encode().into(),
+                block: found.encode().into(),
                 transactions: found.transactions.iter().map(bytes_of).collect(),
                 first_entry: found.first_entry,
+                redacted: !found.redacted.is_empty(),
             })
         };
         blocking(&self.view, read).await.map(Response::new)

@@ -4,7 +4,8 @@
 //! receipt costs a path of each tree.
 //!
 //! What is kept is bounded in bytes; what was not asked for the longest goes
-//! first. A committed block never changes, so nothing is ever out of date.
+//! first. A committed block never changes, so nothing is ever out of date, but
+//! for details that are dropped: then all is read again.
 
 use std::{
     collections::VecDeque,
@@ -16,12 +17,13 @@ use tally_ledger::{
     action::{Action, Debits},
     block::{Certificate, Header},
     codec::List,
-    debit::{Debit, Position, RawDebit, debit_count, raw_debits},
+    debit::{Debit, Fixed, Position, RawDebit, debit_count, raw_debits},
     entry::Entry,
     hash::Hash,
     ids::{DebitNumber, Height},
     merkle::{self, Levels},
     receipt::DebitProof,
+    redacted::{Dropped, RedactedBatch, RedactedDebit, batch_of, leaf_of},
     transaction::{Body, Transaction},
 };
 
@@ -38,6 +40,8 @@ pub(super) struct ProvenBlocks(Mutex<Kept>);
 struct Kept {
     blocks: VecDeque<Arc<ProvenBlock>>,
     bytes: usize,
+    /// How often details had been dropped when these were read.
+    rewrites: u64,
 }
 
 impl Kept {
@@ -64,13 +68,24 @@ impl Kept {
 }
 
 impl ProvenBlocks {
-    /// The block of a height; `read` gets it if it is not kept.
+    /// The block of a height; `read` gets it if it is not kept. `rewrites` is
+    /// how often details have been dropped by now.
     pub(super) fn get(
         &self,
         height: Height,
+        rewrites: u64,
         read: impl FnOnce() -> Result<Option<Arc<CommittedBlock>>, ReadError>,
     ) -> Result<Option<Arc<ProvenBlock>>, ReadError> {
-        let kept = || self.0.lock().expect("nobody panics while it is locked");
+        let kept = || {
+            let mut kept = self.0.lock().expect("nobody panics while it is locked");
+            if kept.rewrites < rewrites {
+                *kept = Kept {
+                    rewrites,
+                    ..Kept::default()
+                };
+            }
+            kept
+        };
         if let Some(block) = kept().find(height) {
             return Ok(Some(block));
         }
@@ -83,7 +98,9 @@ impl ProvenBlocks {
         if let Some(other) = kept.find(height) {
             return Ok(Some(other));
         }
-        kept.keep(&block);
+        if kept.rewrites == rewrites {
+            kept.keep(&block);
+        }
         Ok(Some(block))
     }
 }
@@ -125,6 +142,12 @@ fn bytes_of(block: &CommittedBlock) -> usize {
         own + (debits + 1) * LEAF_BYTES + 96
     };
     let transactions: usize = block.block.transactions.iter().map(transaction).sum();
+    let redacted = block.redacted.iter().map(|batch| {
+        size_of::<RedactedBatch>()
+            + batch.debits.len() * (size_of::<RedactedDebit>() + LEAF_BYTES)
+            + batch.dropped.len() * size_of::<Dropped>()
+    });
+    let transactions = transactions + redacted.sum::<usize>();
     transactions + block.entries.len() * size_of::<Entry>() + size_of::<ProvenBlock>()
 }
 
@@ -163,26 +186,37 @@ impl ProvenBlock {
 
     fn tree(&self) -> &Tree {
         self.tree.get_or_init(|| {
-            let transactions = &self.block.block.transactions;
-            let leaves: Vec<_> = transactions.iter().map(Transaction::leaf).collect();
+            let transactions = self.block.block.transactions.iter().enumerate();
+            let leaf = |(index, transaction): (usize, &Transaction)| {
+                leaf_of(transaction, batch_of(&self.block.redacted, index))
+            };
+            let leaves: Vec<_> = transactions.map(leaf).collect();
             let levels = Levels::of(leaves.iter().map(|leaf| merkle::leaf_hash(leaf)));
             Tree { leaves, levels }
         })
     }
 
-    /// A debit that this block brought, and the proof of that.
-    pub(super) fn debit(&self, position: &Position) -> Option<(Debit, DebitProof)> {
+    /// A debit that this block brought, or only its fixed part if its detail
+    /// is not kept; and the proof of it.
+    pub(super) fn debit(&self, position: &Position) -> Option<(Result<Debit, Fixed>, DebitProof)> {
         let batch = self.batches.iter().find(|batch| batch.has(position))?;
         let transaction = self.block.block.transactions.get(batch.index)?;
+        let redacted = batch_of(&self.block.redacted, batch.index);
         let offset = position.number.0 - batch.debits.first.0;
-        let debit = raw_debits(&transaction.payload)
-            .nth(offset as usize)?
-            .read()?;
-        let (tree, levels) = (self.tree(), batch.levels(transaction, position));
+        let debit = match redacted {
+            Some(redacted) => redacted.debit(offset as usize)?,
+            None => {
+                let raw = raw_debits(&transaction.payload).nth(offset as usize)?;
+                Ok(raw.read()?)
+            }
+        };
+        let fixed = debit.as_ref().map_or_else(|fixed| *fixed, |debit| debit.fixed);
+        let levels = batch.levels(transaction, redacted, position);
+        let tree = self.tree();
         let leaf = tree.leaves.get(batch.index)?;
         let part = |at: usize| Hash(leaf[at..at + 32].try_into().expect("a leaf has 96 bytes"));
         let proof = DebitProof {
-            fixed: debit.fixed,
+            fixed,
             batch_path: List::new(levels.inclusion(offset, levels.size())?).ok()?,
             body: List::new(transaction.body.clone()).ok()?,
             signatures: part(32),
@@ -209,8 +243,20 @@ impl Batch {
     }
 
     /// The tree under the body's root; `position` is of any of its debits.
-    fn levels(&self, transaction: &Transaction, position: &Position) -> &Levels {
+    fn levels(
+        &self,
+        transaction: &Transaction,
+        redacted: Option<&RedactedBatch>,
+        position: &Position,
+    ) -> &Levels {
         self.levels.get_or_init(|| {
+            if let Some(redacted) = redacted {
+                let first = Position {
+                    number: self.debits.first,
+                    ..*position
+                };
+                return Levels::of(redacted.leaf_hashes(first));
+            }
             let leaf = |(number, raw): (u64, RawDebit<'_>)| {
                 raw.leaf_hash(&Position {
                     number: DebitNumber(number),

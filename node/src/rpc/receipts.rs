@@ -1,4 +1,5 @@
-//! Receipts with the file that proves them.
+//! Receipts with the file that proves them; without the detail, if that was
+//! dropped here.
 
 use tally_ledger::{
     codec::List, entry::Entry, ids::TableVersion, receipt::ReceiptFile, state_file::StateFile,
@@ -24,7 +25,9 @@ pub(super) fn receipt<V: View>(
         return Err(none());
     };
     let block = blocks
-        .get(receipt.height, || view.block(receipt.height))
+        .get(receipt.height, view.rewrites(), || {
+            view.block(receipt.height)
+        })
         .map_err(unreadable)?
         .ok_or_else(|| Local::NotFound.status("the receipt's block is not kept here"))?;
     let header = block.header();
@@ -33,18 +36,20 @@ pub(super) fn receipt<V: View>(
         .map_err(unreadable)?
         .ok_or_else(none)?;
     let (debit, proof) = block.debit(&receipt.position).ok_or_else(none)?;
+    let debit = debit.ok();
     let file = ReceiptFile {
         certified: proofs::certified(header, block.certificate()),
         index,
         receipt: *receipt,
         path: bounded(path)?,
-        detail: Some(debit.detail),
+        detail: debit.map(|debit| debit.detail),
         debit: Some(proof),
-        prices: prices(view, debit.detail.table),
+        prices: debit.and_then(|debit| prices(view, debit.detail.table)),
     };
+    let gateway = receipt.position.gateway;
     Ok(v1::GetReceiptResponse {
         entry: Some(v1::Entry::new(index, &entries[0])),
-        detail: Some(v1::Detail::new(receipt.position.gateway, &debit)),
+        detail: debit.map(|debit| v1::Detail::new(gateway, &debit)),
         file: file.encode().into(),
     })
 }

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Integers are little-endian; the CRC covers the length and the bytes;
-//! certificate and block are canonical encodings. Heights follow each other
-//! without a gap from 1.
+//! certificate and block are canonical encodings; the block may be one of
+//! which details were dropped. Heights follow each other without a gap from 1.
 //!
 //! On opening, a broken end of the last segment is cut off if nothing valid
 //! follows it: the write that it belonged to was never acknowledged. Damage
@@ -21,6 +21,7 @@
 //! failed write or fsync nothing more is written: what is on the disk is
 //! unknown until the file is opened again.
 
+mod rewrite;
 mod segment;
 
 use std::{
@@ -33,6 +34,7 @@ use bytes::Bytes;
 use tally_ledger::{block::Certificate, crypto::ChainId, ids::Height};
 
 use super::disk::Disk;
+pub use rewrite::{Rewriter, Rewritten};
 use segment::{Segment, first_of, head};
 
 const MAGIC: &[u8; 8] = b"tallyblk";
@@ -55,7 +57,8 @@ pub struct Record {
     pub height: Height,
     /// A quorum for it.
     pub certificate: Certificate,
-    /// Its canonical bytes.
+    /// Its canonical bytes; or those of what is left of it, if details were
+    /// dropped ([`tally_ledger::redacted::StoredBlock`] reads both).
     pub body: Bytes,
 }
 
@@ -131,6 +134,17 @@ pub enum BlockFileError {
         /// Where it should.
         wanted: Height,
     },
+    /// A file cannot be written again without what was dropped.
+    #[error(
+        "{path} cannot be written again without the details that go: {error}; it is as it was. \
+         Make room on the disk, as much as the file has, and try again"
+    )]
+    Rewrite {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        error: io::Error,
+    },
     /// A segment of another chain.
     #[error("{path} belongs to another chain than the genesis; use the home of that chain")]
     OtherChain {
@@ -166,6 +180,8 @@ pub struct BlockFiles {
     reader: BlockReader,
     last: Height,
     closed: bool,
+    /// The next block begins a file.
+    full: bool,
 }
 
 /// CRC of a record: its length and its bytes.
@@ -190,6 +206,7 @@ impl BlockFiles {
             error,
         };
         let paths = disk.list(folder).map_err(read)?;
+        rewrite::remove_half_written(disk.as_ref(), &paths).map_err(read)?;
         let mut segments: Vec<Arc<Segment>> = Vec::new();
         for (first, path) in paths
             .iter()
@@ -221,6 +238,7 @@ impl BlockFiles {
             reader: BlockReader(Arc::new(RwLock::new(segments))),
             last,
             closed: false,
+            full: false,
         };
         Ok((files, cut))
     }
@@ -233,6 +251,22 @@ impl BlockFiles {
     /// For whoever reads.
     pub fn reader(&self) -> BlockReader {
         self.reader.clone()
+    }
+
+    /// The next block begins a new file, whatever the last one's size.
+    pub fn begin_file(&mut self) {
+        self.full = true;
+    }
+
+    /// For whoever writes files again of which details were dropped, beside
+    /// this.
+    pub fn rewriter(&self) -> Rewriter {
+        Rewriter::new(
+            self.disk.clone(),
+            self.folder.clone(),
+            self.chain,
+            self.reader.clone(),
+        )
     }
 
     /// Adds the next block. It is durable when this returns.
@@ -260,9 +294,11 @@ impl BlockFiles {
     /// The segment to write to: the last, or a new one if that is full.
     fn segment_for(&mut self, height: Height) -> Result<Arc<Segment>, BlockFileError> {
         let last = self.reader.last_segment();
-        if let Some(last) = last.filter(|last| last.end() < self.segment_bytes) {
+        let most = if self.full { HEAD_BYTES + 1 } else { self.segment_bytes };
+        if let Some(last) = last.filter(|last| last.end() < most) {
             return Ok(last);
         }
+        self.full = false;
         let segment = Arc::new(self.create(height)?);
         let mut segments = self
             .reader
@@ -325,6 +361,21 @@ impl BlockReader {
     pub fn bytes(&self) -> u64 {
         let segments = self.0.read().expect("nobody panics while it is locked");
         segments.iter().map(|segment| segment.bytes()).sum()
+    }
+
+    /// (First height, last height) of each file, ascending, up to the one that
+    /// is written to, which has no last height yet.
+    pub fn files(&self) -> Vec<(Height, Option<Height>)> {
+        let segments = self.0.read().expect("nobody panics while it is locked");
+        let range = |segment: &Arc<Segment>| (segment.first, segment.sealed_at());
+        segments.iter().map(range).collect()
+    }
+
+    /// Last height of the file that begins with `first`; the one before it if
+    /// it has no block yet.
+    pub fn last_of(&self, first: Height) -> Result<Height, BlockFileError> {
+        let segment = self.segment_of(first);
+        segment.map_or(Ok(Height(first.0 - 1)), |segment| segment.last())
     }
 
     fn last_segment(&self) -> Option<Arc<Segment>> {

@@ -22,6 +22,8 @@ pub(crate) mod faulty {
     pub(crate) enum Fault {
         Sync,
         Write,
+        Rename,
+        SyncFolder,
     }
 
     /// Fails operation `countdown` of its kind, and all after it.
@@ -44,7 +46,9 @@ pub(crate) mod faulty {
                 return Ok(());
             }
             Err(match kind {
-                Fault::Sync => io::Error::other("input/output error"),
+                Fault::Sync | Fault::Rename | Fault::SyncFolder => {
+                    io::Error::other("input/output error")
+                }
                 Fault::Write => {
                     io::Error::new(io::ErrorKind::StorageFull, "no space left on device")
                 }
@@ -93,12 +97,14 @@ pub(crate) mod faulty {
             RealDisk.list(folder)
         }
         fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            self.step(Fault::Rename)?;
             RealDisk.rename(from, to)
         }
         fn remove(&self, path: &Path) -> io::Result<()> {
             RealDisk.remove(path)
         }
         fn sync_folder(&self, folder: &Path) -> io::Result<()> {
+            self.step(Fault::SyncFolder)?;
             RealDisk.sync_folder(folder)
         }
     }

@@ -8,5 +8,6 @@ mod four;
 mod full_disk;
 mod histories;
 mod net;
+mod privacy;
 mod receipts;
 mod solo;

@@ -122,6 +122,7 @@ pub(super) fn from_proto(from: Proto) -> Result<Action, FieldError> {
         Proto::SetGatewayKey(from) => Action::SetGatewayKey(set_gateway_key(from)?),
         Proto::SuspendGateway(number) => Action::SuspendGateway(GatewayNumber(number)),
         Proto::SetRates(from) => Action::SetRates(from.try_into()?),
+        Proto::Erase(account) => Action::Erase(AccountNumber(account)),
     })
 }
 
@@ -198,6 +199,10 @@ pub(super) fn to_proto(from: &Action) -> Proto {
         }),
         Action::SuspendGateway(number) => Proto::SuspendGateway(number.0),
         Action::SetRates(from) => Proto::SetRates(from.into()),
+        Action::Erase(account) => Proto::Erase(account.0),
+        Action::SetValidators(never) | Action::SetProtocol(never) | Action::Evidence(never) => {
+            match *never {}
+        }
     }
 }
 
@@ -382,6 +387,7 @@ mod tests {
             }),
             Action::SuspendGateway(gateway),
             Action::SetRates(rates()),
+            Action::Erase(account),
         ]
     }
 

@@ -148,9 +148,11 @@ pub fn event_transaction(event: &Event) -> Option<TransactionId> {
         | Event::PriceTableSet { transaction, .. }
         | Event::ParametersSet { transaction }
         | Event::RatesSet { transaction }
+        | Event::Erased { transaction, .. }
         | Event::GatewayRegistered { transaction, .. }
         | Event::GatewayKeySet { transaction, .. }
         | Event::GatewaySuspended { transaction, .. } => Some(*transaction),
+        Event::Evidence(never) => match *never {},
     }
 }
 
@@ -182,6 +184,8 @@ pub fn name(event: &Event) -> &'static str {
         Event::GatewayKeySet { .. } => "GatewayKeySet",
         Event::GatewaySuspended { .. } => "GatewaySuspended",
         Event::RatesSet { .. } => "RatesSet",
+        Event::Erased { .. } => "Erased",
+        Event::Evidence(never) => match *never {},
     }
 }
 
@@ -342,6 +346,11 @@ fn fill(base: v1::Event, event: &Event) -> v1::Event {
         | Event::Unfrozen { .. }
         | Event::ParametersSet { .. }
         | Event::RatesSet { .. } => base,
+        Event::Erased { entries, .. } => v1::Event {
+            erased: Some(*entries),
+            ..base
+        },
+        Event::Evidence(never) => match *never {},
     }
 }
 

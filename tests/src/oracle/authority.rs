@@ -105,6 +105,11 @@ impl Oracle {
                 self.issuer_faults(request, 1)
             }
             Action::Correct(_) | Action::Unfreeze(_) => self.issuer_faults(request, 2),
+            Action::Erase(account) => match self.holder_faults(request, account.0, 2) {
+                faults if !faults.is_empty() || author.kind == AuthorKind::Person => faults,
+                _ if self.signers_with(request, Roles::ISSUER) > 0 => Vec::new(),
+                _ => vec![Reason::CheckerMissing],
+            },
             Action::BindApiKey(bind) => self.holder_faults(request, bind.account.0, 2),
             Action::RotateHolderKey(account, _) => self.holder_faults(request, account.0, 2),
             Action::RevokeApiKey(key) => match (author.kind, self.api_keys.get(&key.0)) {

@@ -72,6 +72,9 @@ pub enum Fact {
     },
     Frozen,
     Unfrozen,
+    Erased {
+        entries: u32,
+    },
     ApiKeyBound {
         api_key: u32,
     },

@@ -286,6 +286,19 @@ impl Oracle {
         self.record(Some(account), Fact::Unfrozen);
     }
 
+    pub(super) fn erase_faults(&self, account: u32) -> Vec<Reason> {
+        match self.accounts.contains_key(&account) {
+            true => Vec::new(),
+            false => vec![Reason::UnknownAccount],
+        }
+    }
+
+    /// Nothing changes but the log: it says what is to go.
+    pub(super) fn erase(&mut self, account: u32) {
+        let entries = self.entries_of(Some(account));
+        self.record(Some(account), Fact::Erased { entries });
+    }
+
     /// The holder of a frozen account can only revoke API keys.
     fn frozen_holder(&self, request: &Request, account: u32) -> Option<Reason> {
         let by_holder = request.author.kind == AuthorKind::Account;

@@ -203,6 +203,10 @@ impl Oracle {
             Action::SetGatewayKey(set) => self.gateway_key_faults(Some(set.gateway.0), &set.key),
             Action::SuspendGateway(gateway) => self.suspend_faults(gateway.0),
             Action::SetRates(rates) => self.set_rates_faults(rates),
+            Action::Erase(account) => self.erase_faults(account.0),
+            Action::SetValidators(never) | Action::SetProtocol(never) | Action::Evidence(never) => {
+                match *never {}
+            }
         }
     }
 
@@ -234,6 +238,10 @@ impl Oracle {
             Action::SetGatewayKey(set) => self.set_gateway_key(set),
             Action::SuspendGateway(gateway) => self.suspend(gateway.0),
             Action::SetRates(rates) => self.set_rates(rates),
+            Action::Erase(account) => self.erase(account.0),
+            Action::SetValidators(never) | Action::SetProtocol(never) | Action::Evidence(never) => {
+                match *never {}
+            }
         }
     }
 

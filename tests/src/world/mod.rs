@@ -143,6 +143,7 @@ impl World {
             world.block(plan);
         }
         world.replay();
+        world.replay_redacted();
         world.check_log();
         world
     }
@@ -245,7 +246,8 @@ impl World {
             0..=4 => self.write_open_account(dice),
             5..=23 => self.write_issue(dice),
             24..=31 => self.write_bind(dice),
-            32..=36 => self.write_rotate(dice),
+            32..=35 => self.write_rotate(dice),
+            36 => self.write_erase(dice),
             37..=39 => self.write_revoke_key(dice),
             40..=45 => self.write_open_journal(dice),
             46..=57 => self.write_revoke(dice),

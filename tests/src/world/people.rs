@@ -265,6 +265,25 @@ impl World {
         }
     }
 
+    /// Erases an account: by two issuers, or its holder and one.
+    pub(super) fn write_erase(&mut self, dice: &mut Dice) -> Draft {
+        let account = self.an_account(dice);
+        let action = Action::Erase(AccountNumber(account));
+        if dice.below(2) == 0 {
+            return self.by_two_issuers(dice, action);
+        }
+        let who = match dice.wild(5) {
+            true => self.an_account(dice),
+            false => account,
+        };
+        let issuers = self.with_role(dice, Roles::ISSUER);
+        let others = match dice.wild(3) {
+            true => &[],
+            false => &issuers[..1],
+        };
+        self.envelope(dice, holder(who), others, action)
+    }
+
     /// The account's holder, or two issuers.
     fn by_holder_or_issuers(&mut self, dice: &mut Dice, account: u32, action: Action) -> Draft {
         if dice.below(3) == 0 {

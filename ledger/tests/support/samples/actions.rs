@@ -143,6 +143,7 @@ pub(crate) fn actions() -> Vec<(&'static str, Action)> {
         ),
         ("suspend_gateway", Action::SuspendGateway(GATEWAY)),
         ("set_rates", Action::SetRates(rates())),
+        ("erase", Action::Erase(account)),
     ]
 }
 

@@ -188,5 +188,12 @@ pub(crate) fn events() -> Vec<(&'static str, Event)> {
             },
         ),
         ("rates_set", Event::RatesSet { transaction }),
+        (
+            "erased",
+            Event::Erased {
+                transaction,
+                entries: 812,
+            },
+        ),
     ]
 }

@@ -73,7 +73,7 @@ pub(super) async fn course(
     let mut course = Course::default();
     for (height, transaction) in changes(client, &mut trust, to).await? {
         let (found, certificate) = block(client.clone(), height.0).await?;
-        let header = found.header;
+        let header = found.block().header;
         let certified = CertifiedHeader {
             header,
             certificate,
@@ -88,7 +88,7 @@ pub(super) async fn course(
                 "its content is not what it commits to",
             ));
         }
-        let mut bodies = found.transactions.iter();
+        let mut bodies = found.block().transactions.iter();
         let body = bodies.find(|body| body.id() == transaction);
         let action = body.and_then(|body| Body::decode(&body.body).ok());
         let Some(Action::SetRates(rates)) = action.map(|body| body.action) else {

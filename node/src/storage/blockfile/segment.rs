@@ -145,6 +145,16 @@ impl Segment {
         let _ = self.next.set(next);
     }
 
+    /// Its last height, if it is sealed.
+    pub(super) fn sealed_at(&self) -> Option<Height> {
+        self.next.get().map(|next| Height(next.0 - 1))
+    }
+
+    /// The next segment's first height, if there is one.
+    pub(super) fn next(&self) -> Option<Height> {
+        self.next.get().copied()
+    }
+
     fn read_error(&self, error: io::Error) -> BlockFileError {
         BlockFileError::Read {
             path: self.path.clone(),
@@ -303,6 +313,25 @@ impl Segment {
             height,
             error,
         };
+        let at = self.end();
+        assert!(at >= HEAD_BYTES, "only a recovered file is written to");
+        let end = self.write(at, height, certificate, body).map_err(write)?;
+        self.file.sync().map_err(|error| BlockFileError::Sync {
+            path: self.path.clone(),
+            height,
+            error,
+        })?;
+        self.with_offsets(|offsets| offsets.push(end))
+    }
+
+    /// Writes a record at an offset, not durably; where it ends.
+    fn write(
+        &self,
+        at: u64,
+        height: Height,
+        certificate: &Certificate,
+        body: &[u8],
+    ) -> io::Result<u64> {
         let certificate = codec::encode(certificate);
         let mut prefix = Vec::with_capacity(RECORD_HEAD + PREFIX + certificate.len());
         let length = PREFIX + certificate.len() + body.len();
@@ -318,18 +347,29 @@ impl Segment {
         prefix.extend_from_slice(&certificate);
         let crc = crc(length, &[&prefix[RECORD_HEAD..], body]);
         prefix[4..8].copy_from_slice(&crc.to_le_bytes());
-        let at = self.end();
-        assert!(at >= HEAD_BYTES, "only a recovered file is written to");
-        self.file.write_at(&prefix, at).map_err(write)?;
-        self.file
-            .write_at(body, at + prefix.len() as u64)
-            .map_err(write)?;
-        self.file.sync().map_err(|error| BlockFileError::Sync {
+        self.file.write_at(&prefix, at)?;
+        self.file.write_at(body, at + prefix.len() as u64)?;
+        Ok(at + (prefix.len() + body.len()) as u64)
+    }
+
+    /// Adds a record to a file that nobody else sees yet, not durably.
+    pub(super) fn add(&self, record: &Record) -> Result<(), BlockFileError> {
+        let end = self
+            .write(self.end(), record.height, &record.certificate, &record.body)
+            .map_err(|error| self.rewrite_error(error))?;
+        self.with_offsets(|offsets| offsets.push(end))
+    }
+
+    /// Makes what was added durable.
+    pub(super) fn sync(&self) -> Result<(), BlockFileError> {
+        self.file.sync().map_err(|error| self.rewrite_error(error))
+    }
+
+    pub(super) fn rewrite_error(&self, error: io::Error) -> BlockFileError {
+        BlockFileError::Rewrite {
             path: self.path.clone(),
-            height,
             error,
-        })?;
-        self.with_offsets(|offsets| offsets.push(at + (prefix.len() + body.len()) as u64))
+        }
     }
 
     /// Reads the block of a height; `None` above the last.

@@ -1,6 +1,6 @@
 //! Tests of the block files: torn tails, damage, repair.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use tally_ledger::{codec::List, crypto::Signature, hash::Hash};
 
@@ -225,4 +225,127 @@ fn after_a_failed_write_or_fsync_nothing_more_is_written_and_a_restart_goes_on()
             check(&open(folder.path(), 300).unwrap().0, 15);
         }
     }
+}
+
+/// What is left of a block after it lost something.
+fn short(height: u64) -> Bytes {
+    Bytes::from(vec![height as u8; 10])
+}
+
+/// Blocks 1 to `last` are there, those that `lost` names short.
+fn check_short(files: &BlockFiles, last: u64, lost: impl Fn(u64) -> bool) {
+    assert_eq!(files.last(), Height(last));
+    let reader = files.reader();
+    for height in 1..=last {
+        let record = reader.read(Height(height)).unwrap().unwrap();
+        let wanted = if lost(height) { short(height) } else { body(height).into() };
+        assert_eq!(record.body, wanted, "{height}");
+        assert_eq!(record.certificate, certificate(height as u32));
+    }
+    reader.verify().unwrap();
+}
+
+/// Every even block loses something.
+fn losses(first: Height, last: Height) -> BTreeMap<Height, Bytes> {
+    let even = (first.0..=last.0).filter(|height| height % 2 == 0);
+    even.map(|height| (Height(height), short(height))).collect()
+}
+
+fn rewrite_all(files: &BlockFiles) -> Result<Rewritten, BlockFileError> {
+    let (rewriter, reader) = (files.rewriter(), files.reader());
+    let mut sizes = Rewritten::default();
+    for (first, _) in reader.files() {
+        let last = reader.last_of(first)?;
+        let one = rewriter.rewrite(first, &losses(first, last))?;
+        sizes.before += one.before;
+        sizes.after += one.after;
+    }
+    Ok(sizes)
+}
+
+#[test]
+fn rewritten_files_are_smaller_and_go_on_and_old_readers_read_on() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path(), 20, 600);
+    let (mut files, _) = open(folder.path(), 600).unwrap();
+    let bytes = |folder: &Path| -> u64 {
+        let files = segments(folder);
+        files.iter().map(|path| fs::metadata(path).unwrap().len()).sum()
+    };
+    let before = bytes(folder.path());
+    let old = files.reader().segment_of(Height(2)).unwrap();
+    let sizes = rewrite_all(&files).unwrap();
+    assert_eq!((sizes.before, sizes.after), (before, bytes(folder.path())));
+    let lost: u64 = (2..=20).step_by(2).map(|height| body(height).len() as u64 - 10).sum();
+    assert_eq!(before - sizes.after, lost);
+    assert_eq!(old.read(Height(2)).unwrap().unwrap().body, body(2));
+    let even = |height: u64| height <= 20 && height.is_multiple_of(2);
+    check_short(&files, 20, even);
+    for height in 21..=30 {
+        let certificate = certificate(height as u32);
+        files.append(Height(height), &certificate, &body(height)).unwrap();
+    }
+    check_short(&files, 30, even);
+    drop(files);
+    check_short(&open(folder.path(), 600).unwrap().0, 30, even);
+}
+
+#[test]
+fn killed_at_any_step_of_a_rewriting_each_file_is_the_old_or_the_new_one() {
+    let mut steps = 0;
+    for fault in [Fault::Write, Fault::Sync, Fault::Rename, Fault::SyncFolder] {
+        for after in 0.. {
+            let folder = tempfile::tempdir().unwrap();
+            filled(folder.path(), 20, 600);
+            let disk = Arc::new(FaultyDisk::new(fault, after));
+            let (files, _) = BlockFiles::open(disk, folder.path(), CHAIN, 600).unwrap();
+            let result = rewrite_all(&files);
+            let done = result.is_ok();
+            if let Err(error) = result {
+                let error = error.to_string();
+                assert!(error.contains("Make room") && error.contains("try again"), "{error}");
+            }
+            drop(files);
+            // Each file is one or the other, whole.
+            let (files, cut) = open(folder.path(), 600).unwrap();
+            assert_eq!(cut, None);
+            let names = segments(folder.path());
+            assert!(names.iter().all(|path| first_of(path).is_some()), "{names:?}");
+            let reader = files.reader();
+            for (first, _) in reader.files() {
+                let last = reader.last_of(first).unwrap();
+                let evens: Vec<_> = losses(first, last).into_keys().collect();
+                let short_ones = evens.iter().filter(|height| {
+                    reader.read(**height).unwrap().unwrap().body == short(height.0)
+                });
+                let count = short_ones.count();
+                assert!(count == 0 || count == evens.len(), "{fault:?} {after}");
+            }
+            rewrite_all(&files).unwrap();
+            check_short(&files, 20, |height| height.is_multiple_of(2));
+            if done {
+                break;
+            }
+            steps += 1;
+        }
+    }
+    assert!(steps > 40, "{steps}");
+}
+
+#[test]
+fn a_file_can_be_begun_early_but_never_an_empty_one_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut files, _) = open(folder.path(), 1 << 20).unwrap();
+    for height in 1..=6 {
+        if height % 2 == 1 {
+            files.begin_file();
+            files.begin_file();
+        }
+        let certificate = certificate(height as u32);
+        files.append(Height(height), &certificate, &body(height)).unwrap();
+    }
+    let sealed = |first, last: u64| (Height(first), Some(Height(last)));
+    let last = (Height(5), None);
+    assert_eq!(files.reader().files(), [sealed(1, 2), sealed(3, 4), last]);
+    check(&files, 6);
 }

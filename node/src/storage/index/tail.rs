@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use tally_ledger::{
     action::Action,
-    debit::raw_debits,
+    debit::{Detail, raw_debits},
     entry::{Entry, Event},
     ids::{ClassNumber, GatewayNumber, Height},
+    redacted::batch_of,
     transaction::{Body, Transaction, TransactionId},
 };
 
@@ -90,6 +91,28 @@ fn is_debits(transaction: &Transaction) -> bool {
             .is_ok_and(|body| matches!(body.action, Action::Debits(_)))
 }
 
+/// Each debit of a block, in order: whether it is its batch's first, and its
+/// detail, if it is kept.
+fn details(block: &CommittedBlock) -> Vec<(bool, Option<Detail>)> {
+    let mut all = Vec::new();
+    for (index, transaction) in block.block.transactions.iter().enumerate() {
+        let start = all.len();
+        if let Some(batch) = batch_of(&block.redacted, index) {
+            all.extend(batch.debits.iter().map(|debit| (false, debit.detail)));
+        } else if is_debits(transaction) {
+            let debits = raw_debits(&transaction.payload);
+            all.extend(debits.map(|raw| {
+                let debit = raw.read().expect("the ledger took its form");
+                (false, Some(debit.detail))
+            }));
+        }
+        if let Some(first) = all.get_mut(start) {
+            first.0 = true;
+        }
+    }
+    all
+}
+
 impl Tail {
     /// An empty tail after these.
     pub(super) fn new(start: u64, height: Height) -> Self {
@@ -137,20 +160,17 @@ impl Tail {
         for (index, id) in (0..).zip(&block.transactions) {
             self.transactions.insert(*id, Place { height, index });
         }
-        let debits = block.block.transactions.iter().filter(|t| is_debits(t));
-        let mut details = debits.flat_map(|transaction| {
-            raw_debits(&transaction.payload)
-                .enumerate()
-                .map(|(i, raw)| (i == 0, raw))
-        });
+        let mut details = details(block).into_iter();
         for (entry, index) in block.entries.iter().zip((self.count as u32)..) {
             self.add_entry(entry, index);
             if let Entry::Receipt(receipt) = entry {
-                let (first, raw) = details.next().expect("receipts are of debits, in order");
-                let detail = raw.read().expect("the ledger took its form").detail;
+                let (first, detail) = details.next().expect("receipts are of debits, in order");
                 let position = receipt.position;
-                let hold = key16(position.gateway, detail.hold_journal, detail.hold);
-                self.holds.entry(hold).or_insert(index);
+                // Without its detail, a receipt is found by its debit only.
+                if let Some(detail) = detail {
+                    let hold = key16(position.gateway, detail.hold_journal, detail.hold);
+                    self.holds.entry(hold).or_insert(index);
+                }
                 if first {
                     let batch = key16(position.gateway, position.journal, position.number.0);
                     self.batches.insert(batch, index);

@@ -119,6 +119,7 @@ fn block(height: u64) -> CommittedBlock {
             header,
             transactions: vec![transaction],
         },
+        redacted: Vec::new(),
         id: header.id(),
         certificate: Certificate {
             round: 0,
