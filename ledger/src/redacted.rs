@@ -140,7 +140,9 @@ impl RedactedBatch {
         let fits = |debit: &RedactedDebit| {
             let detail = debit.detail.map(|detail| detail.write().len());
             let size = record_bytes(version).map(|size| size - crate::debit::FIXED_BYTES);
-            debit.fixed.version == version && size.is_some() && detail.is_none_or(|d| Some(d) == size)
+            debit.fixed.version == version
+                && size.is_some()
+                && detail.is_none_or(|d| Some(d) == size)
         };
         !self.dropped.is_empty()
             && missing.count() == self.dropped.len()
@@ -209,7 +211,8 @@ impl RedactedBlock {
     pub fn decode(bytes: &[u8], limit: usize) -> Result<Self, DecodeError> {
         let rest = bytes.strip_prefix(&[REDACTED_VERSION]);
         let rest = rest.ok_or_else(|| error("it does not begin as one"))?;
-        let (block, batches): (Block, Vec<RedactedBatch>) = codec::decode(rest, limit.saturating_sub(1))?;
+        let (block, batches): (Block, Vec<RedactedBatch>) =
+            codec::decode(rest, limit.saturating_sub(1))?;
         let ascending = batches.windows(2).all(|pair| pair[0].index < pair[1].index);
         let emptied = |batch: &RedactedBatch| {
             let transaction = block.transactions.get(batch.index as usize);
@@ -235,14 +238,10 @@ impl RedactedBlock {
     pub fn is_whole(&self) -> bool {
         let mut root = Frontier::new();
         for (index, transaction) in self.block.transactions.iter().enumerate() {
-            root.append(merkle::leaf_hash(&leaf_of(
-                transaction,
-                self.batch(index),
-            )));
+            root.append(merkle::leaf_hash(&leaf_of(transaction, self.batch(index))));
         }
-        let signed = |batch: &RedactedBatch| {
-            batch.is_signed(&self.block.transactions[batch.index as usize])
-        };
+        let signed =
+            |batch: &RedactedBatch| batch.is_signed(&self.block.transactions[batch.index as usize]);
         root.root() == self.block.header.transactions_root && self.batches.iter().all(signed)
     }
 }

@@ -12,12 +12,16 @@ use tally_ledger::{
     action::Action,
     block::Block,
     codec,
-    debit::Detail,
+    debit::{Detail, Position},
     entry::{Entry, Event, Receipt},
     execute::{BlockError, Strict, build, check, check_stored},
+    hash::Hash,
+    history::{HistoryFile, Shown, Subject},
     ids::*,
+    merkle::{Levels, leaf_hash},
     reason::Reason,
-    redacted::{OtherReceipts, REDACTED_VERSION, RedactedBlock, StoredBlock},
+    receipt::{DebitProof, PriceCheck, ReceiptFile},
+    redacted::{OtherReceipts, REDACTED_VERSION, RedactedBlock, StoredBlock, leaf_of},
     state::State,
     transaction::Transaction,
 };
@@ -101,10 +105,16 @@ fn what_is_left_executes_to_the_same_and_no_dropped_byte_is_left() {
         made.run(&left).unwrap();
         // Each detail is in the block once, and gone if it was dropped.
         let payloads = [0, 2].map(|index| &made.block.transactions[index].payload);
-        let records = payloads.into_iter().flat_map(|p| tally_ledger::debit::raw_debits(p));
+        let records = payloads
+            .into_iter()
+            .flat_map(|p| tally_ledger::debit::raw_debits(p));
         for (place, record) in records.enumerate() {
             let holds = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
-            assert_eq!(holds(record.detail), !lost.contains(&place), "{place} of {lost:?}");
+            assert_eq!(
+                holds(record.detail),
+                !lost.contains(&place),
+                "{place} of {lost:?}"
+            );
             assert!(holds(record.fixed));
         }
     }
@@ -186,7 +196,16 @@ fn lies_about_what_was_dropped_are_found_out() {
     let other = lie(&|block| block.batches[0].payload.0[0] ^= 1);
     assert!(!other.is_whole());
     let error = made.run(&other).unwrap_err();
-    assert!(matches!(error, BlockError::Root { name: "transactions root", .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            BlockError::Root {
+                name: "transactions root",
+                ..
+            }
+        ),
+        "{error}"
+    );
     // Another transaction's payload is none to redact.
     let other = lie(&|block| block.batches[0].index = 1);
     assert!(!other.is_whole());
@@ -267,6 +286,93 @@ fn golden_redacted_block() {
     vectors::check("redacted", value);
 }
 
+/// The proof of a batch's debit from what is left of its block.
+fn proof(block: &RedactedBlock, first: Position, offset: u64) -> DebitProof {
+    let batch = &block.batches[0];
+    let index = batch.index as usize;
+    let transactions = &block.block.transactions;
+    let leaves: Vec<_> = (transactions.iter().enumerate())
+        .map(|(index, transaction)| leaf_of(transaction, block.batch(index)))
+        .collect();
+    let tree = Levels::of(leaves.iter().map(|leaf| leaf_hash(leaf)));
+    let levels = Levels::of(batch.leaf_hashes(first));
+    let part = |at: usize| Hash(leaves[index][at..at + 32].try_into().unwrap());
+    DebitProof {
+        fixed: batch.debits[offset as usize].fixed,
+        batch_path: list(levels.inclusion(offset, levels.size()).unwrap()),
+        body: list(transactions[index].body.clone()),
+        signatures: part(32),
+        payload: part(64),
+        index: batch.index,
+        count: leaves.len() as u32,
+        path: list(tree.inclusion(index as u64, tree.size()).unwrap()),
+    }
+}
+
+/// A receipt without its detail, from a block that lost it, and histories
+/// with an erasure: what a verifier in any language must take.
+#[test]
+fn golden_files_of_an_erased_account() {
+    let mut world = World::ready();
+    let (lease, ..) = world.lease(G0, |_| {});
+    let debits: Vec<_> = (1..=3).map(|input| debit(lease, input)).collect();
+    let batch = world.debits_tx(G0, &debits);
+    let other = world.by_holder(0, bind(0, 7));
+    let transactions = [other, batch];
+    let block = build(&world.state, world.time(), 0, transactions.iter(), &Strict).block;
+    let index = world.log.size() + 2;
+    let receipts: Vec<_> = world
+        .block(&transactions)
+        .iter()
+        .filter_map(receipt)
+        .collect();
+    let left = StoredBlock::Whole(block).redact(&receipts, |_| true);
+    let (left, _) = left.unwrap().unwrap();
+    let file = ReceiptFile {
+        certified: world.certified(),
+        index,
+        receipt: receipts[1],
+        path: list(world.log.inclusion(index, world.log.size()).unwrap()),
+        detail: None,
+        debit: Some(proof(&left, receipts[0].position, 1)),
+        prices: None,
+    };
+    let verified = file.verify(&world.genesis).unwrap();
+    assert_eq!(verified.price, PriceCheck::NoDetail);
+    assert_eq!(verified.fixed, Some(debits[1].fixed));
+    let erase = world.by_two(Action::Erase(AccountNumber(0)));
+    world.run(erase);
+    let history = |subject: Subject| {
+        let entries = (0..).zip(&world.entries);
+        let of: Vec<u64> = entries
+            .filter(|(_, e)| subject.has(e))
+            .map(|(i, _)| i)
+            .collect();
+        let shown = |i: &u64| (*i, Shown::from(world.entries[*i as usize].clone()));
+        let (table, number) = subject.end();
+        let file = HistoryFile {
+            certified: world.certified(),
+            subject,
+            from: Height(0),
+            to: world.state.height(),
+            entries: list(of.iter().map(shown).collect()),
+            path: list(world.log.multi(&of, world.log.size()).unwrap()),
+            end: Some(world.state.prove(table, number)),
+        };
+        let verified = file.verify(&world.genesis).unwrap();
+        let (_, last) = verified.entries.last().unwrap();
+        assert!(matches!(last, Entry::Event(_, Event::Erased { .. })));
+        file.encode()
+    };
+    let value = json!({
+        "genesis": hex::encode(world.genesis.encode()),
+        "receipt_file": hex::encode(file.encode()),
+        "account_history": hex::encode(history(Subject::Account(AccountNumber(0)))),
+        "control_history": hex::encode(history(Subject::Control)),
+    });
+    vectors::check("erased", value);
+}
+
 #[test]
 fn erasing_logs_how_many_entries_it_is_about_and_changes_nothing_else() {
     let mut world = World::ready();
@@ -278,7 +384,10 @@ fn erasing_logs_how_many_entries_it_is_about_and_changes_nothing_else() {
     let erase = Action::Erase(AccountNumber(0));
     let by_issuers = world.by_two(erase.clone());
     let by_holder = world.tx(AccountNumber(0), &[ISSUER.into()], erase.clone());
-    for (transaction, entries) in [(by_issuers, before.entries), (by_holder, before.entries + 1)] {
+    for (transaction, entries) in [
+        (by_issuers, before.entries),
+        (by_holder, before.entries + 1),
+    ] {
         let id = transaction.id();
         let logged = world.run(transaction);
         let [Entry::Event(leaf, event)] = &logged[..] else {
@@ -291,7 +400,10 @@ fn erasing_logs_how_many_entries_it_is_about_and_changes_nothing_else() {
         assert_eq!(event, &wanted);
         assert_eq!((leaf.kind, leaf.account), (28, AccountNumber(0)));
         assert_eq!(leaf.entry, entries + 1);
-        assert_eq!(leaf.control, controls + 1 + u64::from(entries - before.entries));
+        assert_eq!(
+            leaf.control,
+            controls + 1 + u64::from(entries - before.entries)
+        );
     }
     let mut after = world.state.accounts()[0].clone();
     after.entries -= 2;
@@ -310,7 +422,10 @@ fn reserved_tags_are_nothing() {
     for tag in [22u32, 23, 24, 26, 33] {
         let bytes = [&tag.to_le_bytes()[..], &[0; 8]].concat();
         for length in 4..=bytes.len() {
-            assert!(codec::decode::<Action>(&bytes[..length], 64).is_err(), "{tag}");
+            assert!(
+                codec::decode::<Action>(&bytes[..length], 64).is_err(),
+                "{tag}"
+            );
         }
     }
     let erase = codec::encode(&Action::Erase(AccountNumber(7)));

@@ -99,6 +99,75 @@ fn the_check_passes_and_finds_what_is_missing_doubled_or_altered() {
         explained.contains("nano-CT") && explained.contains("rounded up"),
         "{explained}"
     );
+    prune(folder, count("receipts"));
+}
+
+/// The details of a stopped validator go, but for those that a hold keeps.
+fn prune(folder: &Path, receipts: u64) {
+    let json = |line: &str| run(folder, &format!("--format json {line} --home demo/v0")).json();
+    let fails = |line: &str| run(folder, &format!("{line} --home demo/v0")).fails(1);
+    let held = json("hold add --account 0 --reason case-12");
+    assert_eq!(
+        (&held["account"], &held["reason"]),
+        (&0.into(), &"case-12".into())
+    );
+    let twice = fails("hold add --account 0 --reason again");
+    assert!(twice.contains("remove it first"), "{twice}");
+    assert_eq!(json("hold list")[0]["account"], 0);
+
+    let count = |value: &serde_json::Value, name: &str| value[name].as_u64().unwrap();
+    let dry = json("prune --before 1000000 --dry-run");
+    let (goes, stays) = (
+        count(&dry, "details dropped"),
+        count(&dry, "details kept by a legal hold"),
+    );
+    assert_eq!(goes + stays, receipts);
+    assert!(goes > 0 && stays > 0, "{dry}");
+    let old = json("prune --before 2020-01-01");
+    assert_eq!(
+        count(&old, "details dropped") + count(&old, "details kept by a legal hold"),
+        0
+    );
+    let unknown = fails("prune --before 1000000 --class gold");
+    assert!(unknown.contains("no class `gold`"), "{unknown}");
+    let pruned = json("prune --before 9999-01-01");
+    assert_eq!(
+        (
+            count(&pruned, "details dropped"),
+            count(&pruned, "details kept by a legal hold")
+        ),
+        (goes, stays)
+    );
+    let freed = count(&pruned, "bytes before") - count(&pruned, "bytes after");
+    assert!(freed > goes * 70, "{pruned}");
+
+    json("hold remove --account 0 --reason closed");
+    let unset = fails("prune --by-retention");
+    assert!(unset.contains("[retention]"), "{unset}");
+    let config = folder.join("demo/v0/config.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(
+        &config,
+        format!("{text}\n[retention]\ninnovation = 400\npriority = 0\n"),
+    )
+    .unwrap();
+    let rest = json("prune --by-retention");
+    let now = count(&rest, "details dropped");
+    assert!(now <= stays);
+    fs::write(&config, &text).unwrap();
+    let rest = json("prune --before 1000000 --class innovation");
+    assert_eq!(count(&rest, "details dropped"), stays - now);
+    let log = fs::read_to_string(folder.join("demo/v0/privacy.log")).unwrap();
+    let what = |line: &str| -> String {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["what"].as_str().unwrap().to_owned()
+    };
+    let what: Vec<String> = log.lines().map(what).collect();
+    assert_eq!(what[..3], ["hold added", "details pruned", "hold removed"]);
+
+    // What is left of the blocks is executed again, to the same roots.
+    let rebuilt = json("reindex");
+    assert!(count(&rebuilt, "height") > 0);
 }
 
 /// The interactive demo: what it prints works when pasted, and its processes

@@ -93,6 +93,21 @@ fn an_operator_governs_a_chain() {
     let again = net.run(0, "tx submit unfreeze.json").json();
     assert_eq!(again["height"], unfrozen["height"]);
 
+    // Erased by two issuers, or by the holder with one.
+    let erase = "account erase 0 GENESIS --key KEYS/issuer-0.key";
+    let error = net.run(0, erase).fails(4);
+    assert!(error.contains("CheckerMissing (32)"), "{error}");
+    let erased = net
+        .run(1, &format!("{erase} --key KEYS/issuer-1.key"))
+        .json();
+    let erased = entry(&erased, "Erased").clone();
+    assert_eq!(erased["account"], 0);
+    let by_holder = "account erase 0 GENESIS --key KEYS/holder-0.key";
+    let error = net.run(2, by_holder).fails(4);
+    assert!(error.contains("CheckerMissing (32)"), "{error}");
+    let again = net.run(2, &format!("{by_holder} --key KEYS/issuer-0.key"));
+    entry(&again.json(), "Erased");
+
     // Keys.
     let bound = net.run(
         0,

@@ -66,7 +66,7 @@ class Vectors(unittest.TestCase):
         self.assertEqual(verifier.chain.hex(), vectors["chain"])
 
     def test_all_files_prove_what_they_show(self) -> None:
-        for name, least in (("files.json", 4), ("history.json", 5), ("consistency.json", 2)):
+        for name, least in (("files.json", 4), ("history.json", 5), ("consistency.json", 2), ("erased.json", 3)):
             verifier, files = self.files(name)
             self.assertGreaterEqual(len(files), least)
             for key, data in files.items():
@@ -90,7 +90,7 @@ class Vectors(unittest.TestCase):
                 verify(verifier, bytes.fromhex(data))
 
     def test_no_bit_can_be_flipped(self) -> None:
-        for name in ("files.json", "history.json", "consistency.json"):
+        for name in ("files.json", "history.json", "consistency.json", "erased.json"):
             verifier, files = self.files(name)
             for key, data in files.items():
                 proven = verify(verifier, data)

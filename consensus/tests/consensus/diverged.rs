@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{CHAIN, Counter, Node, keys, network};
-use malachitebft_app_channel::{AppMsg, NetworkMsg};
+use crate::common::{CHAIN, Counter, Node, keys, network, other_form};
+use malachitebft_app_channel::{AppMsg, NetworkMsg, app::engine::host::SyncedValueOutcome};
 use malachitebft_core_types::{
     CommitCertificate, CommitSignature, NilOrVal, Round, VoteExtensions, VoteType,
 };
@@ -112,7 +112,12 @@ impl Hand {
 
     /// Brings it a block by value sync.
     async fn sync(&mut self, body: &[u8]) -> Result<(), ConsensusError> {
-        let (reply, _answer) = oneshot::channel();
+        self.synced(body).await.map(drop)
+    }
+
+    /// The same, and what it says of it.
+    async fn synced(&mut self, body: &[u8]) -> Result<SyncedValueOutcome<Engine>, ConsensusError> {
+        let (reply, answer) = oneshot::channel();
         let message = AppMsg::ProcessSyncedValue {
             height: FIRST.into(),
             round: Round::new(0),
@@ -120,7 +125,8 @@ impl Hand {
             value_bytes: body.to_vec().into(),
             reply,
         };
-        self.tell(message).await
+        self.tell(message).await?;
+        Ok(answer.await.unwrap())
     }
 }
 
@@ -170,4 +176,35 @@ async fn a_block_that_comes_certified_and_is_invalid_stops_the_node() {
     hand.precommits(block).await;
     assert_diverged(hand.sync(&body).await, block, "state root is 01");
     assert_eq!(node.height(), 0, "nothing was committed");
+}
+
+/// A form of a certified block whose id does not bind all of it: a false one
+/// is its peer's fault, is not kept, and keeps nobody from taking a true one.
+#[tokio::test]
+async fn a_certified_block_in_a_false_form_is_the_peers_fault_and_a_true_one_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = &network(folder.path(), "forms", 4)[0];
+    let body = [&1_u64.to_le_bytes()[..], &[0; 6]].concat();
+    let block = crate::common::body_id(&body);
+    let (good, bad) = (other_form(block, true), other_form(block, false));
+    let mut hand = Hand::open(node);
+    let fault = |outcome| matches!(outcome, Ok(SyncedValueOutcome::PeerFault));
+    assert!(fault(hand.synced(&good).await), "nobody has certified it");
+    hand.precommits(block).await;
+    assert!(fault(hand.synced(&bad).await));
+    drop(hand);
+    // It is not on the disk either: the decided body is not there.
+    let decided = Hand::open(node).decide(block).await;
+    assert!(decided.is_ok() && node.height() == 0, "{decided:?}");
+    let mut hand = Hand::open(node);
+    hand.precommits(block).await;
+    let taken = hand.synced(&good).await;
+    assert!(matches!(taken, Ok(SyncedValueOutcome::Verdict(value)) if value.validity.is_valid()));
+    // A false one that comes after it changes nothing.
+    assert!(!fault(hand.synced(&bad).await));
+    drop(hand);
+    // After a restart the true one is judged again, from the disk.
+    Hand::open(node).decide(block).await.unwrap();
+    let blocks = &node.chain.lock().unwrap().blocks;
+    assert_eq!((blocks[0].id, &blocks[0].body[..]), (block, &good[..]));
 }

@@ -70,12 +70,20 @@ struct Hashed {
 
 fn hash_batch(start: Position, journal: Hash, payload: &[u8]) -> Hashed {
     let records = raw_debits(payload);
-    hash_records(start, journal, records.map(|raw| (raw.fixed, raw.detail_hash())))
+    hash_records(
+        start,
+        journal,
+        records.map(|raw| (raw.fixed, raw.detail_hash())),
+    )
 }
 
 fn hash_redacted(start: Position, journal: Hash, batch: &RedactedBatch) -> Hashed {
     let records = batch.remains();
-    hash_records(start, journal, records.map(|(fixed, remains)| (fixed.write(), remains.hash())))
+    hash_records(
+        start,
+        journal,
+        records.map(|(fixed, remains)| (fixed.write(), remains.hash())),
+    )
 }
 
 /// Of fixed parts and hashes of details.

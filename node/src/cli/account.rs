@@ -61,13 +61,15 @@ pub(crate) enum AccountCommand {
     Unfreeze(Stop),
     /// Make all nodes drop the details of an account's receipts so far (two issuers sign,
     /// or the holder and an issuer)
-    #[command(after_help = "Example:\n  tally account erase 3 --genesis genesis.json \
+    #[command(
+        after_help = "Example:\n  tally account erase 3 --genesis genesis.json \
         --key maker.key --key checker.key\n\n  \
         tally account erase 3 --genesis genesis.json --key ann.key --signer person:2 \\\n      \
         --draft erase.tx\n\n\
         Each node drops them from its block files soon after, unless a legal hold forbids it \
         (`tally hold list`);\n/metrics shows what is pending. It cannot be undone. Totals, receipts \
-        and their proofs stay: see\n\"Personal data\" in the README.")]
+        and their proofs stay: see\n\"Personal data\" in the README."
+    )]
     Erase(Stop),
     /// Give back a part of a grant, for good (the holder signs)
     #[command(

@@ -20,10 +20,12 @@ use super::{
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum HoldCommand {
     /// Keep details: neither prune nor erase drops them until the hold is removed
-    #[command(after_help = "Example:\n  tally hold add --home v0 --account 7 --reason 'case 12'\n  \
+    #[command(
+        after_help = "Example:\n  tally hold add --home v0 --account 7 --reason 'case 12'\n  \
         tally hold add --home v0 --all --reason 'audit of 2026'\n\n\
         The node may run. When this returns, nothing that the hold keeps is being \
-        dropped.\nA hold is of one node: add it on each that must keep the details.")]
+        dropped.\nA hold is of one node: add it on each that must keep the details."
+    )]
     Add(Change),
     /// Print the holds
     #[command(after_help = "Example:\n  tally hold list --home v0")]

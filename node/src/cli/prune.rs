@@ -206,10 +206,7 @@ mod tests {
     #[test]
     fn a_number_is_a_height_and_all_else_a_date() {
         assert_eq!(parse_before("120000"), Ok(Before::Height(Height(120_000))));
-        assert_eq!(
-            parse_before("1970-01-02"),
-            Ok(Before::Time(Time(DAY_MS)))
-        );
+        assert_eq!(parse_before("1970-01-02"), Ok(Before::Time(Time(DAY_MS))));
         assert!(parse_before("yesterday").unwrap_err().contains("no height"));
     }
 }

@@ -107,7 +107,10 @@ impl Erasures {
     /// Those that are not done.
     pub fn pending(&self) -> Vec<Erasure> {
         let list = self.locked();
-        list.iter().filter(|erasure| !erasure.done).copied().collect()
+        list.iter()
+            .filter(|erasure| !erasure.done)
+            .copied()
+            .collect()
     }
 
     /// Notes, durably, that nothing is left of one.

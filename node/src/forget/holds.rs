@@ -207,10 +207,7 @@ mod tests {
         assert_eq!(file.read().unwrap(), Holds::default());
         file.add(hold(Some(7))).unwrap();
         file.add(hold(None)).unwrap();
-        assert!(matches!(
-            file.add(hold(Some(7))),
-            Err(HoldError::There(_))
-        ));
+        assert!(matches!(file.add(hold(Some(7))), Err(HoldError::There(_))));
         assert!(file.read().unwrap().keep(AccountNumber(1)));
         assert_eq!(file.remove(None, "closed").unwrap(), hold(None));
         let holds = file.read().unwrap();
@@ -226,7 +223,10 @@ mod tests {
             .collect();
         let said: Vec<_> = what.iter().map(|line| &line["what"]).collect();
         assert_eq!(said, ["hold added", "hold added", "hold removed"]);
-        assert_eq!((&what[0]["account"], &what[0]["reason"]), (&json!(7), &json!("case 12")));
+        assert_eq!(
+            (&what[0]["account"], &what[0]["reason"]),
+            (&json!(7), &json!("case 12"))
+        );
     }
 
     #[test]

@@ -14,11 +14,7 @@ use tally_ledger::{
     redacted::{OtherReceipts, StoredBlock},
 };
 
-use super::{
-    HoldsFile, Rule,
-    holds::HoldError,
-    rule::Fate,
-};
+use super::{HoldsFile, Rule, holds::HoldError, rule::Fate};
 use crate::{
     chain::{MAX_BODY, header_of},
     storage::{
@@ -182,7 +178,9 @@ impl Sweep {
         let height = Height(height.0 - 1);
         let body = read(self.rewriter.reader(), height)?;
         let header = header_of(&body);
-        Ok(header.map_err(|error| SweepError::Form { height, error })?.log_size)
+        Ok(header
+            .map_err(|error| SweepError::Form { height, error })?
+            .log_size)
     }
 }
 

@@ -17,7 +17,9 @@ use serde_json::json;
 use tally_ledger::ids::{AccountNumber, Height};
 use tracing::{info, warn};
 
-use super::{Erasure, Erasures, Journal, Rule, SweepError, Swept, erasures::ErasuresError, sweep::Sweep};
+use super::{
+    Erasure, Erasures, Journal, Rule, SweepError, Swept, erasures::ErasuresError, sweep::Sweep,
+};
 use crate::{chain::Chain, metrics::Metrics};
 
 /// How often it looks whether a file was sealed or a hold removed.
@@ -117,11 +119,13 @@ impl Parts {
         let holds = self.sweep.holds.read().map_err(SweepError::from)?;
         for erasure in pending.into_iter().filter(|e| !holds.keep(e.account)) {
             let known = progress.get(&erasure.account).copied();
-            let mut now = known.filter(|known| known.erasure == erasure).unwrap_or(Progress {
-                erasure,
-                next: Height(1),
-                dropped: 0,
-            });
+            let mut now = known
+                .filter(|known| known.erasure == erasure)
+                .unwrap_or(Progress {
+                    erasure,
+                    next: Height(1),
+                    dropped: 0,
+                });
             while !stop.load(Ordering::SeqCst) && self.step(&mut now)? {
                 progress.insert(erasure.account, now);
             }
@@ -130,7 +134,9 @@ impl Parts {
                 progress.remove(&erasure.account);
             }
         }
-        self.metrics.erasures_pending.set(self.erasures.pending().len() as i64);
+        self.metrics
+            .erasures_pending
+            .set(self.erasures.pending().len() as i64);
         Ok(())
     }
 
@@ -143,7 +149,9 @@ impl Parts {
             ..
         } = now.erasure;
         let files = self.sweep.rewriter.reader().files();
-        let file = files.into_iter().find(|(first, _)| *first >= now.next && *first <= height);
+        let file = files
+            .into_iter()
+            .find(|(first, _)| *first >= now.next && *first <= height);
         let Some((first, Some(last))) = file else {
             return Ok(false);
         };
@@ -174,7 +182,9 @@ impl Parts {
             "details": swept.dropped,
             "bytes": swept.before.saturating_sub(swept.after),
         });
-        let written = self.journal.append("details of an erased account dropped", fields);
+        let written = self
+            .journal
+            .append("details of an erased account dropped", fields);
         written.map_err(|error| Error::Journal(self.journal.path().to_owned(), error))
     }
 

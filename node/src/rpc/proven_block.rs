@@ -210,7 +210,9 @@ impl ProvenBlock {
                 Ok(raw.read()?)
             }
         };
-        let fixed = debit.as_ref().map_or_else(|fixed| *fixed, |debit| debit.fixed);
+        let fixed = debit
+            .as_ref()
+            .map_or_else(|fixed| *fixed, |debit| debit.fixed);
         let levels = batch.levels(transaction, redacted, position);
         let tree = self.tree();
         let leaf = tree.leaves.get(batch.index)?;

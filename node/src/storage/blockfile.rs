@@ -294,7 +294,11 @@ impl BlockFiles {
     /// The segment to write to: the last, or a new one if that is full.
     fn segment_for(&mut self, height: Height) -> Result<Arc<Segment>, BlockFileError> {
         let last = self.reader.last_segment();
-        let most = if self.full { HEAD_BYTES + 1 } else { self.segment_bytes };
+        let most = if self.full {
+            HEAD_BYTES + 1
+        } else {
+            self.segment_bytes
+        };
         if let Some(last) = last.filter(|last| last.end() < most) {
             return Ok(last);
         }

@@ -271,9 +271,15 @@ async fn a_legal_hold_keeps_details_from_prune_until_it_is_removed() {
     assert!(!has_salt(home, 20) && has_salt(home, 21));
     holds.remove(Some(1), "closed").unwrap();
     holds.add(hold(None)).unwrap();
-    assert_eq!((prune(&net, below, false).dropped, has_salt(home, 21)), (0, true));
+    assert_eq!(
+        (prune(&net, below, false).dropped, has_salt(home, 21)),
+        (0, true)
+    );
     holds.remove(None, "closed").unwrap();
-    assert_eq!((prune(&net, below, false).dropped, has_salt(home, 21)), (20, false));
+    assert_eq!(
+        (prune(&net, below, false).dropped, has_salt(home, 21)),
+        (20, false)
+    );
     // Holds that cannot be read hold everything.
     fs::write(home.folder().join("holds.json"), "{").unwrap();
     let config = home.config().unwrap().storage;
@@ -285,8 +291,15 @@ async fn a_legal_hold_keeps_details_from_prune_until_it_is_removed() {
         before: BTreeMap::from([(ClassNumber(0), Height(below))]),
         ..Rule::default()
     };
-    let error = store.sweep(HoldsFile::of(home.folder())).all(&mut rule, false);
-    assert!(error.unwrap_err().to_string().contains("nothing is dropped"));
+    let error = store
+        .sweep(HoldsFile::of(home.folder()))
+        .all(&mut rule, false);
+    assert!(
+        error
+            .unwrap_err()
+            .to_string()
+            .contains("nothing is dropped")
+    );
 }
 
 fn erase(net: &Net, id: u8, account: u32) -> tally_ledger::transaction::Transaction {
@@ -339,7 +352,10 @@ async fn an_erased_account_loses_its_details_so_far_and_nobody_else_does() {
     assert!(!has_salt(home, 3) && !has_salt(home, 60));
     assert!(has_salt(home, 21) && has_salt(home, 61));
     let log = fs::read_to_string(Journal::of(home.folder()).path()).unwrap();
-    assert!(log.contains("details of an erased account dropped"), "{log}");
+    assert!(
+        log.contains("details of an erased account dropped"),
+        "{log}"
+    );
 
     // Again, about what came after; and from the blocks alone.
     store::forget_derived(&home.data()).unwrap();

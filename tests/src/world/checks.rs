@@ -210,7 +210,10 @@ impl World {
                 let some = |receipt: &Receipt| receipt.entry % 3 == 0;
                 let left = stored.redact(receipts(), some).unwrap();
                 let some = left.as_ref().map_or(0, |(_, count)| *count);
-                assert_eq!(some as usize, receipts().filter(|r| r.entry % 3 == 0).count());
+                assert_eq!(
+                    some as usize,
+                    receipts().filter(|r| r.entry % 3 == 0).count()
+                );
                 let mut left = left.map_or(stored, |(block, _)| StoredBlock::Redacted(block));
                 if share == 1 {
                     let all = left.redact(receipts(), |_| true).unwrap();

@@ -238,7 +238,11 @@ fn check_short(files: &BlockFiles, last: u64, lost: impl Fn(u64) -> bool) {
     let reader = files.reader();
     for height in 1..=last {
         let record = reader.read(Height(height)).unwrap().unwrap();
-        let wanted = if lost(height) { short(height) } else { body(height).into() };
+        let wanted = if lost(height) {
+            short(height)
+        } else {
+            body(height).into()
+        };
         assert_eq!(record.body, wanted, "{height}");
         assert_eq!(record.certificate, certificate(height as u32));
     }
@@ -270,20 +274,28 @@ fn rewritten_files_are_smaller_and_go_on_and_old_readers_read_on() {
     let (mut files, _) = open(folder.path(), 600).unwrap();
     let bytes = |folder: &Path| -> u64 {
         let files = segments(folder);
-        files.iter().map(|path| fs::metadata(path).unwrap().len()).sum()
+        files
+            .iter()
+            .map(|path| fs::metadata(path).unwrap().len())
+            .sum()
     };
     let before = bytes(folder.path());
     let old = files.reader().segment_of(Height(2)).unwrap();
     let sizes = rewrite_all(&files).unwrap();
     assert_eq!((sizes.before, sizes.after), (before, bytes(folder.path())));
-    let lost: u64 = (2..=20).step_by(2).map(|height| body(height).len() as u64 - 10).sum();
+    let lost: u64 = (2..=20)
+        .step_by(2)
+        .map(|height| body(height).len() as u64 - 10)
+        .sum();
     assert_eq!(before - sizes.after, lost);
     assert_eq!(old.read(Height(2)).unwrap().unwrap().body, body(2));
     let even = |height: u64| height <= 20 && height.is_multiple_of(2);
     check_short(&files, 20, even);
     for height in 21..=30 {
         let certificate = certificate(height as u32);
-        files.append(Height(height), &certificate, &body(height)).unwrap();
+        files
+            .append(Height(height), &certificate, &body(height))
+            .unwrap();
     }
     check_short(&files, 30, even);
     drop(files);
@@ -303,14 +315,20 @@ fn killed_at_any_step_of_a_rewriting_each_file_is_the_old_or_the_new_one() {
             let done = result.is_ok();
             if let Err(error) = result {
                 let error = error.to_string();
-                assert!(error.contains("Make room") && error.contains("try again"), "{error}");
+                assert!(
+                    error.contains("Make room") && error.contains("try again"),
+                    "{error}"
+                );
             }
             drop(files);
             // Each file is one or the other, whole.
             let (files, cut) = open(folder.path(), 600).unwrap();
             assert_eq!(cut, None);
             let names = segments(folder.path());
-            assert!(names.iter().all(|path| first_of(path).is_some()), "{names:?}");
+            assert!(
+                names.iter().all(|path| first_of(path).is_some()),
+                "{names:?}"
+            );
             let reader = files.reader();
             for (first, _) in reader.files() {
                 let last = reader.last_of(first).unwrap();
@@ -342,7 +360,9 @@ fn a_file_can_be_begun_early_but_never_an_empty_one_twice() {
             files.begin_file();
         }
         let certificate = certificate(height as u32);
-        files.append(Height(height), &certificate, &body(height)).unwrap();
+        files
+            .append(Height(height), &certificate, &body(height))
+            .unwrap();
     }
     let sealed = |first, last: u64| (Height(first), Some(Height(last)));
     let last = (Height(5), None);

@@ -93,24 +93,21 @@ fn is_debits(transaction: &Transaction) -> bool {
 
 /// Each debit of a block, in order: whether it is its batch's first, and its
 /// detail, if it is kept.
-fn details(block: &CommittedBlock) -> Vec<(bool, Option<Detail>)> {
-    let mut all = Vec::new();
-    for (index, transaction) in block.block.transactions.iter().enumerate() {
-        let start = all.len();
-        if let Some(batch) = batch_of(&block.redacted, index) {
-            all.extend(batch.debits.iter().map(|debit| (false, debit.detail)));
-        } else if is_debits(transaction) {
-            let debits = raw_debits(&transaction.payload);
-            all.extend(debits.map(|raw| {
-                let debit = raw.read().expect("the ledger took its form");
-                (false, Some(debit.detail))
-            }));
-        }
-        if let Some(first) = all.get_mut(start) {
-            first.0 = true;
-        }
-    }
-    all
+fn details(block: &CommittedBlock) -> impl Iterator<Item = (bool, Option<Detail>)> {
+    let transactions = block.block.transactions.iter().enumerate();
+    transactions.flat_map(|(index, transaction)| {
+        let redacted = batch_of(&block.redacted, index);
+        let some = redacted.into_iter();
+        let some = some.flat_map(|batch| batch.debits.iter().map(|debit| debit.detail));
+        let whole = redacted.is_none() && is_debits(transaction);
+        let payload: &[u8] = if whole { &transaction.payload } else { &[] };
+        let all = raw_debits(payload).map(|raw| {
+            let debit = raw.read().expect("the ledger took its form");
+            Some(debit.detail)
+        });
+        let details = some.chain(all).enumerate();
+        details.map(|(i, detail)| (i == 0, detail))
+    })
 }
 
 impl Tail {
@@ -160,7 +157,7 @@ impl Tail {
         for (index, id) in (0..).zip(&block.transactions) {
             self.transactions.insert(*id, Place { height, index });
         }
-        let mut details = details(block).into_iter();
+        let mut details = details(block);
         for (entry, index) in block.entries.iter().zip((self.count as u32)..) {
             self.add_entry(entry, index);
             if let Entry::Receipt(receipt) = entry {
