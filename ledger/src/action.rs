@@ -1,9 +1,9 @@
 //! The actions that a transaction can ask for, and what each does.
 //!
-//! Tags are the declaration order, so new actions go at the end. Tags 22 to
-//! 32 are reserved, in this order, for SetValidators, SetProtocol, Evidence,
-//! Erase, Resume and attestations. There is no transfer (I2): it is not
-//! refused, it does not exist.
+//! Tags are the declaration order, so new actions go at the end. Tags 22, 23
+//! and 25 to 32 are reserved for SetValidators, SetProtocol, Erase, Resume and
+//! attestations. There is no transfer (I2): it is not refused, it does not
+//! exist.
 //!
 //! Who must sign:
 //!
@@ -18,6 +18,7 @@
 //! | OpenJournal, ReturnLease, Debits | the gateway |
 //! | Lease | the gateway and the API key |
 //! | SuspendGateway | one admin |
+//! | Evidence | anyone whom the state knows, a validator too: it proves itself |
 //! | the rest | `threshold` admins |
 //!
 //! Maker and checker are different persons by construction: signers are
@@ -38,6 +39,7 @@ use crate::{
     class::ClassRules,
     codec::List,
     crypto::PublicKey,
+    evidence::Evidence,
     gateway::Caps,
     hash::Hash,
     ids::{
@@ -252,6 +254,10 @@ pub struct SetGatewayKey {
     pub caps: Caps,
 }
 
+/// A tag that stands for nothing yet: it can be neither made nor decoded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reserved {}
+
 /// What a transaction asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
@@ -305,4 +311,12 @@ pub enum Action {
     /// Tag 21. Classes are known, ascending, no repeats; what is left out has
     /// no limit from now on.
     SetRates(Rates),
+    /// Tag 22.
+    SetValidators(Reserved),
+    /// Tag 23.
+    SetProtocol(Reserved),
+    /// Tag 24. That validators signed twice, at a height that is committed.
+    /// At most [`crate::evidence::MAX_EVIDENCE_PER_BLOCK`] per block; it must
+    /// mark at least one validator whose leaf does not have the height yet.
+    Evidence(Box<Evidence>),
 }

@@ -24,6 +24,7 @@ use crate::{
     codec,
     crypto::{ChainId, PublicKey},
     debit::{Flags, Position},
+    evidence::{Kind, Place},
     hash::{Context, Hash},
     ids::{
         AccountNumber, Amount, ApiKeyNumber, ClassNumber, DebitNumber, GatewayNumber, GrantNumber,
@@ -339,6 +340,17 @@ pub enum Event {
     RatesSet {
         /// By which transaction.
         transaction: TransactionId,
+    },
+    /// Kind 27. One per validator that evidence names.
+    SignedTwice {
+        /// By which transaction.
+        transaction: TransactionId,
+        /// Who, and when.
+        place: Place,
+        /// What.
+        signed: Kind,
+        /// Hash of the evidence; the transaction's body carries it.
+        evidence: Hash,
     },
 }
 

@@ -10,6 +10,7 @@ use crate::{
     correction::CorrectionProof,
     crypto::PublicKey,
     debit::{MAX_BATCH, record_bytes},
+    evidence::Offence,
     ids::{ApiKeyNumber, Person},
     reason::Reason,
     state::{
@@ -29,6 +30,8 @@ pub(crate) struct Call<'t> {
     pub(crate) payload: &'t [u8],
     /// The payload of a Correct.
     pub(crate) proof: Option<CorrectionProof>,
+    /// What an Evidence proves.
+    pub(crate) offences: Vec<Offence>,
 }
 
 impl<'t> Call<'t> {
@@ -38,10 +41,13 @@ impl<'t> Call<'t> {
         transaction: &'t Transaction,
         signatures: &dyn SignatureCheck,
     ) -> Result<Call<'t>, Reason> {
-        let call = Self::read(draft, transaction)?;
+        let mut call = Self::read(draft, transaction)?;
         let keys = call.signers(draft, transaction)?;
         call.verify(draft, transaction, &keys, signatures)?;
         call.replay(draft)?;
+        if let Action::Evidence(evidence) = &call.body.action {
+            call.offences = draft.proven(evidence, signatures)?;
+        }
         Ok(call)
     }
 
@@ -76,6 +82,7 @@ impl<'t> Call<'t> {
             body,
             payload,
             proof,
+            offences: Vec::new(),
         })
     }
 
@@ -193,6 +200,10 @@ fn key_of(draft: &Draft<'_>, signer: Author) -> Option<PublicKey> {
             let api_key = draft.api_key(ApiKeyNumber(number)).ok();
             api_key.map(|api_key| api_key.key)
         }
+        AuthorKind::Validator => {
+            let validator = draft.base.validators().0.get(number as usize);
+            validator.map(|validator| validator.consensus_key)
+        }
     }
 }
 
@@ -212,6 +223,10 @@ fn form(action: &Action) -> Result<(), Reason> {
             (strictly_ascending(models), Reason::Malformed)
         }
         Action::SetRates(rates) => (rates.are_ordered(), Reason::Malformed),
+        Action::Evidence(evidence) => (
+            evidence.check_form().is_ok() && !evidence.offences().is_empty(),
+            Reason::EvidenceForm,
+        ),
         Action::Lease(Lease {
             wanted,
             duration_ms,

@@ -148,6 +148,7 @@ pub fn event_transaction(event: &Event) -> Option<TransactionId> {
         | Event::PriceTableSet { transaction, .. }
         | Event::ParametersSet { transaction }
         | Event::RatesSet { transaction }
+        | Event::SignedTwice { transaction, .. }
         | Event::GatewayRegistered { transaction, .. }
         | Event::GatewayKeySet { transaction, .. }
         | Event::GatewaySuspended { transaction, .. } => Some(*transaction),
@@ -182,6 +183,7 @@ pub fn name(event: &Event) -> &'static str {
         Event::GatewayKeySet { .. } => "GatewayKeySet",
         Event::GatewaySuspended { .. } => "GatewaySuspended",
         Event::RatesSet { .. } => "RatesSet",
+        Event::SignedTwice { .. } => "SignedTwice",
     }
 }
 
@@ -336,6 +338,21 @@ fn fill(base: v1::Event, event: &Event) -> v1::Event {
         | Event::GatewayKeySet { gateway, .. }
         | Event::GatewaySuspended { gateway, .. } => v1::Event {
             gateway: Some(gateway.0),
+            ..base
+        },
+        Event::SignedTwice {
+            place,
+            signed,
+            evidence,
+            ..
+        } => v1::Event {
+            signed_twice: Some(v1::SignedTwice {
+                validator: place.validator.into(),
+                height: place.height.0,
+                round: place.round,
+                signed: signed.name().into(),
+                evidence: bytes_of(evidence),
+            }),
             ..base
         },
         Event::Frozen { .. }
