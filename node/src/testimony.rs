@@ -95,16 +95,27 @@ impl Testimony {
                 continue;
             }
             match testimony.read(&path, genesis) {
-                Ok(evidence) => {
-                    let waiting = &mut testimony.waiting;
-                    waiting.extend(name_of(&evidence).map(|name| (name, evidence)));
-                }
+                Ok(evidence) => testimony.take_over(&path, evidence)?,
                 Err(why) => {
                     warn!(path = %path.display(), %why, "evidence passed over");
                 }
             }
         }
         Ok(testimony)
+    }
+
+    /// A file that an operator put there gets the name that it should have.
+    fn take_over(&mut self, path: &Path, evidence: Evidence) -> Result<(), TestimonyError> {
+        let Some(name) = name_of(&evidence) else {
+            return Ok(());
+        };
+        let named = self.path(name);
+        if named != path {
+            let renamed = self.disk.rename(path, &named);
+            renamed.map_err(|error| self.error(error))?;
+        }
+        self.waiting.insert(name, evidence);
+        Ok(())
     }
 
     fn read(&self, path: &Path, genesis: &Genesis) -> Result<Evidence, String> {

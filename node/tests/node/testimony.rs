@@ -19,11 +19,13 @@ use tally_ledger::{
     transaction::Transaction,
 };
 use tally_node::{
+    Engine,
     storage::RealDisk,
     testimony::{MAX_WAITING, Testimony},
 };
+use tally_proto::v1;
 
-use super::net::{Net, prevoted_twice};
+use crate::net::{Net, Running, prevoted_twice, until};
 
 /// The key of a validator of three, or of nobody.
 fn key(n: u16) -> SecretKey {
@@ -132,4 +134,58 @@ fn who_is_no_validator_keeps_and_tells_nothing() {
         assert!(one.tell(&state, Time(0)).is_empty());
     }
     assert_eq!(one.waiting(), 1);
+}
+
+/// A validator that is not to report says what waits, and does when it may.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_to_be_reported_waits_and_is_shown() {
+    let net = Net::new(1);
+    let home = &net.homes[0];
+    let report = |report_evidence: bool| {
+        let mut config = home.config().unwrap();
+        config.consensus.report_evidence = report_evidence;
+        home.write_config(&config).unwrap();
+    };
+    report(false);
+    let node = net.start(0, Engine::Solo).await;
+    let first = node.finalise(net.open_account(0)).await;
+    node.stop().await;
+    let key = home.keys().unwrap().consensus;
+    let chain = net.chain();
+    let file = EvidenceFile {
+        chain,
+        evidence: prevoted_twice(&chain, &key, 0, first.height),
+    };
+    let folder = home.data().join("evidence");
+    fs::write(folder.join("1.evidence"), file.encode()).unwrap();
+    let status = |node: &Running| {
+        let mut ledger = node.ledger.clone();
+        async move {
+            let status = ledger.get_status(v1::GetStatusRequest {}).await;
+            status.unwrap().into_inner()
+        }
+    };
+    let node = net.start(0, Engine::Solo).await;
+    node.finalise(net.open_account(1)).await;
+    let said = status(&node).await;
+    assert_eq!((said.evidence, said.evidence_waiting), (0, 1));
+    let problem = said.problems.iter().find(|p| p.contains("report_evidence"));
+    assert!(problem.is_some(), "{:?}", said.problems);
+    let page = node.page("/metrics").await;
+    assert!(page.contains("tally_node_evidence_waiting 1"), "{page}");
+    node.stop().await;
+    report(true);
+    let node = net.start(0, Engine::Solo).await;
+    until("the chain has it", || async {
+        status(&node).await.evidence == 1
+    })
+    .await;
+    until("nothing waits", || async {
+        status(&node).await.evidence_waiting == 0
+    })
+    .await;
+    assert_eq!(status(&node).await.problems, Vec::<String>::new());
+    let page = node.page("/metrics").await;
+    assert!(page.contains("tally_node_evidence 1"), "{page}");
+    node.stop().await;
 }
