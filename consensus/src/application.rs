@@ -14,7 +14,8 @@ use std::{fmt, ops::RangeInclusive, sync::Arc, time::Instant};
 use bytes::Bytes;
 use tally_ledger::{
     block::{Certificate, ValidatorSet},
-    crypto::{ChainId, PublicKey},
+    crypto::ChainId,
+    evidence::Evidence,
     hash::Hash,
     ids::{Height, Time},
 };
@@ -93,8 +94,10 @@ pub trait Application: Send + 'static {
     /// commit and after each [`Wake::wake`]; cheap.
     fn pace(&self) -> Pace;
 
-    /// Somebody signed two different messages for the same step.
-    fn evidence(&mut self, evidence: Evidence);
+    /// Validators signed two different messages for one step of the height
+    /// that was just committed; each is verified against `validators(height)`.
+    /// Bounded, and told once: what is not kept is lost with this process.
+    fn evidence(&mut self, evidence: Vec<Evidence>) -> Result<(), Fatal>;
 }
 
 /// Where in the protocol a block is asked for.
@@ -226,17 +229,6 @@ pub struct Pace {
     pub earliest: Option<Instant>,
     /// Not after this: the heartbeat, or a due step.
     pub latest: Instant,
-}
-
-/// Somebody signed two different messages for one step of one round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Evidence {
-    /// The height.
-    pub height: Height,
-    /// Consensus key of the offender.
-    pub validator: PublicKey,
-    /// Two proposals, else two votes.
-    pub proposals: bool,
 }
 
 /// Says to consensus that there is work now. Cheap to clone and to call.

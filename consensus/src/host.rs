@@ -8,6 +8,7 @@
 
 mod blocks;
 mod decide;
+mod evidence;
 mod proposals;
 
 use std::{
@@ -302,7 +303,7 @@ impl<A: Application> Host<A> {
             }
             AppMsg::Finalized {
                 evidence, reply, ..
-            } => self.on_finalized(&evidence, reply)?,
+            } => self.on_finalized(&evidence, reply).await?,
             AppMsg::GetDecidedValues { range, reply } => {
                 let _ = reply.send(self.on_history(range).await?);
             }

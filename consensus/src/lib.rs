@@ -33,7 +33,7 @@ mod verifier;
 mod wal;
 
 pub use application::{
-    Application, Candidate, Decision, Effort, Evidence, Fatal, Pace, Slot, Source, Verdict, Wake,
+    Application, Candidate, Decision, Effort, Fatal, Pace, Slot, Source, Verdict, Wake,
 };
 pub use config::{Config, Keys, Timeouts, peer_id};
 pub use engine::{metrics, start, start_on};

@@ -1,9 +1,8 @@
 //! The actions that a transaction can ask for, and what each does.
 //!
-//! Tags are the declaration order, so new actions go at the end. Tags 22, 23,
-//! 24 and 26 to 32 are reserved, in this order, for SetValidators,
-//! SetProtocol, Evidence, Resume and attestations: nothing can be made or
-//! decoded of them. There is no transfer (I2): it is not refused, it does not
+//! Tags are the declaration order, so new actions go at the end. Tags 22, 23
+//! and 26 to 32 are reserved, in this order, for SetValidators, SetProtocol,
+//! Resume and attestations: nothing can be made or decoded of them. There is no transfer (I2): it is not refused, it does not
 //! exist.
 //!
 //! Who must sign:
@@ -20,6 +19,7 @@
 //! | OpenJournal, ReturnLease, Debits | the gateway |
 //! | Lease | the gateway and the API key |
 //! | SuspendGateway | one admin |
+//! | Evidence | anyone whom the state knows, a validator too: it proves itself |
 //! | the rest | `threshold` admins |
 //!
 //! Maker and checker are different persons by construction: signers are
@@ -40,6 +40,7 @@ use crate::{
     class::ClassRules,
     codec::List,
     crypto::PublicKey,
+    evidence::Evidence,
     gateway::Caps,
     hash::Hash,
     ids::{
@@ -311,8 +312,10 @@ pub enum Action {
     SetValidators(Reserved),
     /// Tag 23, reserved.
     SetProtocol(Reserved),
-    /// Tag 24, reserved.
-    Evidence(Reserved),
+    /// Tag 24. That validators signed twice, at a height that is committed.
+    /// At most [`crate::evidence::MAX_EVIDENCE_PER_BLOCK`] per block; it must
+    /// mark at least one validator whose leaf does not have the height yet.
+    Evidence(Box<Evidence>),
     /// Tag 25. Asks every node to drop, for good, the details of this
     /// account's receipts among its entries so far. Changes no total and no
     /// right: what comes after is kept as before.

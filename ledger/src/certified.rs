@@ -13,6 +13,7 @@ use crate::{
     block::{BLOCK_VERSION, Certificate, CertificateError, HEADER_BYTES, Header, MAX_VALIDATORS},
     codec::{self, List},
     crypto::ChainId,
+    evidence::Evidence,
     genesis::{Genesis, GenesisError},
     hash::{Context, Hash},
     ids::Height,
@@ -20,6 +21,9 @@ use crate::{
 
 /// Most bytes of an encoded certified header.
 pub const MAX_CERTIFIED_BYTES: usize = HEADER_BYTES + 4 + 8 + MAX_VALIDATORS * 66 + 8;
+
+/// Headers that a verifier remembers whole, to show a fork.
+const WHOLE: usize = 10_000;
 
 /// A change of the validator set between the genesis and a header. Version 1
 /// of the files knows none, so the list of them is empty.
@@ -75,6 +79,9 @@ pub struct Trust<'a> {
     ids: BTreeMap<Height, Hash>,
     /// Hashes of certified headers whose signatures were checked.
     checked: BTreeSet<Hash>,
+    /// The first of each height, of so many heights.
+    whole: BTreeMap<Height, CertifiedHeader>,
+    fork: Option<Evidence>,
 }
 
 impl<'a> Trust<'a> {
@@ -86,6 +93,8 @@ impl<'a> Trust<'a> {
             chain: genesis.chain(),
             ids: BTreeMap::new(),
             checked: BTreeSet::new(),
+            whole: BTreeMap::new(),
+            fork: None,
         })
     }
 
@@ -119,13 +128,27 @@ impl<'a> Trust<'a> {
         certificate.verify(&self.chain, height, &id, &self.genesis.validators)?;
         let first = *self.ids.entry(height).or_insert(id);
         if first != id {
+            if let Some(known) = self.whole.get(&height) {
+                let both = Evidence::of_certificates(known.clone(), certified.clone());
+                self.fork = both.ok();
+            }
             return Err(HeaderError::Fork {
                 height,
                 first,
                 second: id,
             });
         }
+        if self.whole.len() < WHOLE {
+            let known = self.whole.entry(height);
+            known.or_insert_with(|| certified.clone());
+        }
         self.checked.insert(whole);
         Ok(())
+    }
+
+    /// What the last [`HeaderError::Fork`] proves, once; none if the first
+    /// header is not remembered whole.
+    pub fn take_fork(&mut self) -> Option<Evidence> {
+        self.fork.take()
     }
 }

@@ -21,10 +21,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     account::{Grant, Recall},
-    action::Reserved,
     codec,
     crypto::{ChainId, PublicKey},
     debit::{Flags, Position},
+    evidence::{Kind, Place},
     hash::{Context, Hash},
     ids::{
         AccountNumber, Amount, ApiKeyNumber, ClassNumber, DebitNumber, GatewayNumber, GrantNumber,
@@ -341,8 +341,17 @@ pub enum Event {
         /// By which transaction.
         transaction: TransactionId,
     },
-    /// Kind 27, reserved.
-    Evidence(Reserved),
+    /// Kind 27. One per validator that evidence names.
+    SignedTwice {
+        /// By which transaction.
+        transaction: TransactionId,
+        /// Who, and when.
+        place: Place,
+        /// What.
+        signed: Kind,
+        /// Hash of the evidence; the transaction's body carries it.
+        evidence: Hash,
+    },
     /// Kind 28. The account's receipts up to here lose their details.
     Erased {
         /// By which transaction.

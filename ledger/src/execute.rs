@@ -22,6 +22,7 @@ mod block_error;
 mod debits;
 mod delta;
 mod draft;
+mod evidence;
 mod finish;
 mod gateways;
 mod governance;

@@ -160,6 +160,8 @@ pub enum Context {
     Snapshot,
     /// The running hash of a bucket of live transaction ids.
     IdBucket,
+    /// What a validator signed twice.
+    Evidence,
 }
 
 /// What `derive_key` makes of each context string, computed once: it saves
@@ -169,7 +171,7 @@ static CONTEXT_KEYS: LazyLock<[ContextKey; Context::ALL.len()]> =
 
 impl Context {
     /// All contexts, in the order of their declaration.
-    pub const ALL: [Context; 14] = [
+    pub const ALL: [Context; 15] = [
         Context::Genesis,
         Context::Transaction,
         Context::Signatures,
@@ -184,6 +186,7 @@ impl Context {
         Context::Journal,
         Context::Snapshot,
         Context::IdBucket,
+        Context::Evidence,
     ];
 
     /// The context string.
@@ -203,6 +206,7 @@ impl Context {
             Context::Journal => "tally v1 journal",
             Context::Snapshot => "tally v1 snapshot",
             Context::IdBucket => "tally v1 id bucket",
+            Context::Evidence => "tally v1 evidence",
         }
     }
 

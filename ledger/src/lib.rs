@@ -25,6 +25,7 @@ pub mod correction;
 pub mod crypto;
 pub mod debit;
 pub mod entry;
+pub mod evidence;
 pub mod execute;
 pub mod gateway;
 pub mod genesis;

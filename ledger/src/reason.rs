@@ -108,6 +108,12 @@ reasons! {
     82 NameTaken SameBytes "another class has this name"
     83 OwnsValidator SameBytes "who owns a validator of the set keeps the validator role"
     84 UnlawfulRates Never "the fee unit or a limit per minute is out of its range"
+    // Evidence.
+    85 EvidenceForm Never "the two messages are the same or out of order, or certificates of different rounds, which name nobody"
+    86 EvidenceHeight SameBytes "the height of the evidence is not committed yet"
+    87 EvidenceUnproven Never "a signature or certificate of the evidence does not verify"
+    88 EvidenceKnown Done "the chain has evidence of this height, or of many later ones, against all whom this names"
+    89 EvidencePerBlock SameBytes "the block has its most evidence already"
     // Gateways.
     90 JournalNotCurrent Never "the journal is fenced: the gateway has opened a later one"
     91 JournalNotNext SameBytes "not the gateway's next journal"

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! version u8 | chain id 32 | header (option) | log frontier | leaves of all
-//! tables, live ids with them | version 2: the rates' leaf |
+//! tables, live ids with them | version 2: the rates' leaf | version 3: the
+//! rates' leaf (option), list of (validator u16, marks), those with evidence |
 //! blake3 derive_key("tally v1 snapshot", all before) 32
 //! ```
 //!
-//! Version 1 is of a chain on which no rates were set, and is written as long
-//! as that is so: such a state has the bytes that it always had.
+//! Version 1 is of a chain on which no rates were set, version 2 of one
+//! without evidence; each is written as long as that is so: such a state has
+//! the bytes that it always had.
 //!
 //! What is derived from the leaves is rebuilt. Reading checks the hash (the
 //! file is whole), the genesis (it is this chain's), and that state root and
@@ -20,6 +22,7 @@ use crate::{
     block::Header,
     codec::{self, DecodeError},
     crypto::ChainId,
+    evidence::Marks,
     genesis::Genesis,
     hash::Context,
     merkle::Frontier,
@@ -28,9 +31,11 @@ use crate::{
 };
 
 /// Newest version of the layout.
-pub const SNAPSHOT_VERSION: u8 = 2;
+pub const SNAPSHOT_VERSION: u8 = 3;
 /// Version without rates.
 const WITHOUT_RATES: u8 = 1;
+/// Version with rates, without evidence.
+const WITH_RATES: u8 = 2;
 
 /// Why a snapshot cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,14 +75,45 @@ struct ReadWithRates {
     rates: RatesState,
 }
 
+/// The content of version 3.
+#[derive(Deserialize)]
+struct ReadWithMarks {
+    read: Read,
+    rates: Option<RatesState>,
+    marks: Vec<(u16, Marks)>,
+}
+
 impl Read {
     fn decode(version: u8, content: &[u8]) -> Result<Read, SnapshotError> {
-        if version == WITHOUT_RATES {
-            return Ok(codec::decode(content, content.len())?);
-        }
-        let ReadWithRates { mut read, rates } = codec::decode(content, content.len())?;
-        read.leaves.rates.push(rates);
+        let (mut read, rates, marks) = match version {
+            WITHOUT_RATES => (codec::decode(content, content.len())?, None, Vec::new()),
+            WITH_RATES => {
+                let ReadWithRates { read, rates } = codec::decode(content, content.len())?;
+                (read, Some(rates), Vec::new())
+            }
+            _ => {
+                let whole: ReadWithMarks = codec::decode(content, content.len())?;
+                (whole.read, whole.rates, whole.marks)
+            }
+        };
+        read.leaves.rates.extend(rates);
+        read.mark(marks)?;
         Ok(read)
+    }
+
+    /// Puts marks to their validators; ascending, none that says nothing.
+    fn mark(&mut self, marks: Vec<(u16, Marks)>) -> Result<(), SnapshotError> {
+        let wrong = SnapshotError::Roots("list of marks");
+        let ascending = marks.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        let leaves = &mut self.leaves;
+        leaves.marks = vec![Marks::default(); leaves.validators.0.len()];
+        for (validator, marks) in marks {
+            match leaves.marks.get_mut(usize::from(validator)) {
+                Some(known) if ascending && marks.are_well_formed() => *known = marks,
+                _ => return Err(wrong),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -85,12 +121,22 @@ impl State {
     /// The whole state as bytes; equal states give equal bytes.
     pub fn snapshot(&self) -> Vec<u8> {
         let rates = self.rates();
-        let version = rates.map_or(WITHOUT_RATES, |_| SNAPSHOT_VERSION);
+        let marks = (0u16..).zip(&self.leaves.marks);
+        let marks: Vec<(u16, &Marks)> = marks.filter(|(_, marks)| marks.count > 0).collect();
+        let version = match (rates, marks.is_empty()) {
+            (None, true) => WITHOUT_RATES,
+            (Some(_), true) => WITH_RATES,
+            (_, false) => SNAPSHOT_VERSION,
+        };
         let mut bytes = vec![version];
         bytes.extend_from_slice(&self.chain.0.0);
         let content: Content<'_> = (&self.header, &self.log, &self.leaves);
         bytes.extend_from_slice(&codec::encode(&content));
-        bytes.extend(rates.map(codec::encode).unwrap_or_default());
+        if version == SNAPSHOT_VERSION {
+            bytes.extend(codec::encode(&(rates, marks)));
+        } else {
+            bytes.extend(rates.map(codec::encode).unwrap_or_default());
+        }
         let hash = Context::Snapshot.hash(&bytes);
         bytes.extend_from_slice(&hash.0);
         bytes

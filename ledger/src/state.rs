@@ -27,6 +27,7 @@ use crate::{
     correction::Correction,
     crypto::{ChainId, PublicKey},
     entry::{Entry, Event, EventLeaf},
+    evidence::Marks,
     execute::Execution,
     gateway::Gateway,
     genesis::{Genesis, GenesisError},
@@ -156,6 +157,11 @@ impl State {
     /// Validators of the next height.
     pub fn validators(&self) -> &ValidatorSet {
         &self.leaves.validators
+    }
+
+    /// What evidence there is against each validator, by number.
+    pub fn marks(&self) -> &[Marks] {
+        &self.leaves.marks
     }
 
     /// Persons by number.

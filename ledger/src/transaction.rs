@@ -44,6 +44,8 @@ pub enum AuthorKind {
     Account = 3,
     /// An API key.
     ApiKey = 4,
+    /// A validator, by its consensus key.
+    Validator = 5,
 }
 
 impl TryFrom<u8> for AuthorKind {
@@ -54,6 +56,7 @@ impl TryFrom<u8> for AuthorKind {
             2 => Ok(AuthorKind::Gateway),
             3 => Ok(AuthorKind::Account),
             4 => Ok(AuthorKind::ApiKey),
+            5 => Ok(AuthorKind::Validator),
             other => Err(format!("author kind {other}")),
         }
     }

@@ -63,7 +63,8 @@ pub enum Table {
     PriceTables = 9,
     /// Corrected sums per receipt.
     Corrections = 10,
-    /// Validators.
+    /// Validators, and behind each the evidence against it once there is
+    /// some.
     Validators = 11,
 }
 

@@ -19,6 +19,7 @@ use tally_ledger::{
     crypto::{ChainId, PublicKey, Signature},
     debit::{Debit, Flags, Position, RECORD_BYTES, record_bytes},
     entry::{EventLeaf, KIND_RECEIPT, Receipt},
+    evidence::{Evidence, EvidenceFile, MAX_EVIDENCE_FILE_BYTES},
     genesis::{Genesis, MAX_GENESIS_BYTES},
     hash::Hash,
     ids::*,
@@ -78,7 +79,23 @@ fn outside() -> Vec<(&'static str, Again, Vec<u8>)> {
             .iter()
             .map(|sample| ("transaction", transaction, sample.encode())),
     );
-    let rest: [(&str, Again, Vec<u8>); 10] = [
+    let evidence: Again = |bytes| again(Evidence::decode(bytes), Evidence::encode);
+    let kinds = [
+        samples::evidence::votes(),
+        samples::evidence::proposals(),
+        samples::evidence::certificates(),
+    ];
+    all.extend(kinds.map(|sample| ("evidence", evidence, sample.encode())));
+    let rest: [(&str, Again, Vec<u8>); 11] = [
+        (
+            "evidence file",
+            |bytes| again(EvidenceFile::decode(bytes), EvidenceFile::encode),
+            EvidenceFile {
+                chain: chain.id,
+                evidence: samples::evidence::certificates(),
+            }
+            .encode(),
+        ),
         (
             "block",
             |bytes| again(Block::decode(bytes, block_limit()), Block::encode),
@@ -191,6 +208,7 @@ fn more_bytes_than_the_limit_are_refused() {
     assert!(Block::decode(&too_long(block_limit()), block_limit()).is_err());
     assert!(ReceiptFile::decode(&too_long(MAX_RECEIPT_FILE_BYTES)).is_err());
     assert!(StateFile::decode(&too_long(MAX_STATE_FILE_BYTES)).is_err());
+    assert!(EvidenceFile::decode(&too_long(MAX_EVIDENCE_FILE_BYTES)).is_err());
 }
 
 #[test]
@@ -237,6 +255,7 @@ fn author() -> impl Strategy<Value = Author> {
         Just(AuthorKind::Gateway),
         Just(AuthorKind::Account),
         Just(AuthorKind::ApiKey),
+        Just(AuthorKind::Validator),
     ];
     (kind, any::<u32>()).prop_map(|(kind, number)| Author { kind, number })
 }

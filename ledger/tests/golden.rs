@@ -20,6 +20,7 @@ use tally_ledger::{
     crypto::{ChainId, Domain},
     debit::{Debit, Position, batch_leaf},
     entry::EventLeaf,
+    evidence::{Evidence, EvidenceFile, Offence, Place, read_validator_leaf},
     hash::{Context, Hash},
     ids::*,
     merkle::{Frontier, Levels, leaf_hash, root_of},
@@ -61,6 +62,7 @@ fn hash_contexts() {
         Context::Journal,
         Context::Snapshot,
         Context::IdBucket,
+        Context::Evidence,
     ];
     let of = |context: Context| {
         let value = json!({
@@ -123,11 +125,11 @@ fn genesis() {
 fn transactions() {
     let chain = chain_id();
     let actions = samples::actions::actions();
-    let of = |(index, (name, action)): (usize, (&str, tally_ledger::action::Action))| {
+    // 22 and 23 are reserved.
+    let tags = (0..22u32).chain([24, 25]);
+    let of = |(tag, (name, action)): (u32, (&str, tally_ledger::action::Action))| {
         let body = samples::actions::body(action);
-        // Tags 22 to 24 are reserved.
-        let tag = if index > 21 { index + 3 } else { index };
-        assert_eq!(codec::encode(&body.action)[..4], (tag as u32).to_le_bytes());
+        assert_eq!(codec::encode(&body.action)[..4], tag.to_le_bytes());
         let keys: Vec<_> = (80..).take(body.signers.len()).map(samples::key).collect();
         let payload = if name == "debits" {
             vec![0xda; 300]
@@ -153,10 +155,7 @@ fn transactions() {
         });
         (name.to_string(), value)
     };
-    check(
-        "transactions",
-        object(actions.into_iter().enumerate().map(of)),
-    );
+    check("transactions", object(tags.zip(actions).map(of)));
 }
 
 #[test]
@@ -272,9 +271,7 @@ fn entries() {
         })
         .collect();
     let events = samples::events::events();
-    let of = |(index, (name, event)): (u8, (&str, tally_ledger::entry::Event))| {
-        // Tag 25 is reserved.
-        let tag = if index > 24 { index + 1 } else { index };
+    let of = |(tag, (name, event)): (u8, (&str, tally_ledger::entry::Event))| {
         assert_eq!(event.kind(), tag + 2);
         let leaf = EventLeaf {
             kind: event.kind(),
@@ -359,6 +356,50 @@ fn state() {
             "path_of_2_in_5": path,
             "tables_of_the_root": tables.map(|(table, size, root)| json!([table.id(), size, root])),
             "state_root": state_root(&tables).to_string(),
+        }),
+    );
+}
+
+#[test]
+fn evidence() {
+    let genesis = samples::genesis();
+    let of = |name: &str, evidence: Evidence| {
+        let offences = evidence.verify(&genesis.chain(), &genesis.validators);
+        let offence = |offence: &Offence| {
+            let Place {
+                validator,
+                height,
+                round,
+            } = offence.place;
+            json!([validator, height, round, offence.kind.name()])
+        };
+        let value = json!({
+            "encoding": text(evidence.encode()),
+            "hash": evidence.hash().to_string(),
+            "proves": offences.unwrap().iter().map(offence).collect::<Vec<_>>(),
+        });
+        (name.to_owned(), value)
+    };
+    let all = [
+        of("votes", samples::evidence::votes()),
+        of("proposals", samples::evidence::proposals()),
+        of("certificates", samples::evidence::certificates()),
+    ];
+    let file = EvidenceFile {
+        chain: genesis.chain(),
+        evidence: samples::evidence::votes(),
+    };
+    let validator = genesis.validators.0[1];
+    let leaf = codec::encode(&(validator, samples::evidence::marks()));
+    let read = read_validator_leaf(&leaf);
+    assert_eq!(read, Ok((validator, samples::evidence::marks())));
+    check(
+        "evidence",
+        json!({
+            "genesis": text(genesis.encode()),
+            "evidence": object(all),
+            "file": text(file.encode()),
+            "validator_leaf_with_marks": leaf_at(Table::Validators, 1, &(validator, samples::evidence::marks())),
         }),
     );
 }

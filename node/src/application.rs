@@ -6,13 +6,13 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::RangeInclusive,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
 use tally_consensus::{
-    Application, Candidate, Decision, Effort, Evidence, Fatal, Pace, Slot, Source, Verdict,
+    Application, Candidate, Decision, Effort, Fatal, Pace, Slot, Source, Verdict,
 };
 use tally_ledger::{
     block::{Block, ValidatorSet},
@@ -21,11 +21,13 @@ use tally_ledger::{
     crypto::ChainId,
     debit::debit_count,
     entry::Entry,
+    evidence::Evidence,
     execute::{Built, Execution, build, check_stored},
     hash::Hash,
     ids::{Height, Time},
     parameters::Parameters,
     redacted::{RedactedBlock, StoredBlock},
+    state::State,
     transaction::{Transaction, TransactionId},
 };
 use tracing::{info, warn};
@@ -34,8 +36,10 @@ use crate::{
     chain::{Chain, MAX_BODY, header_of},
     mempool::{Mempool, Pick, Waiting, corrects},
     metrics::Metrics,
+    node::Node,
     signatures::SignatureCache,
     store::Store,
+    testimony::{Testimony, TestimonyError},
     view::CommittedBlock,
 };
 
@@ -81,6 +85,8 @@ pub struct NodeApplication {
     earliest: Option<Instant>,
     /// When the last block was committed, or the node started.
     last: Instant,
+    /// What was seen signed twice, and who hands it in.
+    testimony: Option<(Testimony, Arc<Node>)>,
 }
 
 impl NodeApplication {
@@ -109,7 +115,15 @@ impl NodeApplication {
             begun: None,
             earliest: None,
             last: Instant::now(),
+            testimony: None,
         }
+    }
+
+    /// One that keeps what validators sign twice, and tells the chain.
+    pub(crate) fn testifying(mut self, testimony: Testimony, node: Arc<Node>) -> Self {
+        self.testimony = Some((testimony, node));
+        self.count_evidence();
+        self
     }
 
     /// The chain's parameters as they are.
@@ -172,6 +186,43 @@ impl NodeApplication {
             .read(|committed| check_stored(&committed.state, &block, self.signatures.as_ref()));
         let execution = executed.map_err(|error| error.to_string())?;
         Ok(Prepared { block, execution })
+    }
+
+    /// Keeps what was seen, forgets what the chain has, and hands in what is
+    /// this node's to tell now. Nothing here waits for anybody.
+    fn testify(&mut self, seen: Vec<Evidence>) -> Result<(), TestimonyError> {
+        let Some((testimony, node)) = &mut self.testimony else {
+            return Ok(());
+        };
+        // Only this task commits, so the lock stops nobody.
+        let told = self.chain.read(|committed| {
+            let state = &committed.state;
+            testimony.settle(state)?;
+            testimony.keep(state, seen)?;
+            Ok(match node.reports {
+                true => testimony.tell(state, now()),
+                false => Vec::new(),
+            })
+        })?;
+        for transaction in told {
+            let id = transaction.id();
+            if let Err(why) = node.take(transaction, true) {
+                warn!(%id, ?why, "evidence was not taken in; it is told again");
+            }
+        }
+        self.count_evidence();
+        Ok(())
+    }
+
+    fn count_evidence(&self) {
+        let marks = |state: &State| state.marks().iter().map(|marks| marks.count).sum::<u32>();
+        let marks = self.chain.read(|committed| marks(&committed.state));
+        self.metrics.evidence.set(marks.into());
+        if let Some((testimony, node)) = &self.testimony {
+            let waiting = testimony.waiting();
+            self.metrics.evidence_waiting.set(waiting as i64);
+            node.testimony.store(waiting, Ordering::Relaxed);
+        }
     }
 
     fn count(&self, block: &CommittedBlock, debits: usize, took: Duration) {
@@ -381,6 +432,7 @@ impl Application for NodeApplication {
         for (index, entry) in (committed.first_entry..).zip(&committed.entries) {
             alarm(index, entry);
         }
+        self.testify(Vec::new()).map_err(Fatal::new)?;
         Ok(header.time)
     }
 
@@ -433,22 +485,24 @@ impl Application for NodeApplication {
         })
     }
 
-    fn evidence(&mut self, evidence: Evidence) {
-        let what = if evidence.proposals {
-            "proposals"
-        } else {
-            "votes"
-        };
-        warn!(
-            height = evidence.height.0, validator = %evidence.validator,
-            "equivocation: two different {what} of one validator for one step"
-        );
+    fn evidence(&mut self, evidence: Vec<Evidence>) -> Result<(), Fatal> {
+        self.testify(evidence).map_err(Fatal::new)
     }
 }
 
 /// What an operator should look at.
 fn alarm(index: u64, entry: &Entry) {
     use tally_ledger::entry::Event;
+    if let Entry::Event(_, Event::SignedTwice { place, signed, .. }) = entry {
+        warn!(
+            entry = index,
+            validator = place.validator,
+            height = place.height.0,
+            round = place.round,
+            signed = signed.name(),
+            "the chain has evidence that a validator signed twice"
+        );
+    }
     let Entry::Event(
         _,
         Event::LeaseClosed {

@@ -30,6 +30,9 @@ pub struct NodeConfig {
     /// How votes, proposals and bodies spread.
     #[serde(default)]
     pub spread: Spread,
+    /// What this node does beside voting.
+    #[serde(default)]
+    pub consensus: Consensus,
     /// What the gRPC services allow.
     #[serde(default)]
     pub rpc: Rpc,
@@ -105,6 +108,17 @@ pub enum Spread {
     Direct,
     /// Always by gossipsub, which every validator passes on.
     Gossipsub,
+}
+
+/// What this node does beside voting.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Consensus {
+    /// Put on the chain what validators were seen to sign twice. A validator
+    /// of a build that does not know Evidence takes a block with it for
+    /// invalid: so it is off where it is missing, in homes of such builds,
+    /// and on in homes that are made now.
+    pub report_evidence: bool,
 }
 
 /// Largest `rpc.history_entries`: a whole block of one subject fits behind it
@@ -279,6 +293,9 @@ impl NodeConfig {
             listen,
             tls: None,
             spread: Spread::default(),
+            consensus: Consensus {
+                report_evidence: true,
+            },
             rpc: Rpc::default(),
             mempool: MempoolConfig::default(),
             storage: Storage::default(),

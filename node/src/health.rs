@@ -36,6 +36,13 @@ pub fn problems(local: &Local, heartbeat_ms: u32) -> Vec<String> {
             local.consensus.peers
         ));
     }
+    if local.evidence_waiting > 0 && !local.reports {
+        problems.push(format!(
+            "{} pieces of evidence against validators wait in data/evidence: once all validators \
+             are of a build that knows it, set consensus.report_evidence and restart",
+            local.evidence_waiting
+        ));
+    }
     if local.disk_free < LOW_DISK_BYTES {
         problems.push(format!(
             "only {} MiB free on the data folder's disk: make room, the node stops when it is full",
@@ -90,6 +97,8 @@ pub fn status<V: View>(view: &V) -> v1::GetStatusResponse {
             equivocations: consensus.equivocations,
             table: state.counts().table.0,
             gossip_peers: local.gossip_peers as u32,
+            evidence: state.marks().iter().map(|marks| marks.count).sum(),
+            evidence_waiting: local.evidence_waiting as u32,
         }
     })
 }

@@ -13,6 +13,8 @@
 //! HOME/data/log/            the log's entries and hashes, rebuildable
 //! HOME/data/index/          sled, rebuildable
 //! HOME/data/snapshots/      states at fixed heights, rebuildable
+//! HOME/data/evidence/       what validators were seen to sign twice, until
+//!                           the chain has it
 //! HOME/data/lock            held while a node runs on this home
 //! ```
 //!

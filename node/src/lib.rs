@@ -23,6 +23,7 @@ pub mod signatures;
 mod statvfs;
 pub mod storage;
 pub mod store;
+pub mod testimony;
 pub mod view;
 
 pub use home::Home;

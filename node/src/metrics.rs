@@ -39,6 +39,10 @@ pub struct Metrics {
     pub execute: Histogram,
     /// Seconds to make a block durable and take it over.
     pub commit: Histogram,
+    /// Heights with evidence on the chain, over all validators.
+    pub evidence: Gauge,
+    /// Pieces of evidence that this node has and the chain does not yet.
+    pub evidence_waiting: Gauge,
     /// Free bytes on the data folder's disk.
     pub disk_free: Gauge<f64, AtomicU64>,
     /// Details of erased accounts that were dropped since the start.
@@ -65,6 +69,8 @@ impl Metrics {
             waiting_bytes: Gauge::default(),
             execute: seconds(),
             commit: seconds(),
+            evidence: Gauge::default(),
+            evidence_waiting: Gauge::default(),
             disk_free: Gauge::default(),
             details_dropped: Counter::default(),
             erasures_pending: Gauge::default(),
@@ -95,6 +101,10 @@ impl Metrics {
         registry.register("execute_seconds", text, self.execute.clone());
         let text = "Seconds to make a block durable and take it over";
         registry.register("commit_seconds", text, self.commit.clone());
+        let text = "Heights at which a validator signed twice, on the chain";
+        registry.register("evidence", text, self.evidence.clone());
+        let text = "Evidence seen here that the chain does not have yet";
+        registry.register("evidence_waiting", text, self.evidence_waiting.clone());
         let text = "Free bytes on the data folder's disk";
         registry.register("disk_free_bytes", text, self.disk_free.clone());
         let text = "Details of erased accounts dropped";

@@ -3,7 +3,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -48,6 +51,10 @@ pub struct Node {
     pub(crate) key: PublicKey,
     pub(crate) data: PathBuf,
     pub(crate) disk: Mutex<Option<(Instant, u64, u64)>>,
+    /// Pieces of evidence that wait to be told.
+    pub(crate) testimony: AtomicUsize,
+    /// Whether this node tells them.
+    pub(crate) reports: bool,
 }
 
 impl Node {
@@ -256,6 +263,8 @@ impl View for Node {
             disk_used,
             since_block_ms: since.elapsed().as_millis() as u64,
             validator,
+            evidence_waiting: self.testimony.load(Ordering::Relaxed),
+            reports: self.reports,
         }
     }
 }

@@ -8,7 +8,7 @@
 use std::{
     future::Future,
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -34,6 +34,7 @@ use crate::{
     signatures::SignatureCache,
     storage::{Disk, RealDisk},
     store::{Store, StoreError},
+    testimony::{Testimony, TestimonyError},
 };
 
 /// How long servers may take to finish their calls.
@@ -57,6 +58,9 @@ pub enum NodeError {
     /// The data folder.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The folder of evidence.
+    #[error(transparent)]
+    Testimony(#[from] TestimonyError),
     /// Gossip cannot start.
     #[error("gossip: {0}")]
     Gossip(#[from] GossipError),
@@ -116,6 +120,9 @@ fn open(
     disk: Arc<dyn Disk>,
 ) -> Result<(Arc<Node>, NodeApplication, Sweeper), NodeError> {
     let genesis = home.genesis()?;
+    let folder = home.data().join("evidence");
+    let key = keys.consensus.clone();
+    let testimony = Testimony::open(disk.clone(), folder, &genesis, key)?;
     let store = Store::open(disk, &home.data(), genesis, &config.storage)?;
     let node = Arc::new(Node {
         chain: store.chain(),
@@ -128,6 +135,8 @@ fn open(
         key: keys.consensus.public(),
         data: home.data(),
         disk: Mutex::new(None),
+        testimony: AtomicUsize::new(testimony.waiting()),
+        reports: config.consensus.report_evidence,
     });
     let sweeper = Sweeper::start(sweeper::Parts {
         sweep: store.sweep(HoldsFile::of(home.folder())),
@@ -142,6 +151,7 @@ fn open(
         node.signatures.clone(),
         node.metrics.clone(),
     );
+    let application = application.testifying(testimony, node.clone());
     Ok((node, application, sweeper))
 }
 

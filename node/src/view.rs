@@ -108,6 +108,10 @@ pub struct Local {
     pub since_block_ms: u64,
     /// This node's index in the validator set, if it is in it.
     pub validator: Option<u16>,
+    /// Pieces of evidence that the chain does not have yet.
+    pub evidence_waiting: usize,
+    /// Whether this node hands them in.
+    pub reports: bool,
 }
 
 /// The history cannot be read: this machine's fault.

@@ -172,6 +172,12 @@ fn of_people(event: &Event) -> Fact {
         Event::PriceTableSet { version, .. } => Fact::PriceTableSet { version: version.0 },
         Event::ParametersSet { .. } => Fact::ParametersSet,
         Event::RatesSet { .. } => Fact::RatesSet,
+        Event::SignedTwice { place, signed, .. } => Fact::SignedTwice {
+            validator: place.validator,
+            height: place.height.0,
+            round: place.round,
+            signed: signed.name(),
+        },
         Event::GatewayRegistered { gateway, .. } => Fact::GatewayRegistered { gateway: gateway.0 },
         Event::GatewayKeySet { gateway, .. } => Fact::GatewayKeySet { gateway: gateway.0 },
         Event::GatewaySuspended { gateway, .. } => Fact::GatewaySuspended { gateway: gateway.0 },
@@ -197,6 +203,7 @@ pub fn states(oracle: &Oracle, state: &State) {
     keys(oracle, state);
     persons(oracle, state);
     corrections(oracle, state);
+    marks(oracle, state);
 }
 
 /// The last ones set; what waiting was worth is summed over all of them.
@@ -400,6 +407,22 @@ fn corrections(oracle: &Oracle, state: &State) {
         .map(|correction| (correction.entry, correction.corrected.0))
         .collect();
     assert_eq!(found, expected, "corrections");
+}
+
+/// What is known against each validator: how much, and the latest of it.
+fn marks(oracle: &Oracle, state: &State) {
+    assert_eq!(state.marks().len() as u32, oracle.validators);
+    for (validator, found) in (0..).zip(state.marks()) {
+        let expected = oracle.marked(validator);
+        let latest = expected.len().saturating_sub(16);
+        let heights: Vec<u64> = found.heights.iter().map(|height| height.0).collect();
+        assert_eq!(heights, expected[latest..], "validator {validator}");
+        assert_eq!(
+            found.count as usize,
+            expected.len(),
+            "validator {validator}"
+        );
+    }
 }
 
 /// I2, from the ledger's own log and leaves alone: what an account was ever

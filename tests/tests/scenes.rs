@@ -8,6 +8,7 @@ use tally_ledger::{
     action::{Action, NewGrant, Surrender},
     ids::{AccountNumber, Amount, GrantNumber, Time},
     reason::Reason,
+    transaction::{Author, AuthorKind},
 };
 use tally_tests::{
     oracle::{Fact, STEPS_PER_BLOCK},
@@ -214,4 +215,49 @@ fn a_lease_on_every_amount_is_spent_to_the_last_micro() {
     none_refused(&outcome);
     assert_eq!(world.oracle.open_total(0, None), 0);
     assert_eq!(world.oracle.class_totals(CLASS).leased, 18);
+}
+
+/// A person who owns a validator, and is nobody's issuer.
+const OWNER: Author = Author {
+    kind: AuthorKind::Person,
+    number: 6,
+};
+
+#[test]
+fn a_block_takes_so_much_evidence() {
+    let mut world = World::quiet(|_| ());
+    for _ in 0..8 {
+        world.after(1, Vec::new());
+    }
+    let acts = (1..=6).map(|height| world.accuse(OWNER, 1, height));
+    let acts: Vec<Act> = acts.collect();
+    let again = acts[4..].to_vec();
+    let outcome = world.after(1, acts);
+    let refused: Vec<usize> = outcome.faults.iter().map(Vec::len).collect();
+    assert_eq!(refused, [0, 0, 0, 0, 1, 1]);
+    assert_eq!(outcome.faults[5], [Reason::EvidencePerBlock]);
+    none_refused(&world.after(1, again));
+}
+
+#[test]
+fn a_validator_has_so_many_marks_and_the_latest_stay() {
+    let mut world = World::quiet(|_| ());
+    for _ in 0..30 {
+        world.after(1, Vec::new());
+    }
+    // Out of order, with gaps, until the list is full and beyond.
+    for heights in [[20, 10, 12], [3, 5, 4], [30, 29, 28], [6, 8, 7]] {
+        let acts = heights.map(|height| world.accuse(OWNER, 2, height));
+        none_refused(&world.after(1, acts.to_vec()));
+    }
+    let acts = [1, 2, 13, 14].map(|height| world.accuse(OWNER, 2, height));
+    none_refused(&world.after(1, acts.to_vec()));
+    assert_eq!(world.state.marks()[2].heights.len(), 16);
+    // 1 makes room for 15, so neither 1 nor what is before 2 counts again.
+    let acts = [15, 1, 2].map(|height| world.accuse(OWNER, 2, height));
+    let outcome = world.after(1, acts.to_vec());
+    let known = vec![Reason::EvidenceKnown];
+    assert_eq!(outcome.faults, [vec![], known.clone(), known]);
+    assert_eq!(world.state.marks()[2].count, 17);
+    assert_eq!(world.state.marks()[1].count, 0);
 }

@@ -91,6 +91,7 @@ fn covered(reports: &[Report]) -> Vec<(&'static str, u64)> {
         ("blocks after round 0", sum(|r| r.late_blocks)),
         ("virtual seconds of the slowest", slowest(reports) / 1_000),
         ("double signatures seen", sum(|r| r.evidences)),
+        ("heights with evidence on the chain", sum(|r| r.marked)),
     ]
 }
 

@@ -21,9 +21,9 @@ use tally_ledger::{
 };
 use tracing::warn;
 
-use super::{Exit, HeightState, Host};
+use super::{Exit, HeightState, Host, evidence};
 use crate::{
-    application::{Application, Decision, Evidence, Source, Verdict},
+    application::{Application, Decision, Source, Verdict},
     context::{self, Address, BlockId, Engine},
     handle::{ConsensusError, Observing},
 };
@@ -136,29 +136,20 @@ impl<A: Application> Host<A> {
 
     /// The engine is done with the height. The answer begins the next one,
     /// when its time has come.
-    pub(super) fn on_finalized(
+    pub(super) async fn on_finalized(
         &mut self,
-        evidence: &MisbehaviorEvidence<Engine>,
+        found: &MisbehaviorEvidence<Engine>,
         reply: Reply<Next<Engine>>,
     ) -> Result<(), Exit> {
-        let votes = evidence
-            .votes
-            .iter()
-            .map(|(who, cases)| (who, cases.len(), false));
-        let proposals = evidence
-            .proposals
-            .iter()
-            .map(|(who, cases)| (who, cases.len(), true));
-        for (who, cases, proposals) in votes.chain(proposals) {
-            let (height, validator) = (self.committed, who.0);
-            warn!(%height, %validator, cases, proposals, "signed two different messages");
-            self.application.cheap().evidence(Evidence {
-                height,
-                validator,
-                proposals,
-            });
+        if !found.is_empty() {
+            let height = self.committed;
+            let validators = self.application.cheap().validators(height);
+            let proven = evidence::proven(found, &self.chain, height, &validators);
             self.status
-                .send_modify(|status| status.equivocations += cases as u64);
+                .send_modify(|status| status.equivocations += proven.len() as u64);
+            self.application
+                .blocking(move |a| a.evidence(proven))
+                .await?;
         }
         if self.height.vote_again {
             return Err(Exit::Vote);

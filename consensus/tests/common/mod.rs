@@ -14,13 +14,14 @@ use std::{
 
 use bytes::Bytes;
 use tally_consensus::{
-    Application, Candidate, Config, ConsensusError, Decision, Effort, Evidence, Fatal, Guard,
-    Handle, Keys, Mode, Multiaddr, Pace, Slot, Source, Status, Timeouts, Verdict, Wake,
+    Application, Candidate, Config, ConsensusError, Decision, Effort, Fatal, Guard, Handle, Keys,
+    Mode, Multiaddr, Pace, Slot, Source, Status, Timeouts, Verdict, Wake,
 };
 use tally_ledger::{
     block::{Validator, ValidatorSet},
     codec::List,
     crypto::{ChainId, SecretKey},
+    evidence::Evidence,
     hash::Hash,
     ids::{Height, Person, Time},
 };
@@ -214,8 +215,10 @@ impl Application for Counter {
         }
     }
 
-    fn evidence(&mut self, _: Evidence) {
-        self.knobs.evidence.fetch_add(1, Ordering::Relaxed);
+    fn evidence(&mut self, seen: Vec<Evidence>) -> Result<(), Fatal> {
+        let seen = seen.len() as u64;
+        self.knobs.evidence.fetch_add(seen, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -147,7 +147,7 @@ impl Draft<'_> {
             AuthorKind::Person => self.issuer(call).map(|_| ())?,
             AuthorKind::ApiKey if author != number.into() => return Err(Reason::NotYours),
             AuthorKind::ApiKey | AuthorKind::Account => (),
-            AuthorKind::Gateway => return Err(Reason::WrongAuthor),
+            AuthorKind::Gateway | AuthorKind::Validator => return Err(Reason::WrongAuthor),
         }
         let api_key = self.api_key(number)?;
         let owner = api_key.account;

@@ -10,6 +10,7 @@ use crate::{
     correction::CorrectionProof,
     crypto::PublicKey,
     debit::{MAX_BATCH, record_bytes},
+    evidence::Offence,
     ids::{ApiKeyNumber, Person},
     reason::Reason,
     redacted::RedactedBatch,
@@ -32,6 +33,8 @@ pub(crate) struct Call<'t> {
     pub(crate) redacted: Option<&'t RedactedBatch>,
     /// The payload of a Correct.
     pub(crate) proof: Option<CorrectionProof>,
+    /// What an Evidence proves.
+    pub(crate) offences: Vec<Offence>,
 }
 
 impl<'t> Call<'t> {
@@ -67,12 +70,13 @@ impl<'t> Call<'t> {
             payload: &[],
             redacted: Some(batch),
             proof: None,
+            offences: Vec::new(),
         };
         call.examined(draft, transaction, signatures)
     }
 
     fn examined(
-        self,
+        mut self,
         draft: &Draft<'_>,
         transaction: &Transaction,
         signatures: &dyn SignatureCheck,
@@ -80,6 +84,9 @@ impl<'t> Call<'t> {
         let keys = self.signers(draft, transaction)?;
         self.verify(draft, transaction, &keys, signatures)?;
         self.replay(draft)?;
+        if let Action::Evidence(evidence) = &self.body.action {
+            self.offences = draft.proven(evidence, signatures)?;
+        }
         Ok(self)
     }
 
@@ -105,6 +112,7 @@ impl<'t> Call<'t> {
             payload,
             redacted: None,
             proof,
+            offences: Vec::new(),
         })
     }
 
@@ -222,6 +230,10 @@ fn key_of(draft: &Draft<'_>, signer: Author) -> Option<PublicKey> {
             let api_key = draft.api_key(ApiKeyNumber(number)).ok();
             api_key.map(|api_key| api_key.key)
         }
+        AuthorKind::Validator => {
+            let validator = draft.base.validators().0.get(number as usize);
+            validator.map(|validator| validator.consensus_key)
+        }
     }
 }
 
@@ -241,6 +253,10 @@ fn form(action: &Action) -> Result<(), Reason> {
             (strictly_ascending(models), Reason::Malformed)
         }
         Action::SetRates(rates) => (rates.are_ordered(), Reason::Malformed),
+        Action::Evidence(evidence) => (
+            evidence.check_form().is_ok() && !evidence.offences().is_empty(),
+            Reason::EvidenceForm,
+        ),
         Action::Lease(Lease {
             wanted,
             duration_ms,

@@ -12,6 +12,7 @@ use crate::{
     correction::Correction,
     crypto::PublicKey,
     entry::{Entry, Event, EventLeaf},
+    evidence::Marks,
     gateway::Gateway,
     ids::{
         AccountNumber, ApiKeyNumber, ClassNumber, GatewayNumber, Height, LeaseNumber, Person,
@@ -46,6 +47,10 @@ pub(crate) struct Draft<'a> {
     pub(crate) corrections: Overlay<'a, Correction>,
     /// None or one.
     pub(crate) rates: Overlay<'a, RatesState>,
+    /// Of all validators.
+    pub(crate) marks: Overlay<'a, Marks>,
+    /// Evidence transactions of this block.
+    pub(crate) evidence: u32,
     /// Owners of open leases; `None`: closed.
     pub(crate) leases: Delta<(GatewayNumber, LeaseNumber), Option<AccountNumber>>,
     pub(crate) keys: Delta<PublicKey, ApiKeyNumber>,
@@ -85,6 +90,8 @@ impl<'a> Draft<'a> {
             prices: Overlay::new(&leaves.prices),
             corrections: Overlay::new(&leaves.corrections),
             rates: Overlay::new(&leaves.rates),
+            marks: Overlay::new(&leaves.marks),
+            evidence: 0,
             leases: Delta::new(),
             keys: Delta::new(),
             corrected: Delta::new(),
@@ -134,9 +141,8 @@ impl<'a> Draft<'a> {
             Action::SuspendGateway(gateway) => self.suspend_gateway(call, *gateway),
             Action::SetRates(rates) => self.set_rates(call, rates),
             Action::Erase(account) => self.erase(call, *account),
-            Action::SetValidators(never) | Action::SetProtocol(never) | Action::Evidence(never) => {
-                match *never {}
-            }
+            Action::Evidence(evidence) => self.keep_evidence(call, evidence),
+            Action::SetValidators(never) | Action::SetProtocol(never) => match *never {},
         }
     }
 
@@ -150,6 +156,7 @@ impl<'a> Draft<'a> {
         self.prices.begin();
         self.corrections.begin();
         self.rates.begin();
+        self.marks.begin();
         self.leases.begin();
         self.keys.begin();
         self.corrected.begin();
@@ -168,6 +175,7 @@ impl<'a> Draft<'a> {
         self.prices.roll_back();
         self.corrections.roll_back();
         self.rates.roll_back();
+        self.marks.roll_back();
         self.leases.roll_back();
         self.keys.roll_back();
         self.corrected.roll_back();

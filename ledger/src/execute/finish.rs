@@ -10,6 +10,7 @@ use crate::{
     block::Header,
     class::Totals,
     codec,
+    evidence::{Marks, validator_leaf},
     hash::Hash,
     ids::{AccountNumber, ClassNumber, GatewayNumber, LeaseNumber},
     merkle::Frontier,
@@ -50,6 +51,7 @@ impl Draft<'_> {
             prices: self.prices.into_changes(),
             corrections: self.corrections.into_changes(),
             rates: self.rates.into_changes(),
+            marks: self.marks.into_changes(),
             passed: passed_slots(state, self.now.hour()),
             used: self.used_list,
         };
@@ -173,6 +175,15 @@ fn parameter_hashes(state: &State, change: &LeavesChange) -> Vec<(u32, Hash)> {
     changed
 }
 
+/// The validators that were marked.
+fn validator_hashes(state: &State, change: &LeavesChange) -> Vec<(u32, Hash)> {
+    let hash = |(number, marks): &(u32, Marks)| {
+        let leaf = validator_leaf(&state.validators().0[*number as usize], marks);
+        (*number, table_leaf_hash(Table::Validators, *number, &leaf))
+    };
+    change.marks.iter().map(hash).collect()
+}
+
 /// New nodes of every table, each touched path once.
 fn update_trees(state: &State, change: &LeavesChange) -> [TreeUpdate; Table::COUNT] {
     let leaf_hashes = |table| match table {
@@ -186,7 +197,7 @@ fn update_trees(state: &State, change: &LeavesChange) -> [TreeUpdate; Table::COU
         Table::IdBuckets => hashes(table, &changed_buckets(&state.leaves, change)),
         Table::PriceTables => hashes(table, &change.prices),
         Table::Corrections => hashes(table, &change.corrections),
-        Table::Validators => Vec::new(),
+        Table::Validators => validator_hashes(state, change),
     };
     let mut trees = state.trees.iter();
     Table::ALL.map(|table| {

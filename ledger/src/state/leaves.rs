@@ -12,6 +12,7 @@ use crate::{
     class::{Class, Totals},
     codec,
     correction::Correction,
+    evidence::{Marks, validator_leaf},
     gateway::Gateway,
     genesis::Genesis,
     hash::Hash,
@@ -43,6 +44,9 @@ pub(crate) struct Leaves {
     /// None or one, which is number 1 of the parameters' table.
     #[serde(skip)]
     pub(crate) rates: Vec<RatesState>,
+    /// One per validator, behind it in its leaf once it says something.
+    #[serde(skip)]
+    pub(crate) marks: Vec<Marks>,
 }
 
 /// Changed and new leaves, ascending by number per table.
@@ -58,6 +62,7 @@ pub(crate) struct LeavesChange {
     pub(crate) prices: Vec<(u32, PriceTable)>,
     pub(crate) corrections: Vec<(u32, Correction)>,
     pub(crate) rates: Vec<(u32, RatesState)>,
+    pub(crate) marks: Vec<(u32, Marks)>,
     /// Slots whose hour has passed.
     pub(crate) passed: Vec<u32>,
     /// Used ids with their hours, in the order of the log.
@@ -100,6 +105,7 @@ impl Leaves {
             corrections: Vec::new(),
             validators: genesis.validators.clone(),
             rates: Vec::new(),
+            marks: vec![Marks::default(); genesis.validators.0.len()],
         }
     }
 
@@ -138,7 +144,7 @@ impl Leaves {
             Table::IdBuckets => codec::encode(&self.buckets[i].leaf),
             Table::PriceTables => codec::encode(&self.prices[i]),
             Table::Corrections => codec::encode(&self.corrections[i]),
-            Table::Validators => codec::encode(&self.validators.0[i]),
+            Table::Validators => validator_leaf(&self.validators.0[i], &self.marks[i]),
         }
     }
 
@@ -153,6 +159,7 @@ impl Leaves {
         put(&mut self.prices, change.prices);
         put(&mut self.corrections, change.corrections);
         put(&mut self.rates, change.rates);
+        put(&mut self.marks, change.marks);
         for slot in change.passed {
             self.buckets[slot as usize] = Bucket::default();
         }

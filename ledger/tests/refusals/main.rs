@@ -6,6 +6,7 @@
 
 mod authority;
 mod envelope;
+mod evidence;
 mod gateways;
 mod policy;
 mod references;
@@ -17,6 +18,7 @@ use std::collections::BTreeSet;
 
 use authority::AUTHORITY;
 use envelope::{FORM, REPLAY, SIGNERS};
+use evidence::EVIDENCE;
 use gateways::GATEWAYS;
 use policy::{BALANCE, POLICY};
 use references::REFERENCES;
@@ -32,8 +34,8 @@ use tally_ledger::{
 };
 use world::*;
 
-const TABLES: [&[Row]; 8] = [
-    FORM, SIGNERS, REPLAY, AUTHORITY, REFERENCES, POLICY, BALANCE, GATEWAYS,
+const TABLES: [&[Row]; 9] = [
+    FORM, SIGNERS, REPLAY, AUTHORITY, REFERENCES, POLICY, BALANCE, EVIDENCE, GATEWAYS,
 ];
 
 #[test]
@@ -46,7 +48,11 @@ fn each_row_is_refused_for_its_reason() {
 }
 
 /// Reasons that need more than one transaction on one state.
-const ELSEWHERE: [Reason; 2] = [Reason::TooManyIds, Reason::OnePriceTablePerBlock];
+const ELSEWHERE: [Reason; 3] = [
+    Reason::TooManyIds,
+    Reason::OnePriceTablePerBlock,
+    Reason::EvidencePerBlock,
+];
 
 #[test]
 fn every_reason_has_a_row() {
@@ -74,6 +80,23 @@ fn one_price_table_per_block() {
     );
     let refused: Vec<Reason> = built.refused.iter().map(|(_, reason)| *reason).collect();
     assert_eq!(refused, [Reason::OnePriceTablePerBlock; 2]);
+}
+
+#[test]
+fn so_much_evidence_per_block() {
+    let mut world = World::ready();
+    let evidence = [1, 2, 3, 4, 5].map(|height| world.double_vote(place(1, height)));
+    let transactions =
+        evidence.map(|evidence| world.tx(validator(0), &[], Action::Evidence(Box::new(evidence))));
+    let built = build(
+        &world.state,
+        world.time(),
+        0,
+        &transactions,
+        &tally_ledger::execute::Strict,
+    );
+    let last = transactions[4].id();
+    assert_eq!(built.refused, [(last, Reason::EvidencePerBlock)]);
 }
 
 /// Believes every signature: for tests that are about something else.

@@ -2,6 +2,7 @@
 
 pub(crate) mod actions;
 pub(crate) mod events;
+pub(crate) mod evidence;
 
 use tally_ledger::{
     account::{Account, ApiKey, DayCounter, Grant, HourCounter, LeasePart, OpenLease, Recall},

@@ -29,6 +29,9 @@ pub fn list<T: std::fmt::Debug, const MAX: usize>(items: Vec<T>) -> List<T, MAX>
 /// The key of a person, gateway, holder or API key.
 pub fn key(who: impl Into<Author>) -> SecretKey {
     let who = who.into();
+    if who.kind == AuthorKind::Validator {
+        return SecretKey::from_seed(&[200 + who.number as u8; 32]);
+    }
     let mut seed = [7; 32];
     seed[0] = who.kind.into();
     seed[1..5].copy_from_slice(&who.number.to_le_bytes());

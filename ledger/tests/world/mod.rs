@@ -28,13 +28,16 @@ use tally_ledger::{
     price::{Meter, Model, PriceTable, Usage},
     reason::Reason,
     state::State,
-    transaction::{Author, Body, Transaction},
+    transaction::{Author, AuthorKind, Body, Transaction},
 };
 
 mod actions;
+mod evidence;
 mod genesis;
 
 pub use actions::*;
+#[allow(unused_imports)]
+pub use evidence::*;
 pub use genesis::*;
 
 pub struct World {
@@ -115,7 +118,7 @@ impl World {
     /// A body of `author`, with everything as it should be.
     pub fn body(&mut self, author: impl Into<Author>, others: &[Author], action: Action) -> Body {
         let author = author.into();
-        let counted = author.kind == tally_ledger::transaction::AuthorKind::Gateway;
+        let counted = author.kind == AuthorKind::Gateway;
         let (id, until) = if counted {
             ([0; 16], 0)
         } else {

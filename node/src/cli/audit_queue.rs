@@ -15,7 +15,6 @@ use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use tally_ledger::{
     action::Action,
-    block::Certificate,
     certified::{CertifiedHeader, Trust},
     codec::List,
     debit::{Debit, raw_debits},
@@ -34,6 +33,7 @@ use super::{
     client::{Client, NodeArg, failure},
     exit::{Exit, Failure},
     output::{self, Format},
+    proven::{block, false_block},
     receipt::{fetch, verify},
 };
 
@@ -55,8 +55,6 @@ not have known of it yet, or its clock may differ. Exit code 7: the order was no
 
 /// Blocks that are fetched at the same time.
 const IN_FLIGHT: usize = 16;
-/// Largest block that is read.
-const MAX_BLOCK: usize = 64 << 20;
 /// Violations that are shown; all are counted.
 const SHOWN: usize = 100;
 
@@ -157,25 +155,6 @@ impl Queues {
             queue.debits.push((batch.journal.0, number));
         }
     }
-}
-
-fn false_block(height: u64, why: impl std::fmt::Display) -> anyhow::Error {
-    let message = format!("the node's block {height} is false: {why}; ask another node");
-    Failure::error(Exit::Invalid, message)
-}
-
-/// A block with all its transactions, and its certificate.
-async fn block(mut client: Client, height: u64) -> anyhow::Result<(StoredBlock, Certificate)> {
-    let request = v1::GetBlockRequest { height };
-    let answer = client.audit.get_block(request).await;
-    let answer = answer.map_err(|e| failure(&e))?.into_inner();
-    let block = StoredBlock::decode(&answer.block, MAX_BLOCK);
-    let block = block.map_err(|e| false_block(height, e))?;
-    let header = answer
-        .header
-        .context("the node's answer lacks the header")?;
-    let (_, certificate) = header.parts().map_err(|e| false_block(height, e))?;
-    Ok((block, certificate))
 }
 
 /// Reads blocks, the last one first: each names the id of the one before.

@@ -15,6 +15,7 @@ use tally_proto::{convert::hash, v1};
 use super::{
     args::{GenesisArg, ProofFiles, read_file, runtime},
     client::{Client, NodeArg, failure},
+    evidence::unproven,
     exit::{Exit, Failure},
     keys::write_new_file,
     output::{self, Format},
@@ -134,9 +135,7 @@ async fn certified(client: &mut Client, height: u64) -> anyhow::Result<Certified
 fn verify(bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<Value> {
     let invalid = |why: String| Failure::error(Exit::Invalid, why);
     let file = ConsistencyFile::decode(bytes).map_err(|e| invalid(e.to_string()))?;
-    let (old, new) = file
-        .verify_with(trust)
-        .map_err(|e| invalid(e.to_string()))?;
+    let (old, new) = file.verify_with(trust).map_err(|e| unproven(trust, e))?;
     Ok(json!({
         "verified": "yes, the log only grew",
         "old height": old.height,

@@ -16,6 +16,7 @@ use tally_proto::v1::{self, get_history_request::Of};
 use super::{
     args::{GenesisArg, ProofFiles, read_file, runtime},
     client::{Client, NodeArg, failure},
+    evidence::unproven,
     exit::{Exit, Failure},
     keys::write_new_file,
     output::{self, Format},
@@ -210,7 +211,7 @@ pub(crate) async fn fetch(
 fn verify(bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<VerifiedHistory> {
     let invalid = |why: String| Failure::error(Exit::Invalid, why);
     let file = HistoryFile::decode(bytes).map_err(|e| invalid(e.to_string()))?;
-    file.verify_with(trust).map_err(|e| invalid(e.to_string()))
+    file.verify_with(trust).map_err(|e| unproven(trust, e))
 }
 
 fn row(path: &Path, verified: &VerifiedHistory) -> Value {

@@ -12,6 +12,7 @@ mod clock;
 mod consistency;
 mod demo;
 mod entry;
+mod evidence;
 mod exit;
 mod gateway;
 mod gateway_key;
@@ -31,6 +32,7 @@ mod node;
 mod output;
 mod parameter;
 mod price;
+mod proven;
 mod prune;
 mod rates;
 mod receipt;
@@ -122,6 +124,8 @@ enum Command {
     #[command(subcommand)]
     Consistency(consistency::ConsistencyCommand),
     #[command(subcommand)]
+    Evidence(evidence::EvidenceCommand),
+    #[command(subcommand)]
     Entry(entry::EntryCommand),
     #[command(subcommand)]
     Role(role::RoleCommand),
@@ -163,6 +167,7 @@ impl Command {
             Command::Receipt(command) => command.run(format),
             Command::History(command) => command.run(format),
             Command::Consistency(command) => command.run(format),
+            Command::Evidence(command) => command.run(format),
             Command::Entry(command) => command.run(format),
             Command::Role(command) => command.run(format),
             Command::Class(command) => command.run(format),

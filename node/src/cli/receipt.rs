@@ -20,6 +20,7 @@ use super::{
     args::{GenesisArg, ProofFiles, parse_amount, read_file, runtime},
     client::{Client, NodeArg, failure},
     clock::{parse_date, show_date},
+    evidence::unproven,
     exit::{Exit, Failure},
     keys::write_new_file,
     output::{self, Format},
@@ -180,7 +181,7 @@ pub(crate) async fn fetch(client: &mut Client, by: By) -> anyhow::Result<Vec<u8>
 pub(crate) fn verify(bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<VerifiedReceipt> {
     let invalid = |why: String| Failure::error(Exit::Invalid, why);
     let file = ReceiptFile::decode(bytes).map_err(|e| invalid(e.to_string()))?;
-    file.verify_with(trust).map_err(|e| invalid(e.to_string()))
+    file.verify_with(trust).map_err(|e| unproven(trust, e))
 }
 
 fn price_check(check: &PriceCheck) -> String {

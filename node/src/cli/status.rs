@@ -96,7 +96,7 @@ fn advice(status: &v1::GetStatusResponse, answers: &[Answer]) -> Vec<String> {
         ));
     }
     if status.equivocations > 0 {
-        advice.push("a validator signed two votes for one step: find out whose, at once".into());
+        advice.push("a validator signed twice: find out whose, see tally evidence list".into());
     }
     advice
 }
@@ -124,6 +124,7 @@ fn row((node, answer): &Answer, answers: &[Answer]) -> Value {
                 "last vote": vote,
                 "last block ms": status.since_block_ms,
                 "waiting": status.waiting,
+                "evidence": status.evidence,
                 "disk used MB": status.disk_used >> 20,
                 "disk free MB": status.disk_free >> 20,
                 "what to do": if advice.is_empty() { "nothing".into() } else { advice.join("; ") },

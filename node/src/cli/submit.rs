@@ -121,7 +121,7 @@ pub(crate) fn author_of(key: &KeyFile, genesis: &Genesis) -> Option<Author> {
     let listed = match kind {
         AuthorKind::Person => genesis.persons.iter().position(|p| p.key == key.public),
         AuthorKind::Gateway => genesis.gateways.iter().position(|g| g.key == key.public),
-        AuthorKind::Account | AuthorKind::ApiKey => None,
+        AuthorKind::Account | AuthorKind::ApiKey | AuthorKind::Validator => None,
     };
     key.author().or(listed.map(|number| Author {
         kind,

@@ -37,6 +37,7 @@ pub(crate) fn show_author(author: Author) -> String {
         AuthorKind::Gateway => "gateway",
         AuthorKind::Account => "account",
         AuthorKind::ApiKey => "api-key",
+        AuthorKind::Validator => "validator",
     };
     format!("{kind}:{}", author.number)
 }
@@ -51,6 +52,7 @@ pub(crate) fn parse_author(text: &str) -> Result<Author, String> {
         "gateway" => AuthorKind::Gateway,
         "account" => AuthorKind::Account,
         "api-key" => AuthorKind::ApiKey,
+        "validator" => AuthorKind::Validator,
         _ => return Err(error()),
     };
     let number = number.parse().map_err(|_| error())?;

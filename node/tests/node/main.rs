@@ -11,3 +11,4 @@ mod net;
 mod privacy;
 mod receipts;
 mod solo;
+mod testimony;

@@ -5,6 +5,7 @@ use tally_ledger::{
         Action, BindApiKey, Correct, Debits, Issue, Lease, NewGrant, OpenAccount, OpenJournal,
         RegisterGateway, Revoke, SetClass, SetGatewayKey, SetRole, Surrender,
     },
+    evidence::Evidence,
     ids::{
         AccountNumber, Amount, ApiKeyNumber, ClassNumber, DebitNumber, GatewayNumber, GrantNumber,
         JournalNumber, LeaseNumber, ModelNumber, Person, Time,
@@ -123,6 +124,11 @@ pub(super) fn from_proto(from: Proto) -> Result<Action, FieldError> {
         Proto::SuspendGateway(number) => Action::SuspendGateway(GatewayNumber(number)),
         Proto::SetRates(from) => Action::SetRates(from.try_into()?),
         Proto::Erase(account) => Action::Erase(AccountNumber(account)),
+        Proto::Evidence(from) => {
+            let evidence = Evidence::decode(&from);
+            let evidence = evidence.map_err(|e| FieldError::new("evidence", e.to_string()))?;
+            Action::Evidence(Box::new(evidence))
+        }
     })
 }
 
@@ -200,9 +206,8 @@ pub(super) fn to_proto(from: &Action) -> Proto {
         Action::SuspendGateway(number) => Proto::SuspendGateway(number.0),
         Action::SetRates(from) => Proto::SetRates(from.into()),
         Action::Erase(account) => Proto::Erase(account.0),
-        Action::SetValidators(never) | Action::SetProtocol(never) | Action::Evidence(never) => {
-            match *never {}
-        }
+        Action::SetValidators(never) | Action::SetProtocol(never) => match *never {},
+        Action::Evidence(from) => Proto::Evidence(from.encode().into()),
     }
 }
 
@@ -234,10 +239,11 @@ mod tests {
     use tally_ledger::{
         class::{Burn, ClassRules},
         codec::List,
-        crypto::PublicKey,
+        crypto::{PublicKey, Signature},
+        evidence::{Place, SignedVote, Vote},
         gateway::Caps,
         hash::Hash,
-        ids::TableVersion,
+        ids::{Height, TableVersion},
         parameters::Parameters,
         price::{Meter, Model, PriceTable},
         rates::{ClassRate, Rate, Rates},
@@ -300,6 +306,20 @@ mod tests {
             account: Rate::NONE,
             classes: List::new(vec![class]).unwrap(),
         }
+    }
+
+    fn evidence() -> Evidence {
+        let place = Place {
+            validator: 1,
+            height: Height(2),
+            round: 3,
+        };
+        let vote = |block| SignedVote {
+            block,
+            signature: Signature([4; 64]),
+        };
+        let pair = [vote(Some(Hash([5; 32]))), vote(None)];
+        Evidence::of_votes(place, Vote::Prevote, pair).unwrap()
     }
 
     fn actions() -> Vec<Action> {
@@ -388,6 +408,7 @@ mod tests {
             Action::SuspendGateway(gateway),
             Action::SetRates(rates()),
             Action::Erase(account),
+            Action::Evidence(Box::new(evidence())),
         ]
     }
 
@@ -456,6 +477,14 @@ mod tests {
             ..Default::default()
         }];
         let action = Some(Proto::Issue(v1::Issue { grants }));
-        assert_eq!(field(v1::Body { action, ..good }), "class");
+        assert_eq!(
+            field(v1::Body {
+                action,
+                ..good.clone()
+            }),
+            "class"
+        );
+        let action = Some(Proto::Evidence(vec![9; 20].into()));
+        assert_eq!(field(v1::Body { action, ..good }), "evidence");
     }
 }

@@ -149,10 +149,10 @@ pub fn event_transaction(event: &Event) -> Option<TransactionId> {
         | Event::ParametersSet { transaction }
         | Event::RatesSet { transaction }
         | Event::Erased { transaction, .. }
+        | Event::SignedTwice { transaction, .. }
         | Event::GatewayRegistered { transaction, .. }
         | Event::GatewayKeySet { transaction, .. }
         | Event::GatewaySuspended { transaction, .. } => Some(*transaction),
-        Event::Evidence(never) => match *never {},
     }
 }
 
@@ -185,7 +185,7 @@ pub fn name(event: &Event) -> &'static str {
         Event::GatewaySuspended { .. } => "GatewaySuspended",
         Event::RatesSet { .. } => "RatesSet",
         Event::Erased { .. } => "Erased",
-        Event::Evidence(never) => match *never {},
+        Event::SignedTwice { .. } => "SignedTwice",
     }
 }
 
@@ -342,6 +342,21 @@ fn fill(base: v1::Event, event: &Event) -> v1::Event {
             gateway: Some(gateway.0),
             ..base
         },
+        Event::SignedTwice {
+            place,
+            signed,
+            evidence,
+            ..
+        } => v1::Event {
+            signed_twice: Some(v1::SignedTwice {
+                validator: place.validator.into(),
+                height: place.height.0,
+                round: place.round,
+                signed: signed.name().into(),
+                evidence: bytes_of(evidence),
+            }),
+            ..base
+        },
         Event::Frozen { .. }
         | Event::Unfrozen { .. }
         | Event::ParametersSet { .. }
@@ -350,7 +365,6 @@ fn fill(base: v1::Event, event: &Event) -> v1::Event {
             erased: Some(*entries),
             ..base
         },
-        Event::Evidence(never) => match *never {},
     }
 }
 

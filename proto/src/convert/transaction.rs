@@ -62,6 +62,7 @@ impl From<Author> for v1::Author {
             AuthorKind::Gateway => v1::AuthorKind::Gateway,
             AuthorKind::Account => v1::AuthorKind::Account,
             AuthorKind::ApiKey => v1::AuthorKind::ApiKey,
+            AuthorKind::Validator => v1::AuthorKind::Validator,
         };
         v1::Author {
             kind: kind.into(),
@@ -80,6 +81,7 @@ impl TryFrom<&v1::Author> for Author {
             v1::AuthorKind::Gateway => AuthorKind::Gateway,
             v1::AuthorKind::Account => AuthorKind::Account,
             v1::AuthorKind::ApiKey => AuthorKind::ApiKey,
+            v1::AuthorKind::Validator => AuthorKind::Validator,
         };
         Ok(Author {
             kind,

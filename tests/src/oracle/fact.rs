@@ -99,6 +99,12 @@ pub enum Fact {
     },
     ParametersSet,
     RatesSet,
+    SignedTwice {
+        validator: u16,
+        height: u64,
+        round: u32,
+        signed: &'static str,
+    },
     GatewayRegistered {
         gateway: u32,
     },

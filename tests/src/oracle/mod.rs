@@ -11,6 +11,7 @@ mod authority;
 mod books;
 mod debit;
 mod due;
+mod evidence;
 mod fact;
 mod invariants;
 mod issuer;
@@ -25,6 +26,7 @@ use tally_ledger::{
     price::PriceTable, rates::Rates, reason::Reason, transaction::Author,
 };
 
+pub use evidence::{Kept, Shown};
 pub use fact::{Charge, Fact, LogEntry};
 pub use model::{Account, ApiKey, Class, Gateway, Grant, Lease, Payload, Person, Request, Totals};
 
@@ -48,6 +50,10 @@ pub struct Oracle {
     pub parameters: Parameters,
     /// Rates in the order in which they were set, each with its time.
     pub rates: Vec<(u64, Rates)>,
+    /// What validators signed twice.
+    pub evidence: Vec<Kept>,
+    /// How many validators there are.
+    pub validators: u32,
     /// By number.
     pub persons: BTreeMap<u32, Person>,
     /// Persons who own a validator.
@@ -93,6 +99,8 @@ impl Oracle {
             parent_log: 0,
             parameters: genesis.parameters,
             rates: Vec::new(),
+            evidence: Vec::new(),
+            validators: genesis.validators.0.len() as u32,
             persons: (genesis.persons.iter().enumerate())
                 .map(|(n, person)| {
                     let (key, roles) = (person.key, person.roles);
@@ -204,9 +212,8 @@ impl Oracle {
             Action::SuspendGateway(gateway) => self.suspend_faults(gateway.0),
             Action::SetRates(rates) => self.set_rates_faults(rates),
             Action::Erase(account) => self.erase_faults(account.0),
-            Action::SetValidators(never) | Action::SetProtocol(never) | Action::Evidence(never) => {
-                match *never {}
-            }
+            Action::SetValidators(never) | Action::SetProtocol(never) => match *never {},
+            Action::Evidence(_) => self.evidence_faults(request),
         }
     }
 
@@ -239,9 +246,8 @@ impl Oracle {
             Action::SuspendGateway(gateway) => self.suspend(gateway.0),
             Action::SetRates(rates) => self.set_rates(rates),
             Action::Erase(account) => self.erase(account.0),
-            Action::SetValidators(never) | Action::SetProtocol(never) | Action::Evidence(never) => {
-                match *never {}
-            }
+            Action::SetValidators(never) | Action::SetProtocol(never) => match *never {},
+            Action::Evidence(_) => self.keep_evidence(request),
         }
     }
 
@@ -284,6 +290,8 @@ fn payload_faults(request: &Request) -> Vec<Reason> {
         ],
         (Action::Correct(_), Payload::Proof { .. }) => Vec::new(),
         (Action::Correct(_), _) => vec![Reason::MalformedPayload],
+        // What it shows is in the body.
+        (Action::Evidence(_), Payload::Shown(_)) => Vec::new(),
         (_, Payload::Empty) => Vec::new(),
         (_, _) => vec![Reason::UnexpectedPayload],
     }

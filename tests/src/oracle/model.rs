@@ -2,6 +2,7 @@
 //! sum can be taken over again from the beginning. Nothing is dropped: spent
 //! grants and closed leases stay.
 
+use super::Shown;
 use tally_ledger::{
     action::Action, class::Burn, class::ClassRules, crypto::PublicKey, debit::Debit, gateway::Caps,
     hash::Hash, person::Roles, transaction::Author,
@@ -189,6 +190,8 @@ pub enum Payload {
         /// Whether leaf, index and path belong together.
         genuine: bool,
     },
+    /// Nothing; what an Evidence in the body shows.
+    Shown(Shown),
     /// Bytes that the action cannot carry.
     Garbage,
 }

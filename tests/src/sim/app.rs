@@ -11,11 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use tally_consensus::{
-    Application, Candidate, Decision, Effort, Evidence, Fatal, Pace, Slot, Source, Verdict,
+    Application, Candidate, Decision, Effort, Fatal, Pace, Slot, Source, Verdict,
 };
 use tally_ledger::{
     block::{Block, HEADER_BYTES, Header, ValidatorSet},
     crypto::ChainId,
+    evidence::Evidence,
     execute::{self, Execution},
     genesis::Genesis,
     hash::Hash,
@@ -23,9 +24,15 @@ use tally_ledger::{
     state::State,
     transaction::{Transaction, TransactionId},
 };
-use tally_node::storage::BlockFiles;
+use tally_node::{storage::BlockFiles, testimony::Testimony};
 
-use super::{clock::Clock, disk::SimDisk, genesis::Memo, judge::Judge, message::show};
+use super::{
+    clock::Clock,
+    disk::SimDisk,
+    genesis::{Memo, keys},
+    judge::Judge,
+    message::show,
+};
 
 /// Largest body.
 pub const MAX_BODY: usize = 4 << 20;
@@ -68,6 +75,7 @@ pub struct Inner {
     pool: Vec<Transaction>,
     pooled: BTreeSet<TransactionId>,
     committed_at: u64,
+    testimony: Testimony,
 }
 
 impl App {
@@ -76,6 +84,10 @@ impl App {
         let chain = shared.genesis.chain();
         let folder = Path::new("blocks");
         let disk = Arc::new(disk.clone());
+        let key = keys(node).consensus;
+        let evidence = "evidence".into();
+        let testimony = Testimony::open(disk.clone(), evidence, &shared.genesis, key)
+            .map_err(|error| error.to_string())?;
         let (files, _) = BlockFiles::open(disk, folder, chain, SEGMENT_BYTES)
             .map_err(|error| error.to_string())?;
         let mut state = State::genesis(&shared.genesis).map_err(|error| error.to_string())?;
@@ -105,6 +117,7 @@ impl App {
             pool: Vec::new(),
             pooled: BTreeSet::new(),
             committed_at,
+            testimony,
         }))))
     }
 
@@ -181,12 +194,30 @@ impl Inner {
         self.made.clear();
         self.clean_pool();
         self.committed_at = self.clock.now();
-        let mut judge = self.shared.judge.lock();
-        let judge = judge
-            .as_mut()
-            .map_err(|_| Fatal::new("the judge is gone"))?;
-        judge.committed(self.node, &self.state, &body, certificate.round);
+        {
+            let mut judge = self.shared.judge.lock();
+            let judge = judge
+                .as_mut()
+                .map_err(|_| Fatal::new("the judge is gone"))?;
+            judge.committed(self.node, &self.state, &body, certificate.round);
+        }
+        self.testify(Vec::new())?;
         Ok(self.state.time())
+    }
+
+    /// What a node does with what it saw signed twice.
+    fn testify(&mut self, seen: Vec<Evidence>) -> Result<(), Fatal> {
+        self.testimony.settle(&self.state).map_err(Fatal::new)?;
+        (self.testimony.keep(&self.state, seen)).map_err(Fatal::new)?;
+        let told = self.testimony.tell(&self.state, self.clock.wall());
+        told.into_iter()
+            .for_each(|transaction| self.submit(transaction));
+        Ok(())
+    }
+
+    /// The first height of which evidence waits.
+    pub fn oldest_evidence(&self) -> Option<Height> {
+        self.testimony.oldest()
     }
 }
 
@@ -281,7 +312,11 @@ impl Application for App {
         }
     }
 
-    fn evidence(&mut self, evidence: Evidence) {
-        self.inner().shared.judge().evidence(&evidence);
+    fn evidence(&mut self, evidence: Vec<Evidence>) -> Result<(), Fatal> {
+        let mut inner = self.inner();
+        for one in &evidence {
+            inner.shared.judge().evidence(one);
+        }
+        inner.testify(evidence)
     }
 }

@@ -16,13 +16,13 @@
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
-use tally_consensus::Evidence;
 use tally_ledger::{
     account::Account,
     block::Block,
     class::Totals,
     crypto::PublicKey,
     entry::{Entry, Receipt},
+    evidence::Evidence,
     execute,
     genesis::Genesis,
     hash::Hash,
@@ -142,10 +142,30 @@ impl Judge {
     /// A node has seen somebody sign twice.
     pub fn evidence(&mut self, evidence: &Evidence) {
         self.evidences += 1;
-        let liar = self.liar == Some(evidence.validator);
-        self.require(liar, || {
+        let accused = evidence.offences();
+        let liars = accused.iter().all(|of| self.lies(of.place.validator));
+        self.require(liars && !accused.is_empty(), || {
             format!("evidence against an honest node: {evidence:?}")
         });
+    }
+
+    /// Whether a validator is the liar.
+    fn lies(&self, validator: u16) -> bool {
+        let validator = self.state.validators().0.get(usize::from(validator));
+        let key = validator.map(|validator| validator.consensus_key);
+        self.liar.is_some() && self.liar == key
+    }
+
+    /// Heights at which the chain says that somebody signed twice: nobody but
+    /// the liar.
+    pub fn marked(&mut self) -> u64 {
+        let marks = (0..).zip(self.state.marks());
+        let marked: Vec<(u16, u32)> = marks.map(|(n, marks)| (n, marks.count)).collect();
+        let liars = marked.iter().all(|(n, count)| *count == 0 || self.lies(*n));
+        self.require(liars, || {
+            format!("the chain accuses honest nodes: {marked:?}")
+        });
+        marked.iter().map(|(_, count)| u64::from(*count)).sum()
     }
 
     /// A node has another disk: it may have lost its blocks, and still must

@@ -29,6 +29,9 @@ use super::{
 const PATIENCE: u64 = 120 * SECOND;
 /// Heights that they must make in it.
 const PROGRESS: u64 = 5;
+/// Heights within which the chain has what an honest node saw signed twice:
+/// each comes to propose a few times.
+const TOLD: u64 = 24;
 /// Events of a run, at most.
 const MOST_EVENTS: u64 = 400_000;
 
@@ -61,6 +64,8 @@ pub struct Report {
     pub debits: u64,
     /// Double signatures that honest nodes noticed.
     pub evidences: u64,
+    /// Heights at which the chain says that somebody signed twice.
+    pub marked: u64,
     /// What nodes counted.
     pub counts: Counts,
     /// Blocks that were not decided in their first round.
@@ -179,8 +184,12 @@ impl World {
                 break;
             }
         }
-        let judge = self.shared.judge();
+        let mut judge = self.shared.judge();
         self.client.check(&judge.receipts)?;
+        self.report.marked = judge.marked();
+        if let Some(why) = judge.verdict() {
+            return Err(why.to_owned());
+        }
         self.report.heights = judge.height();
         self.report.evidences = judge.evidences;
         self.report.late_blocks = judge.late_blocks;
@@ -226,7 +235,12 @@ impl World {
         };
         let heights = self.shared.judge().heights;
         let honest = |node: &&Node| self.plan.liar != Some(node.index);
-        let well = |node: &Node| node.votes() && heights[node.index] >= from + PROGRESS;
+        let told = |node: &Node| {
+            let oldest = node.app().and_then(|app| app.inner().oldest_evidence());
+            oldest.is_none_or(|oldest| oldest.0 + TOLD > heights[node.index])
+        };
+        let goes_on = |node: &Node| node.votes() && heights[node.index] >= from + PROGRESS;
+        let well = |node: &Node| goes_on(node) && told(node);
         self.client.is_done() && self.nodes.iter().filter(honest).all(well)
     }
 

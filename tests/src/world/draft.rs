@@ -55,6 +55,11 @@ pub(super) fn holder(number: u32) -> Author {
     author(AuthorKind::Account, number)
 }
 
+/// A validator.
+pub(super) fn validator(number: u32) -> Author {
+    author(AuthorKind::Validator, number)
+}
+
 /// An API key.
 pub(super) fn api_key(number: u32) -> Author {
     author(AuthorKind::ApiKey, number)

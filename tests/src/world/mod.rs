@@ -7,6 +7,7 @@
 //! and refuse the same ones for the same reasons, and must be in the same
 //! state afterwards.
 
+mod accusers;
 mod checks;
 mod coverage;
 mod dice;
@@ -262,7 +263,8 @@ impl World {
             239..=243 => self.write_set_prices(dice),
             244..=246 => self.write_set_parameters(dice),
             247..=248 => self.write_set_rates(dice),
-            249..=254 => self.write_gateway(dice),
+            249..=252 => self.write_gateway(dice),
+            253..=254 => self.write_evidence(dice),
             255 => self.write_suspend(dice),
         }
     }

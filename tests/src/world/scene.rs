@@ -25,7 +25,7 @@ use super::{
     genesis,
     sent::Verdict,
 };
-use crate::oracle::{LogEntry, Payload};
+use crate::oracle::{LogEntry, Payload, Shown};
 
 /// A transaction of a scene.
 #[derive(Debug, Clone)]
@@ -38,6 +38,8 @@ pub struct Act {
     pub action: Action,
     /// What travels beside Debits.
     pub debits: Vec<Debit>,
+    /// What the body of an Evidence shows.
+    pub shown: Option<Shown>,
 }
 
 /// What became of a block of acts.
@@ -102,6 +104,9 @@ impl World {
                     debits: act.debits,
                     root_fits: true,
                 };
+            }
+            if let Some(shown) = act.shown {
+                draft.meaning = Payload::Shown(shown);
             }
             let sent = self.sign(draft);
             candidates.push(self.judge(sent));
@@ -229,6 +234,7 @@ impl Act {
             others: Vec::new(),
             action,
             debits: Vec::new(),
+            shown: None,
         }
     }
 

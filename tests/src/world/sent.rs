@@ -120,6 +120,10 @@ impl World {
             AuthorKind::Gateway => self.oracle.gateways.get(&number).map(|g| g.key),
             AuthorKind::Account => self.oracle.accounts.get(&number).map(|a| a.holder),
             AuthorKind::ApiKey => self.oracle.api_keys.get(&number).map(|k| k.key),
+            AuthorKind::Validator => {
+                let validator = self.genesis.validators.0.get(number as usize);
+                validator.map(|validator| validator.consensus_key)
+            }
         }
     }
 

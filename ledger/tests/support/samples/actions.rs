@@ -10,7 +10,7 @@ use tally_ledger::{
 
 use super::{
     super::{GATEWAY, JOURNAL},
-    caps, hash, list, parameters, public, rates, rules, second_table,
+    caps, evidence, hash, list, parameters, public, rates, rules, second_table,
 };
 
 fn lease() -> Lease {
@@ -143,6 +143,7 @@ pub(crate) fn actions() -> Vec<(&'static str, Action)> {
         ),
         ("suspend_gateway", Action::SuspendGateway(GATEWAY)),
         ("set_rates", Action::SetRates(rates())),
+        ("evidence", Action::Evidence(Box::new(evidence::votes()))),
         ("erase", Action::Erase(account)),
     ]
 }

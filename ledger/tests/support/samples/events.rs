@@ -4,10 +4,11 @@ use tally_ledger::{
     account::Recall,
     crypto::ChainId,
     entry::{Event, Shortfall},
+    evidence::Kind,
     ids::*,
 };
 
-use super::{super::GATEWAY, grant, hash, public};
+use super::{super::GATEWAY, evidence, grant, hash, public};
 
 /// Every event, in the order of the tags.
 pub(crate) fn events() -> Vec<(&'static str, Event)> {
@@ -188,6 +189,15 @@ pub(crate) fn events() -> Vec<(&'static str, Event)> {
             },
         ),
         ("rates_set", Event::RatesSet { transaction }),
+        (
+            "signed_twice",
+            Event::SignedTwice {
+                transaction,
+                place: evidence::place(),
+                signed: Kind::Precommits,
+                evidence: evidence::votes().hash(),
+            },
+        ),
         (
             "erased",
             Event::Erased {

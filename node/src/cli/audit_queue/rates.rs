@@ -3,22 +3,16 @@
 
 use tally_ledger::{
     action::Action,
-    certified::{CertifiedHeader, Trust},
-    codec::List,
-    entry::{Entry, Event},
+    certified::Trust,
+    entry::Event,
     genesis::Genesis,
-    history::{HistoryFile, Subject},
-    ids::{Amount, Height, Time},
+    ids::{Amount, Time},
     rates::{Rates, RatesState},
-    transaction::{Body, TransactionId},
 };
-use tally_proto::v1::get_history_request::Of;
 
-use super::{block, false_block};
 use crate::cli::{
     client::Client,
-    exit::{Exit, Failure},
-    history,
+    proven::{self, controls, false_block},
 };
 
 /// How late a gateway may learn of a change, and how far its clock and the
@@ -71,58 +65,21 @@ pub(super) async fn course(
 ) -> anyhow::Result<Course> {
     let mut trust = Trust::new(genesis)?;
     let mut course = Course::default();
-    for (height, transaction) in changes(client, &mut trust, to).await? {
-        let (found, certificate) = block(client.clone(), height.0).await?;
-        let header = found.block().header;
-        let certified = CertifiedHeader {
-            header,
-            certificate,
-            set_changes: List::default(),
+    let (entries, _) = controls(client, &mut trust, to).await?;
+    for (_, leaf, event) in entries {
+        let Event::RatesSet { transaction } = event else {
+            continue;
         };
-        trust
-            .check(&certified)
-            .map_err(|e| false_block(height.0, e))?;
-        if header.height != height || !found.is_whole() {
+        let (body, time) = proven::body(client, &mut trust, leaf.height, transaction).await?;
+        let Action::SetRates(rates) = body.action else {
             return Err(false_block(
-                height.0,
-                "its content is not what it commits to",
+                leaf.height.0,
+                "it lacks the rates that its log has",
             ));
-        }
-        let mut bodies = found.block().transactions.iter();
-        let body = bodies.find(|body| body.id() == transaction);
-        let action = body.and_then(|body| Body::decode(&body.body).ok());
-        let Some(Action::SetRates(rates)) = action.map(|body| body.action) else {
-            return Err(false_block(height.0, "it lacks the rates that its log has"));
         };
-        course.add(rates, header.time);
+        course.add(rates, time);
     }
     Ok(course)
-}
-
-/// Height and transaction of every change, from a history of control that is
-/// verified to be complete.
-async fn changes(
-    client: &mut Client,
-    trust: &mut Trust<'_>,
-    to: u64,
-) -> anyhow::Result<Vec<(Height, TransactionId)>> {
-    let (mut from, mut found) = (0, Vec::new());
-    while from <= to {
-        let (bytes, _) = history::fetch(client, Of::Control(true), from, to).await?;
-        let wrong = |why: String| Failure::error(Exit::Invalid, why);
-        let file = HistoryFile::decode(&bytes).map_err(|e| wrong(e.to_string()))?;
-        let proven = file.verify_with(trust).map_err(|e| wrong(e.to_string()))?;
-        if (proven.subject, proven.from.0) != (Subject::Control, from) {
-            return Err(wrong("the node's history is of something else".to_owned()));
-        }
-        for (_, entry) in proven.entries {
-            if let Entry::Event(leaf, Event::RatesSet { transaction }) = entry {
-                found.push((leaf.height, transaction));
-            }
-        }
-        from = proven.to.0 + 1;
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -12,16 +12,18 @@ use std::{
 
 use tally_ledger::{
     action::{Action, BindApiKey, Debits, Issue, Lease, NewGrant, OpenAccount, OpenJournal},
-    block::{Validator, ValidatorSet},
+    block::{Validator, ValidatorSet, vote_bytes},
     class::{Burn, ClassRules},
     codec::List,
-    crypto::{ChainId, SecretKey},
+    crypto::{ChainId, Domain, SecretKey},
     debit::{
         DEBIT_VERSION, Debit, Detail, FIRST_DEBIT_VERSION, Fixed, Flags, KIND_REQUEST, Position,
         Queued, batch_leaf,
     },
+    evidence::{Evidence, Place, SignedVote, Vote},
     gateway::Caps,
     genesis::{GENESIS_VERSION, Genesis, GenesisGateway, GenesisPerson},
+    hash::Hash,
     ids::*,
     merkle::{leaf_hash, root_of},
     parameters::Parameters,
@@ -68,6 +70,21 @@ pub fn now() -> u64 {
         .duration_since(UNIX_EPOCH)
         .unwrap()
         .as_millis() as u64
+}
+
+/// A validator's prevotes for nil and for a block.
+pub fn prevoted_twice(chain: &ChainId, key: &SecretKey, validator: u16, height: u64) -> Evidence {
+    let place = Place {
+        validator,
+        height: Height(height),
+        round: 0,
+    };
+    let pair = [None, Some(Hash([1; 32]))].map(|block| {
+        let bytes = vote_bytes(place.height, 0, block.as_ref());
+        let signature = key.sign(Domain::Prevote, chain, &bytes);
+        SignedVote { block, signature }
+    });
+    Evidence::of_votes(place, Vote::Prevote, pair).unwrap()
 }
 
 /// Homes of a chain's validators.
