@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     account::{Grant, Recall},
+    action::Reserved,
     codec,
     crypto::{ChainId, PublicKey},
     debit::{Flags, Position},
@@ -339,6 +340,19 @@ pub enum Event {
     RatesSet {
         /// By which transaction.
         transaction: TransactionId,
+    },
+    /// Kind 27: reserved.
+    Reserved27(Reserved),
+    /// Kind 28: reserved.
+    Reserved28(Reserved),
+    /// Kind 29.
+    UnitSet {
+        /// By which transaction.
+        transaction: TransactionId,
+        /// Whose.
+        person: Person,
+        /// Which; `None`: none any more.
+        unit: Option<u32>,
     },
 }
 

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! version u8 | chain id 32 | header (option) | log frontier | leaves of all
-//! tables, live ids with them | version 2: the rates' leaf |
+//! tables, live ids with them | version 2: the rates' leaf; version 3: the
+//! rates' leaf (option), a reserved list (empty), units: list of (person u32,
+//! unit u32), ascending |
 //! blake3 derive_key("tally v1 snapshot", all before) 32
 //! ```
 //!
-//! Version 1 is of a chain on which no rates were set, and is written as long
-//! as that is so: such a state has the bytes that it always had.
+//! Version 1 is of a chain on which no rates were set and nobody has a unit,
+//! version 2 of one on which nobody has a unit: a state has the lowest version
+//! that holds it, and so the bytes that it always had.
 //!
 //! What is derived from the leaves is rebuilt. Reading checks the hash (the
 //! file is whole), the genesis (it is this chain's), and that state root and
@@ -17,6 +20,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    action::Reserved,
     block::Header,
     codec::{self, DecodeError},
     crypto::ChainId,
@@ -28,9 +32,11 @@ use crate::{
 };
 
 /// Newest version of the layout.
-pub const SNAPSHOT_VERSION: u8 = 2;
+pub const SNAPSHOT_VERSION: u8 = 3;
 /// Version without rates.
 const WITHOUT_RATES: u8 = 1;
+/// Version with rates and nothing else behind the leaves.
+const WITH_RATES: u8 = 2;
 
 /// Why a snapshot cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -70,13 +76,88 @@ struct ReadWithRates {
     rates: RatesState,
 }
 
+/// What version 3 has behind the leaves.
+#[derive(Default, Serialize, Deserialize)]
+struct Behind {
+    rates: Option<RatesState>,
+    /// For what is to come.
+    reserved: Vec<Reserved>,
+    /// By person.
+    units: Vec<(u32, u32)>,
+}
+
+/// The content of version 3.
+#[derive(Deserialize)]
+struct ReadAll {
+    read: Read,
+    behind: Behind,
+}
+
+impl Behind {
+    fn of(leaves: &Leaves) -> Behind {
+        let persons = (0..).zip(&leaves.persons);
+        Behind {
+            rates: leaves.rates.first().cloned(),
+            reserved: Vec::new(),
+            units: persons
+                .filter_map(|(number, person)| Some((number, person.unit?)))
+                .collect(),
+        }
+    }
+
+    /// The lowest version that holds it.
+    fn version(&self) -> u8 {
+        match (&self.rates, self.units.is_empty()) {
+            (None, true) => WITHOUT_RATES,
+            (Some(_), true) => WITH_RATES,
+            (_, false) => SNAPSHOT_VERSION,
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        match self.version() {
+            WITHOUT_RATES => Vec::new(),
+            WITH_RATES => self.rates.as_ref().map(codec::encode).unwrap_or_default(),
+            _ => codec::encode(self),
+        }
+    }
+
+    /// Puts it where it belongs, if it is what [`Behind::of`] gives.
+    fn put(self, leaves: &mut Leaves) -> Result<(), SnapshotError> {
+        let wrong = || SnapshotError::Roots("list of units");
+        if !self.units.windows(2).all(|pair| pair[0].0 < pair[1].0) {
+            return Err(wrong());
+        }
+        for (number, unit) in self.units {
+            let person = leaves.persons.get_mut(number as usize);
+            person.ok_or_else(wrong)?.unit = Some(unit);
+        }
+        leaves.rates.extend(self.rates);
+        Ok(())
+    }
+}
+
 impl Read {
     fn decode(version: u8, content: &[u8]) -> Result<Read, SnapshotError> {
-        if version == WITHOUT_RATES {
-            return Ok(codec::decode(content, content.len())?);
+        let (mut read, behind) = match version {
+            WITHOUT_RATES => (codec::decode(content, content.len())?, Behind::default()),
+            WITH_RATES => {
+                let ReadWithRates { read, rates } = codec::decode(content, content.len())?;
+                let behind = Behind {
+                    rates: Some(rates),
+                    ..Behind::default()
+                };
+                (read, behind)
+            }
+            _ => {
+                let ReadAll { read, behind } = codec::decode(content, content.len())?;
+                (read, behind)
+            }
+        };
+        if behind.version() != version {
+            return Err(SnapshotError::Roots("version"));
         }
-        let ReadWithRates { mut read, rates } = codec::decode(content, content.len())?;
-        read.leaves.rates.push(rates);
+        behind.put(&mut read.leaves)?;
         Ok(read)
     }
 }
@@ -84,13 +165,12 @@ impl Read {
 impl State {
     /// The whole state as bytes; equal states give equal bytes.
     pub fn snapshot(&self) -> Vec<u8> {
-        let rates = self.rates();
-        let version = rates.map_or(WITHOUT_RATES, |_| SNAPSHOT_VERSION);
-        let mut bytes = vec![version];
+        let behind = Behind::of(&self.leaves);
+        let mut bytes = vec![behind.version()];
         bytes.extend_from_slice(&self.chain.0.0);
         let content: Content<'_> = (&self.header, &self.log, &self.leaves);
         bytes.extend_from_slice(&codec::encode(&content));
-        bytes.extend(rates.map(codec::encode).unwrap_or_default());
+        bytes.extend(behind.encode());
         let hash = Context::Snapshot.hash(&bytes);
         bytes.extend_from_slice(&hash.0);
         bytes

@@ -52,7 +52,7 @@ const UNREACHED: [Reason; 8] = [
 ];
 
 /// Facts that every long run must have met.
-const FACTS: [&str; 44] = [
+const FACTS: [&str; 45] = [
     "AccountOpened",
     "ApiKeyBound",
     "ApiKeyRevoked",
@@ -97,6 +97,7 @@ const FACTS: [&str; 44] = [
     "RoleSet",
     "Surrendered",
     "Unfrozen",
+    "UnitSet",
 ];
 
 #[test]

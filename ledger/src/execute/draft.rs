@@ -133,6 +133,18 @@ impl<'a> Draft<'a> {
             Action::SetGatewayKey(action) => self.set_gateway_key(call, action),
             Action::SuspendGateway(gateway) => self.suspend_gateway(call, *gateway),
             Action::SetRates(rates) => self.set_rates(call, rates),
+            Action::SetUnit(action) => self.set_unit(call, action),
+            Action::SetValidators(never)
+            | Action::SetProtocol(never)
+            | Action::Evidence(never)
+            | Action::Erase(never)
+            | Action::Resume(never)
+            | Action::Attestation27(never)
+            | Action::Attestation28(never)
+            | Action::Attestation29(never)
+            | Action::Attestation30(never)
+            | Action::Attestation31(never)
+            | Action::Attestation32(never) => match *never {},
         }
     }
 

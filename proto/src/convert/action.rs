@@ -3,7 +3,7 @@
 use tally_ledger::{
     action::{
         Action, BindApiKey, Correct, Debits, Issue, Lease, NewGrant, OpenAccount, OpenJournal,
-        RegisterGateway, Revoke, SetClass, SetGatewayKey, SetRole, Surrender,
+        RegisterGateway, Revoke, SetClass, SetGatewayKey, SetRole, SetUnit, Surrender,
     },
     ids::{
         AccountNumber, Amount, ApiKeyNumber, ClassNumber, DebitNumber, GatewayNumber, GrantNumber,
@@ -122,6 +122,10 @@ pub(super) fn from_proto(from: Proto) -> Result<Action, FieldError> {
         Proto::SetGatewayKey(from) => Action::SetGatewayKey(set_gateway_key(from)?),
         Proto::SuspendGateway(number) => Action::SuspendGateway(GatewayNumber(number)),
         Proto::SetRates(from) => Action::SetRates(from.try_into()?),
+        Proto::SetUnit(from) => Action::SetUnit(SetUnit {
+            person: Person(from.person),
+            unit: from.unit,
+        }),
     })
 }
 
@@ -198,6 +202,21 @@ pub(super) fn to_proto(from: &Action) -> Proto {
         }),
         Action::SuspendGateway(number) => Proto::SuspendGateway(number.0),
         Action::SetRates(from) => Proto::SetRates(from.into()),
+        Action::SetUnit(from) => Proto::SetUnit(v1::SetUnit {
+            person: from.person.0,
+            unit: from.unit,
+        }),
+        Action::SetValidators(never)
+        | Action::SetProtocol(never)
+        | Action::Evidence(never)
+        | Action::Erase(never)
+        | Action::Resume(never)
+        | Action::Attestation27(never)
+        | Action::Attestation28(never)
+        | Action::Attestation29(never)
+        | Action::Attestation30(never)
+        | Action::Attestation31(never)
+        | Action::Attestation32(never) => match *never {},
     }
 }
 
@@ -382,6 +401,14 @@ mod tests {
             }),
             Action::SuspendGateway(gateway),
             Action::SetRates(rates()),
+            Action::SetUnit(SetUnit {
+                person: Person(3),
+                unit: Some(7),
+            }),
+            Action::SetUnit(SetUnit {
+                person: Person(3),
+                unit: None,
+            }),
         ]
     }
 

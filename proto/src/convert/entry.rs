@@ -148,9 +148,11 @@ pub fn event_transaction(event: &Event) -> Option<TransactionId> {
         | Event::PriceTableSet { transaction, .. }
         | Event::ParametersSet { transaction }
         | Event::RatesSet { transaction }
+        | Event::UnitSet { transaction, .. }
         | Event::GatewayRegistered { transaction, .. }
         | Event::GatewayKeySet { transaction, .. }
         | Event::GatewaySuspended { transaction, .. } => Some(*transaction),
+        Event::Reserved27(never) | Event::Reserved28(never) => match *never {},
     }
 }
 
@@ -182,6 +184,8 @@ pub fn name(event: &Event) -> &'static str {
         Event::GatewayKeySet { .. } => "GatewayKeySet",
         Event::GatewaySuspended { .. } => "GatewaySuspended",
         Event::RatesSet { .. } => "RatesSet",
+        Event::UnitSet { .. } => "UnitSet",
+        Event::Reserved27(never) | Event::Reserved28(never) => match *never {},
     }
 }
 
@@ -342,6 +346,12 @@ fn fill(base: v1::Event, event: &Event) -> v1::Event {
         | Event::Unfrozen { .. }
         | Event::ParametersSet { .. }
         | Event::RatesSet { .. } => base,
+        Event::UnitSet { person, unit, .. } => v1::Event {
+            person: Some(person.0),
+            unit: *unit,
+            ..base
+        },
+        Event::Reserved27(never) | Event::Reserved28(never) => match *never {},
     }
 }
 

@@ -96,6 +96,10 @@ pub enum Fact {
     },
     ParametersSet,
     RatesSet,
+    UnitSet {
+        person: u32,
+        unit: Option<u32>,
+    },
     GatewayRegistered {
         gateway: u32,
     },

@@ -96,7 +96,7 @@ impl Oracle {
             persons: (genesis.persons.iter().enumerate())
                 .map(|(n, person)| {
                     let (key, roles) = (person.key, person.roles);
-                    (numbered(n), Person { key, roles })
+                    (numbered(n), Person { key, roles, unit: None })
                 })
                 .collect(),
             owners: genesis.validators.0.iter().map(|v| v.owner.0).collect(),
@@ -203,6 +203,18 @@ impl Oracle {
             Action::SetGatewayKey(set) => self.gateway_key_faults(Some(set.gateway.0), &set.key),
             Action::SuspendGateway(gateway) => self.suspend_faults(gateway.0),
             Action::SetRates(rates) => self.set_rates_faults(rates),
+            Action::SetUnit(set) => self.set_unit_faults(set),
+            Action::SetValidators(never)
+            | Action::SetProtocol(never)
+            | Action::Evidence(never)
+            | Action::Erase(never)
+            | Action::Resume(never)
+            | Action::Attestation27(never)
+            | Action::Attestation28(never)
+            | Action::Attestation29(never)
+            | Action::Attestation30(never)
+            | Action::Attestation31(never)
+            | Action::Attestation32(never) => match *never {},
         }
     }
 
@@ -234,6 +246,18 @@ impl Oracle {
             Action::SetGatewayKey(set) => self.set_gateway_key(set),
             Action::SuspendGateway(gateway) => self.suspend(gateway.0),
             Action::SetRates(rates) => self.set_rates(rates),
+            Action::SetUnit(set) => self.set_unit(set),
+            Action::SetValidators(never)
+            | Action::SetProtocol(never)
+            | Action::Evidence(never)
+            | Action::Erase(never)
+            | Action::Resume(never)
+            | Action::Attestation27(never)
+            | Action::Attestation28(never)
+            | Action::Attestation29(never)
+            | Action::Attestation30(never)
+            | Action::Attestation31(never)
+            | Action::Attestation32(never) => match *never {},
         }
     }
 

@@ -254,13 +254,15 @@ impl World {
             85..=91 => self.write_freeze(dice),
             92..=150 => self.write_lease(dice),
             151..=165 => self.write_return(dice),
-            166..=230 => self.write_debits(dice),
+            166..=229 => self.write_debits(dice),
+            230 => self.write_set_unit(dice),
             231..=234 => self.write_set_role(dice),
             235..=238 => self.write_set_class(dice),
             239..=243 => self.write_set_prices(dice),
             244..=246 => self.write_set_parameters(dice),
             247..=248 => self.write_set_rates(dice),
-            249..=254 => self.write_gateway(dice),
+            249 => self.write_set_unit(dice),
+            250..=254 => self.write_gateway(dice),
             255 => self.write_suspend(dice),
         }
     }

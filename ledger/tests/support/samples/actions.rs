@@ -143,6 +143,20 @@ pub(crate) fn actions() -> Vec<(&'static str, Action)> {
         ),
         ("suspend_gateway", Action::SuspendGateway(GATEWAY)),
         ("set_rates", Action::SetRates(rates())),
+        (
+            "set_unit",
+            Action::SetUnit(SetUnit {
+                person: Person(9),
+                unit: Some(4_711),
+            }),
+        ),
+        (
+            "set_unit_to_none",
+            Action::SetUnit(SetUnit {
+                person: Person(9),
+                unit: None,
+            }),
+        ),
     ]
 }
 

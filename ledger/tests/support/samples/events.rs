@@ -188,5 +188,13 @@ pub(crate) fn events() -> Vec<(&'static str, Event)> {
             },
         ),
         ("rates_set", Event::RatesSet { transaction }),
+        (
+            "unit_set",
+            Event::UnitSet {
+                transaction,
+                person: Person(9),
+                unit: Some(4_711),
+            },
+        ),
     ]
 }
