@@ -307,7 +307,15 @@ mod tests {
         for text in ["person:3", "gateway:0", "account:4294967295", "api-key:2"] {
             assert_eq!(text.parse::<Author>().unwrap().to_string(), text);
         }
-        for bad in ["person", "robot:1", "person:", "person:03", "person:+3", " person:3", "person:4294967296"] {
+        for bad in [
+            "person",
+            "robot:1",
+            "person:",
+            "person:03",
+            "person:+3",
+            " person:3",
+            "person:4294967296",
+        ] {
             assert_eq!(bad.parse::<Author>(), Err(NoName), "{bad}");
         }
     }

@@ -294,7 +294,9 @@ impl Writer {
         self.open = Some((file, length));
         let files = files(&self.folder)?;
         let old = files.len().saturating_sub(self.config.files);
-        files[..old].iter().try_for_each(|(_, path)| fs::remove_file(path))
+        files[..old]
+            .iter()
+            .try_for_each(|(_, path)| fs::remove_file(path))
     }
 }
 
@@ -323,7 +325,11 @@ mod tests {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let page = log.read(0, 10_000).unwrap();
-            if page.records.last().is_some_and(|last| last.number >= number) {
+            if page
+                .records
+                .last()
+                .is_some_and(|last| last.number >= number)
+            {
                 return page;
             }
             assert!(Instant::now() < deadline, "{page:?}");
@@ -347,7 +353,10 @@ mod tests {
         let log = AccessLog::open(folder.path(), &config(1 << 20, 3)).unwrap();
         log.note(asked("account:9"));
         let page = until(&log, 4);
-        assert_eq!((page.records.len(), &*page.records[3].subject), (4, "account:9"));
+        assert_eq!(
+            (page.records.len(), &*page.records[3].subject),
+            (4, "account:9")
+        );
     }
 
     #[test]
@@ -388,7 +397,11 @@ mod tests {
         log.note(asked("account:1"));
         let page = until(&log, 2_001);
         // Two seconds may have been touched.
-        assert!(page.records.len() <= 4 * MOST_REFUSALS as usize, "{}", page.records.len());
+        assert!(
+            page.records.len() <= 4 * MOST_REFUSALS as usize,
+            "{}",
+            page.records.len()
+        );
         assert_eq!(page.records[0].subject.len(), MOST_TEXT);
         assert_eq!(page.records[0].answer, "NotLoggedIn");
     }

@@ -45,7 +45,9 @@ pub enum JwtError {
     #[error("the token is no compact JWS: three parts of base64url, without padding")]
     Parts,
     /// The header has another form.
-    #[error("the token's header must be {{\"alg\":\"EdDSA\",\"typ\":\"JWT\"}}, with no other member")]
+    #[error(
+        "the token's header must be {{\"alg\":\"EdDSA\",\"typ\":\"JWT\"}}, with no other member"
+    )]
     Header,
     /// Signed by other means, or not at all.
     #[error("the token's alg must be EdDSA")]
@@ -244,7 +246,9 @@ mod tests {
                 None => all.push((name, value)),
             }
         }
-        let all = all.iter().map(|(name, value)| format!("\"{name}\":{value}"));
+        let all = all
+            .iter()
+            .map(|(name, value)| format!("\"{name}\":{value}"));
         format!("{{{}}}", all.collect::<Vec<_>>().join(","))
     }
 
@@ -329,9 +333,8 @@ mod tests {
 
     #[test]
     fn time_and_audience_are_checked() {
-        let of = |issued: u64, life: u64| {
-            open(&issue(&key(), Person(3).into(), &CHAIN, issued, life))
-        };
+        let of =
+            |issued: u64, life: u64| open(&issue(&key(), Person(3).into(), &CHAIN, issued, life));
         assert_eq!(of(NOW + SKEW_S, 60), Ok(Person(3).into()));
         assert_eq!(of(NOW + SKEW_S + 1, 60), Err(JwtError::Early(SKEW_S + 1)));
         assert_eq!(of(NOW - 60 - SKEW_S + 1, 60), Ok(Person(3).into()));
@@ -344,7 +347,11 @@ mod tests {
         assert_eq!(later, Err(JwtError::Early(SKEW_S + 5)));
         let backwards = open(&signed(HEADER, &claims(&[("exp", "1")])));
         assert_eq!(backwards, Err(JwtError::Life));
-        for other in [ChainId(Hash([6; 32])).to_string(), String::new(), "tally".into()] {
+        for other in [
+            ChainId(Hash([6; 32])).to_string(),
+            String::new(),
+            "tally".into(),
+        ] {
             let other = format!("\"{other}\"");
             let refused = open(&signed(HEADER, &claims(&[("aud", &other)])));
             assert_eq!(refused, Err(JwtError::Audience(CHAIN)));
@@ -378,8 +385,14 @@ mod tests {
         ] {
             assert!(Jwt::parse(text).is_err(), "{text}");
         }
-        assert_eq!(Jwt::parse(&"a".repeat(MAX_BYTES + 1)), Err(JwtError::TooLong));
+        assert_eq!(
+            Jwt::parse(&"a".repeat(MAX_BYTES + 1)),
+            Err(JwtError::TooLong)
+        );
         let short = token.rsplit_once('.').unwrap().0;
-        assert_eq!(Jwt::parse(&format!("{short}.AAAA")), Err(JwtError::Signature));
+        assert_eq!(
+            Jwt::parse(&format!("{short}.AAAA")),
+            Err(JwtError::Signature)
+        );
     }
 }

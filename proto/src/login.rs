@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -15,7 +16,7 @@ use tonic::{
     Request, Status,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
-    transport::Channel,
+    transport::{Channel, Uri},
 };
 
 use crate::jwt;
@@ -46,6 +47,15 @@ pub fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
+/// Whether a login may go to this address: inside TLS, or on this machine.
+pub fn may_be_shown_to(address: &Uri) -> bool {
+    let host = address.host().unwrap_or_default();
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    address.scheme_str() == Some("https")
+        || host == "localhost"
+        || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
 impl Login {
     /// Calls go out as they are.
     pub fn none() -> Self {
@@ -65,7 +75,10 @@ impl Login {
     /// The header's value at `now`.
     fn bearer(&self, now: u64) -> Option<MetadataValue<Ascii>> {
         let caller = self.0.as_ref()?;
-        let mut current = caller.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = caller
+            .current
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let fresh = |made: u64| (made..made + LIFE_S - RENEW_S).contains(&now);
         if let Some((_, value)) = current.as_ref().filter(|(made, _)| fresh(*made)) {
             return Some(value.clone());
@@ -122,6 +135,21 @@ mod tests {
         jwt.verify(&key.public()).unwrap();
         assert!(value.is_sensitive());
         assert_eq!(format!("{login:?}"), "Login(person:3)");
+    }
+
+    #[test]
+    fn a_login_leaves_the_machine_inside_tls_only() {
+        for (address, may) in [
+            ("http://127.0.0.1:1", true),
+            ("http://[::1]:1", true),
+            ("http://localhost:1", true),
+            ("https://192.0.2.1:1", true),
+            ("http://192.0.2.1:1", false),
+            ("http://localhost.example:1", false),
+            ("http://127.0.0.1.example:1", false),
+        ] {
+            assert_eq!(may_be_shown_to(&address.parse().unwrap()), may, "{address}");
+        }
     }
 
     #[test]

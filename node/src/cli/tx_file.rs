@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tally_ledger::{
     codec::List,
     crypto::{ChainId, Signature},
-    transaction::{Author, AuthorKind, Body, Transaction, signing_domain},
+    transaction::{Author, Body, Transaction, signing_domain},
 };
 
 use super::keys::{KeyFile, write_new_file};

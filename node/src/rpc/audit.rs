@@ -383,7 +383,7 @@ impl<V: View> AuditService for Service<V> {
             filter,
             next,
             lag: self.lag,
-            place,
+            _place: place,
         };
         Ok(Response::new(watcher.blocks()))
     }

@@ -121,7 +121,10 @@ fn allowed(state: &State, visit: &Visit, ask: &Ask) -> Result<(), Status> {
         Ok(Caller::Known(known)) => known,
     };
     if key_of(state, known.name) != Some(known.key) {
-        let why = format!("the key of {} was replaced: log in by the new one", known.name);
+        let why = format!(
+            "the key of {} was replaced: log in by the new one",
+            known.name
+        );
         return Err(Local::NotLoggedIn.status(why));
     }
     if now() >= known.until.saturating_add(tally_proto::jwt::SKEW_S) {

@@ -15,7 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tally_ledger::{reason::Reason, transaction::{Body, Transaction}};
+use tally_ledger::{
+    reason::Reason,
+    transaction::{Body, Transaction},
+};
 use tally_proto::{
     Local,
     convert::{bytes_of, hash},

@@ -107,7 +107,11 @@ impl<V: View> Logins<V> {
             LoginOf::Remote => from.is_some_and(|from| from.to_canonical().is_loopback()),
             LoginOf::All => false,
         };
-        Ok(if trusted { Caller::Trusted } else { Caller::Nobody })
+        Ok(if trusted {
+            Caller::Trusted
+        } else {
+            Caller::Nobody
+        })
     }
 
     fn known(
@@ -165,7 +169,8 @@ fn bearer(metadata: &MetadataMap) -> Result<Option<&str>, Status> {
     let Some(value) = all.next() else {
         return Ok(None);
     };
-    let form = || Local::NotLoggedIn.status("not logged in: write `authorization: Bearer JWT`, once");
+    let form =
+        || Local::NotLoggedIn.status("not logged in: write `authorization: Bearer JWT`, once");
     if all.next().is_some() {
         return Err(form());
     }

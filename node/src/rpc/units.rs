@@ -22,7 +22,11 @@ pub(super) fn totals(
 ) -> Result<v1::GetUnitTotalsResponse, Status> {
     let (header, certificate) = proofs::last_certified(state, certificate)?;
     let (mut accounts, mut sums) = (0, BTreeMap::<ClassNumber, Totals>::new());
-    for account in state.accounts().iter().filter(|account| account.unit == unit) {
+    for account in state
+        .accounts()
+        .iter()
+        .filter(|account| account.unit == unit)
+    {
         accounts += 1;
         for (class, totals) in &account.totals {
             add(sums.entry(*class).or_default(), totals);

@@ -52,8 +52,12 @@ impl Filter {
     /// What it discloses.
     pub(super) fn ask(self) -> Ask {
         match self {
-            Filter { headers_only: true, .. } => Ask::Chain,
-            Filter { control_only: true, .. } => Ask::Control,
+            Filter {
+                headers_only: true, ..
+            } => Ask::Chain,
+            Filter {
+                control_only: true, ..
+            } => Ask::Control,
             _ => Ask::Everything,
         }
     }
@@ -81,12 +85,18 @@ impl Part {
         let wanted = |i: &usize| filter.wants(&block.entries[*i]);
         let mut rest = (self.from..block.entries.len()).filter(wanted).peekable();
         for i in rest.by_ref().take(ENTRIES_PER_MESSAGE) {
-            entries.push(v1::Entry::new(block.first_entry + i as u64, &block.entries[i]));
+            entries.push(v1::Entry::new(
+                block.first_entry + i as u64,
+                &block.entries[i],
+            ));
         }
         let next = rest.peek().copied();
         self.from = next.unwrap_or(block.entries.len());
         let message = v1::WatchResponse {
-            header: Some(v1::CertifiedHeader::new(&block.block.header, &block.certificate)),
+            header: Some(v1::CertifiedHeader::new(
+                &block.block.header,
+                &block.certificate,
+            )),
             first_entry: block.first_entry,
             entries,
             more: next.is_some(),
@@ -106,7 +116,7 @@ pub(super) struct Watcher<V> {
     /// Blocks that it may lag behind once it has caught up.
     pub(super) lag: u64,
     /// Its place among those there may be.
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) _place: OwnedSemaphorePermit,
 }
 
 struct Reading<V> {
@@ -156,7 +166,13 @@ impl<V: View> Reading<V> {
             Some(block) => block,
             None => self.from_news().await?,
         };
-        let Watcher { gate, visit, filter, next, .. } = &mut self.watcher;
+        let Watcher {
+            gate,
+            visit,
+            filter,
+            next,
+            ..
+        } = &mut self.watcher;
         gate.still(visit, &filter.ask())
             .map_err(|status| with_cursor(&status, *next))?;
         *next = Height(next.0 + 1);

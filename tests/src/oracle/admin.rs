@@ -45,7 +45,8 @@ impl Oracle {
     pub(super) fn set_role(&mut self, set: &SetRole) {
         let (key, roles) = (set.key, set.roles);
         let unit = self.persons.get(&set.person.0).and_then(|old| old.unit);
-        self.persons.insert(set.person.0, Person { key, roles, unit });
+        self.persons
+            .insert(set.person.0, Person { key, roles, unit });
         let person = set.person.0;
         self.record(None, Fact::RoleSet { person });
     }

@@ -96,7 +96,14 @@ impl Oracle {
             persons: (genesis.persons.iter().enumerate())
                 .map(|(n, person)| {
                     let (key, roles) = (person.key, person.roles);
-                    (numbered(n), Person { key, roles, unit: None })
+                    (
+                        numbered(n),
+                        Person {
+                            key,
+                            roles,
+                            unit: None,
+                        },
+                    )
                 })
                 .collect(),
             owners: genesis.validators.0.iter().map(|v| v.owner.0).collect(),
