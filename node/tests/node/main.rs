@@ -2,6 +2,7 @@
 //! asks for one of their own. One program for all, so that it is linked once.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 #[path = "../cli_common/mod.rs"]
 mod cli_common;
 mod four;
@@ -10,3 +11,4 @@ mod histories;
 mod net;
 mod receipts;
 mod solo;
+mod watchers;
