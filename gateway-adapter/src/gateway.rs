@@ -19,6 +19,7 @@ use tally_ledger::{
     genesis::Genesis,
     ids::{DebitNumber, GatewayNumber, Height},
 };
+use tally_proto::Login;
 use tokio::{
     net::TcpListener,
     sync::{Notify, Semaphore, mpsc, watch},
@@ -193,10 +194,11 @@ impl Gateway {
             Some(path) => Some(read(&config.path(path))?),
             None => None,
         };
+        let login = Login::new(gateway.into(), key.clone(), genesis.chain());
         let nodes = config
             .nodes
             .iter()
-            .map(|address| Node::new(address, ca.as_ref().map(|ca| ca.as_bytes())));
+            .map(|address| Node::new(address, ca.as_ref().map(|ca| ca.as_bytes()), login.clone()));
         let nodes = Nodes::new(nodes.collect::<Result<_, _>>()?);
         let light = Arc::new(Light::new(genesis, nodes));
         let signer = Signer {

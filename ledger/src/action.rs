@@ -1,9 +1,8 @@
 //! The actions that a transaction can ask for, and what each does.
 //!
-//! Tags are the declaration order, so new actions go at the end. Tags 22, 23
-//! and 26 to 32 are reserved, in this order, for SetValidators, SetProtocol,
-//! Resume and attestations: nothing can be made or decoded of them. There is no transfer (I2): it is not refused, it does not
-//! exist.
+//! Tags are the declaration order, so new actions go at the end. Tags that
+//! are [`Reserved`] can be neither built nor decoded. There is no transfer
+//! (I2): it is not refused, it does not exist.
 //!
 //! Who must sign:
 //!
@@ -255,6 +254,32 @@ pub struct SetGatewayKey {
     pub caps: Caps,
 }
 
+/// Says which organisational unit's totals a person may read as unit manager.
+/// It takes effect with that role, in whichever order the two are set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetUnit {
+    /// Who.
+    pub person: Person,
+    /// Of which unit, as accounts name it; `None`: of none any more.
+    pub unit: Option<u32>,
+}
+
+/// Stands where a tag is kept for later: there is no value of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reserved {}
+
+impl Serialize for Reserved {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        match *self {}
+    }
+}
+
+impl<'de> Deserialize<'de> for Reserved {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::custom("a tag that is reserved"))
+    }
+}
+
 /// What a transaction asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
@@ -320,21 +345,20 @@ pub enum Action {
     /// account's receipts among its entries so far. Changes no total and no
     /// right: what comes after is kept as before.
     Erase(AccountNumber),
-}
-
-/// What nothing is of: holds the place of an action or event whose tag is
-/// reserved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reserved {}
-
-impl Serialize for Reserved {
-    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-        match *self {}
-    }
-}
-
-impl<'de> Deserialize<'de> for Reserved {
-    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(D::Error::custom("a tag that is reserved"))
-    }
+    /// Tag 26: reserved.
+    Resume(Reserved),
+    /// Tag 27: reserved for an attestation, as the five that follow.
+    Attestation27(Reserved),
+    /// Tag 28: reserved.
+    Attestation28(Reserved),
+    /// Tag 29: reserved.
+    Attestation29(Reserved),
+    /// Tag 30: reserved.
+    Attestation30(Reserved),
+    /// Tag 31: reserved.
+    Attestation31(Reserved),
+    /// Tag 32: reserved.
+    Attestation32(Reserved),
+    /// Tag 33.
+    SetUnit(SetUnit),
 }

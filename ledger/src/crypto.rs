@@ -3,6 +3,11 @@
 //! or chain can be shown for another.
 //!
 //! Signed message = `u8` length of domain, domain, chain id (32), bytes.
+//!
+//! The same keys sign logins: the text of a JWT ([`SecretKey::sign_jws`]), and
+//! in a handshake of TLS. Neither can be a signed message of the ledger: one
+//! begins with a character of base64url (45 or more), the other with a space
+//! (32), a signed message with the length of its domain (below 32).
 
 use std::{fmt, str::FromStr};
 
@@ -31,6 +36,16 @@ pub enum Domain {
 }
 
 impl Domain {
+    /// All of them.
+    pub const ALL: [Domain; 6] = [
+        Domain::Transaction,
+        Domain::ApiKeyLease,
+        Domain::Prevote,
+        Domain::Precommit,
+        Domain::Proposal,
+        Domain::PeerProof,
+    ];
+
     /// The domain string.
     pub const fn name(self) -> &'static str {
         match self {
@@ -115,6 +130,24 @@ impl PublicKey {
     }
 }
 
+impl PublicKey {
+    /// Checks a signature over the signing input of a JWS (RFC 7515, section
+    /// 5.2; EdDSA: RFC 8037), strictly.
+    pub fn verify_jws(&self, input: &str, signature: &Signature) -> bool {
+        is_jws(input)
+            && self.verifier().is_some_and(|key| {
+                let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+                key.verify_strict(input.as_bytes(), &signature).is_ok()
+            })
+    }
+}
+
+/// Whether a text begins as the signing input of a JWS does: with base64url of
+/// `{"`. So it is no signed message of any [`Domain`].
+fn is_jws(input: &str) -> bool {
+    input.starts_with("ey")
+}
+
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_hex(f, &self.0)
@@ -195,6 +228,12 @@ impl SecretKey {
     pub fn sign(&self, domain: Domain, chain: &ChainId, bytes: &[u8]) -> Signature {
         Signature(self.0.sign(&domain.message(chain, bytes)).to_bytes())
     }
+
+    /// Signs the signing input of a JWS, `base64url(header).base64url(claims)`;
+    /// `None` if it is none: nothing else is ever signed without a domain.
+    pub fn sign_jws(&self, input: &str) -> Option<Signature> {
+        is_jws(input).then(|| Signature(self.0.sign(input.as_bytes()).to_bytes()))
+    }
 }
 
 impl Clone for SecretKey {
@@ -223,6 +262,27 @@ mod tests {
         assert!(!public.verify(Domain::Precommit, &chain, b"x", &signature));
         assert!(!public.verify(Domain::Prevote, &ChainId(Hash([2; 32])), b"x", &signature));
         assert!(!public.verify(Domain::Prevote, &chain, b"y", &signature));
+    }
+
+    #[test]
+    fn what_logs_in_is_never_a_signed_message() {
+        let key = SecretKey::from_seed(&[7; 32]);
+        let (public, chain) = (key.public(), ChainId(Hash([1; 32])));
+        let input = "eyJhbGciOiJFZERTQSJ9.e30";
+        let signature = key.sign_jws(input).unwrap();
+        assert!(public.verify_jws(input, &signature));
+        assert!(!public.verify_jws("eyJhbGciOiJFZERTQSJ9.e31", &signature));
+        assert!(!PublicKey([0; 32]).verify_jws(input, &signature));
+        for domain in Domain::ALL {
+            // Neither base64url nor the space that TLS 1.3 begins with (RFC
+            // 8446, section 4.4.3), nor the type of a first message of TLS 1.2.
+            assert!((2..32).contains(&domain.name().len()), "{domain:?}");
+            let message = domain.message(&chain, b"ey");
+            assert_eq!(usize::from(message[0]), domain.name().len());
+            assert!(!public.verify(domain, &chain, b"ey", &signature));
+            let text = String::from_utf8_lossy(&message);
+            assert_eq!(key.sign_jws(&text), None);
+        }
     }
 
     #[test]

@@ -359,6 +359,15 @@ pub enum Event {
         /// How many entries the account has before this one.
         entries: u32,
     },
+    /// Kind 29.
+    UnitSet {
+        /// By which transaction.
+        transaction: TransactionId,
+        /// Whose.
+        person: Person,
+        /// Which; `None`: none any more.
+        unit: Option<u32>,
+    },
 }
 
 impl Event {

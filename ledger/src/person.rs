@@ -1,8 +1,21 @@
 //! Persons: holders of role keys. Names never reach the chain.
+//!
+//! A person's leaf (table 2) has the fields of [`PersonState`], and behind
+//! them the unit, u32, once one is set: who never had one keeps the bytes that
+//! such a leaf always had.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{crypto::PublicKey, ids::Amount};
+use crate::{
+    codec::{self, DecodeError},
+    crypto::PublicKey,
+    ids::Amount,
+};
+
+/// Bytes of a unit behind a leaf.
+const UNIT_BYTES: usize = 4;
+/// Bytes of a leaf without a unit.
+const LEAF_BYTES: usize = 32 + 2 + 4 + 8;
 
 /// A set of roles, as bits.
 #[derive(
@@ -38,6 +51,19 @@ impl Roles {
         Roles(self.0 | roles.0)
     }
 
+    /// Names of the roles in it.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let all = [
+            (Roles::ISSUER, "issuer"),
+            (Roles::ADMIN, "admin"),
+            (Roles::VALIDATOR, "validator"),
+            (Roles::AUDITOR, "auditor"),
+            (Roles::UNIT_MANAGER, "unit-manager"),
+        ];
+        let has = all.into_iter().filter(move |(role, _)| self.has(*role));
+        has.map(|(_, name)| name)
+    }
+
     /// Known bits only, and duties kept apart: nobody is issuer and admin,
     /// or issuer and validator owner.
     pub fn are_lawful(self) -> bool {
@@ -57,4 +83,58 @@ pub struct PersonState {
     pub day: u32,
     /// What they issued or revoked alone on that day.
     pub day_total: Amount,
+    /// The organisational unit whose totals they may read as its manager;
+    /// behind the others in the leaf, see [`PersonState::leaf`].
+    #[serde(skip)]
+    pub unit: Option<u32>,
+}
+
+impl PersonState {
+    /// The leaf's bytes.
+    pub fn leaf(&self) -> Vec<u8> {
+        let mut leaf = codec::encode(self);
+        leaf.extend(self.unit.iter().flat_map(|unit| unit.to_le_bytes()));
+        leaf
+    }
+
+    /// Reads [`PersonState::leaf`].
+    pub fn from_leaf(leaf: &[u8]) -> Result<Self, DecodeError> {
+        let (fields, unit) = match leaf.split_last_chunk::<UNIT_BYTES>() {
+            Some((fields, unit)) if fields.len() == LEAF_BYTES => (fields, Some(unit)),
+            _ => (leaf, None),
+        };
+        let person: PersonState = codec::decode(fields, LEAF_BYTES)?;
+        let unit = unit.map(|unit| u32::from_le_bytes(*unit));
+        Ok(PersonState { unit, ..person })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_behind_the_leaf_or_not_there() {
+        let without = PersonState {
+            key: PublicKey([3; 32]),
+            roles: Roles::UNIT_MANAGER,
+            day: 1,
+            day_total: Amount(2),
+            unit: None,
+        };
+        let with = PersonState {
+            unit: Some(0x0403_0201),
+            ..without
+        };
+        assert_eq!(without.leaf(), codec::encode(&without));
+        assert_eq!(without.leaf().len(), LEAF_BYTES);
+        assert_eq!(with.leaf(), [&without.leaf()[..], &[1, 2, 3, 4]].concat());
+        for person in [with, without] {
+            assert_eq!(PersonState::from_leaf(&person.leaf()), Ok(person));
+        }
+        let long = [&with.leaf()[..], &[0]].concat();
+        for bad in [&long[..], &with.leaf()[..49], &without.leaf()[..45], &[]] {
+            assert!(PersonState::from_leaf(bad).is_err());
+        }
+    }
 }

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! version u8 | chain id 32 | header (option) | log frontier | leaves of all
-//! tables, live ids with them | version 2: the rates' leaf | version 3: the
-//! rates' leaf (option), list of (validator u16, marks), those with evidence |
+//! tables, live ids with them | version 2: the rates' leaf; version 3: the
+//! rates' leaf (option), list of (validator u16, marks), those with evidence,
+//! list of (person u32, unit u32), those with a unit |
 //! blake3 derive_key("tally v1 snapshot", all before) 32
 //! ```
 //!
-//! Version 1 is of a chain on which no rates were set, version 2 of one
-//! without evidence; each is written as long as that is so: such a state has
-//! the bytes that it always had.
+//! Version 1 is of a chain on which no rates were set, version 2 of one without
+//! evidence on which nobody has a unit: a state has the lowest version that
+//! holds it, and so the bytes that it always had.
 //!
 //! What is derived from the leaves is rebuilt. Reading checks the hash (the
 //! file is whole), the genesis (it is this chain's), and that state root and
@@ -34,7 +35,7 @@ use crate::{
 pub const SNAPSHOT_VERSION: u8 = 3;
 /// Version without rates.
 const WITHOUT_RATES: u8 = 1;
-/// Version with rates, without evidence.
+/// Version with rates and nothing else behind the leaves.
 const WITH_RATES: u8 = 2;
 
 /// Why a snapshot cannot be used.
@@ -75,68 +76,124 @@ struct ReadWithRates {
     rates: RatesState,
 }
 
+/// What version 3 has behind the leaves.
+#[derive(Default, Serialize, Deserialize)]
+struct Behind {
+    rates: Option<RatesState>,
+    /// By validator.
+    marks: Vec<(u16, Marks)>,
+    /// By person.
+    units: Vec<(u32, u32)>,
+}
+
 /// The content of version 3.
 #[derive(Deserialize)]
-struct ReadWithMarks {
+struct ReadAll {
     read: Read,
-    rates: Option<RatesState>,
-    marks: Vec<(u16, Marks)>,
+    behind: Behind,
+}
+
+impl Behind {
+    fn of(leaves: &Leaves) -> Behind {
+        let persons = (0..).zip(&leaves.persons);
+        let marks = (0..).zip(leaves.marks.iter().cloned());
+        Behind {
+            rates: leaves.rates.first().cloned(),
+            marks: marks.filter(|(_, marks)| marks.count > 0).collect(),
+            units: persons
+                .filter_map(|(number, person)| Some((number, person.unit?)))
+                .collect(),
+        }
+    }
+
+    /// The lowest version that holds it.
+    fn version(&self) -> u8 {
+        match (&self.rates, self.marks.is_empty() && self.units.is_empty()) {
+            (None, true) => WITHOUT_RATES,
+            (Some(_), true) => WITH_RATES,
+            (_, false) => SNAPSHOT_VERSION,
+        }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        match self.version() {
+            WITHOUT_RATES => Vec::new(),
+            WITH_RATES => self.rates.as_ref().map(codec::encode).unwrap_or_default(),
+            _ => codec::encode(self),
+        }
+    }
+
+    /// Puts it where it belongs, if it is what [`Behind::of`] gives.
+    fn put(self, leaves: &mut Leaves) -> Result<(), SnapshotError> {
+        leaves.rates.extend(self.rates);
+        put_marks(self.marks, leaves)?;
+        put_units(self.units, leaves)
+    }
 }
 
 impl Read {
     fn decode(version: u8, content: &[u8]) -> Result<Read, SnapshotError> {
-        let (mut read, rates, marks) = match version {
-            WITHOUT_RATES => (codec::decode(content, content.len())?, None, Vec::new()),
+        let (mut read, behind) = match version {
+            WITHOUT_RATES => (codec::decode(content, content.len())?, Behind::default()),
             WITH_RATES => {
                 let ReadWithRates { read, rates } = codec::decode(content, content.len())?;
-                (read, Some(rates), Vec::new())
+                let behind = Behind {
+                    rates: Some(rates),
+                    ..Behind::default()
+                };
+                (read, behind)
             }
             _ => {
-                let whole: ReadWithMarks = codec::decode(content, content.len())?;
-                (whole.read, whole.rates, whole.marks)
+                let ReadAll { read, behind } = codec::decode(content, content.len())?;
+                (read, behind)
             }
         };
-        read.leaves.rates.extend(rates);
-        read.mark(marks)?;
+        if behind.version() != version {
+            return Err(SnapshotError::Roots("version"));
+        }
+        behind.put(&mut read.leaves)?;
         Ok(read)
     }
+}
 
-    /// Puts marks to their validators; ascending, none that says nothing.
-    fn mark(&mut self, marks: Vec<(u16, Marks)>) -> Result<(), SnapshotError> {
-        let wrong = SnapshotError::Roots("list of marks");
-        let ascending = marks.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        let leaves = &mut self.leaves;
-        leaves.marks = vec![Marks::default(); leaves.validators.0.len()];
-        for (validator, marks) in marks {
-            match leaves.marks.get_mut(usize::from(validator)) {
-                Some(known) if ascending && marks.are_well_formed() => *known = marks,
-                _ => return Err(wrong),
-            }
-        }
-        Ok(())
+/// Puts marks to their validators; ascending, none that says nothing.
+fn put_marks(marks: Vec<(u16, Marks)>, leaves: &mut Leaves) -> Result<(), SnapshotError> {
+    let wrong = || SnapshotError::Roots("list of marks");
+    if !marks.is_sorted_by(|a, b| a.0 < b.0) {
+        return Err(wrong());
     }
+    leaves.marks = vec![Marks::default(); leaves.validators.0.len()];
+    for (validator, marks) in marks {
+        match leaves.marks.get_mut(usize::from(validator)) {
+            Some(known) if marks.are_well_formed() => *known = marks,
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(())
+}
+
+/// Puts units to their persons; ascending.
+fn put_units(units: Vec<(u32, u32)>, leaves: &mut Leaves) -> Result<(), SnapshotError> {
+    let wrong = || SnapshotError::Roots("list of units");
+    if !units.is_sorted_by(|a, b| a.0 < b.0) {
+        return Err(wrong());
+    }
+    for (number, unit) in units {
+        let person = leaves.persons.get_mut(number as usize);
+        person.ok_or_else(wrong)?.unit = Some(unit);
+    }
+    Ok(())
 }
 
 impl State {
     /// The whole state as bytes; equal states give equal bytes.
     pub fn snapshot(&self) -> Vec<u8> {
-        let rates = self.rates();
-        let marks = (0u16..).zip(&self.leaves.marks);
-        let marks: Vec<(u16, &Marks)> = marks.filter(|(_, marks)| marks.count > 0).collect();
-        let version = match (rates, marks.is_empty()) {
-            (None, true) => WITHOUT_RATES,
-            (Some(_), true) => WITH_RATES,
-            (_, false) => SNAPSHOT_VERSION,
-        };
-        let mut bytes = vec![version];
+        let behind = Behind::of(&self.leaves);
+        let mut bytes = vec![behind.version()];
         bytes.extend_from_slice(&self.chain.0.0);
         let content: Content<'_> = (&self.header, &self.log, &self.leaves);
         bytes.extend_from_slice(&codec::encode(&content));
-        if version == SNAPSHOT_VERSION {
-            bytes.extend(codec::encode(&(rates, marks)));
-        } else {
-            bytes.extend(rates.map(codec::encode).unwrap_or_default());
-        }
+        bytes.extend(behind.encode());
         let hash = Context::Snapshot.hash(&bytes);
         bytes.extend_from_slice(&hash.0);
         bytes

@@ -10,6 +10,8 @@
 //! state remembers live ids. Gateways need neither (both are zero): their
 //! journals, leases and debits are counted.
 
+use std::{fmt, str::FromStr};
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -75,6 +77,50 @@ pub struct Author {
     pub kind: AuthorKind,
     /// Its number among its kind.
     pub number: u32,
+}
+
+impl AuthorKind {
+    /// As texts name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            AuthorKind::Person => "person",
+            AuthorKind::Gateway => "gateway",
+            AuthorKind::Account => "account",
+            AuthorKind::ApiKey => "api-key",
+            AuthorKind::Validator => "validator",
+        }
+    }
+}
+
+/// As texts name it: `person:3`, `gateway:0`, `account:7`, `api-key:2`.
+impl fmt::Display for Author {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind.name(), self.number)
+    }
+}
+
+/// The text names nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no name such as person:3, gateway:0, account:7, api-key:2")]
+pub struct NoName;
+
+/// Reads what `Display` writes, and nothing else.
+impl FromStr for Author {
+    type Err = NoName;
+
+    fn from_str(text: &str) -> Result<Self, NoName> {
+        let kinds = [1, 2, 3, 4, 5].map(AuthorKind::try_from);
+        let (kind, number) = text.split_once(':').ok_or(NoName)?;
+        let kind = kinds.into_iter().flatten().find(|it| it.name() == kind);
+        let (Some(kind), Ok(number)) = (kind, number.parse()) else {
+            return Err(NoName);
+        };
+        let author = Author { kind, number };
+        match author.to_string() == text {
+            true => Ok(author),
+            false => Err(NoName),
+        }
+    }
 }
 
 impl From<Person> for Author {
@@ -258,5 +304,28 @@ pub fn signing_domain(signer: Author, body: &Body) -> Domain {
     match (signer.kind, &body.action) {
         (AuthorKind::ApiKey, Action::Lease(_)) => Domain::ApiKeyLease,
         _ => Domain::Transaction,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authors_have_one_name_each() {
+        for text in ["person:3", "gateway:0", "account:4294967295", "api-key:2"] {
+            assert_eq!(text.parse::<Author>().unwrap().to_string(), text);
+        }
+        for bad in [
+            "person",
+            "robot:1",
+            "person:",
+            "person:03",
+            "person:+3",
+            " person:3",
+            "person:4294967296",
+        ] {
+            assert_eq!(bad.parse::<Author>(), Err(NoName), "{bad}");
+        }
     }
 }

@@ -125,8 +125,8 @@ fn genesis() {
 fn transactions() {
     let chain = chain_id();
     let actions = samples::actions::actions();
-    // 22 and 23 are reserved.
-    let tags = (0..22u32).chain([24, 25]);
+    // What lies between is reserved.
+    let tags = (0..22u32).chain([24, 25, 33, 33]);
     let of = |(tag, (name, action)): (u32, (&str, tally_ledger::action::Action))| {
         let body = samples::actions::body(action);
         assert_eq!(codec::encode(&body.action)[..4], tag.to_le_bytes());
@@ -298,7 +298,9 @@ fn entries() {
         });
         (name.to_string(), value)
     };
-    let events = object((0..).zip(events).map(of));
+    // What lies between is reserved.
+    let tags = (0..=24).chain([27]);
+    let events = object(tags.zip(events).map(of));
     let root = log.root().to_string();
     check(
         "entries",
@@ -320,12 +322,24 @@ fn leaf_at(table: Table, number: u32, leaf: &impl Serialize) -> Value {
     })
 }
 
+/// A person's leaf with a unit behind it.
+fn unit_manager() -> Value {
+    let leaf = samples::unit_manager().leaf();
+    json!({
+        "table": Table::Persons.id(),
+        "number": 3,
+        "leaf": text(&leaf),
+        "leaf_hash": table_leaf_hash(Table::Persons, 3, &leaf).to_string(),
+    })
+}
+
 #[test]
 fn state() {
     let genesis = samples::genesis();
     let leaves = [
         leaf_of(Table::Chain, &samples::counts()),
         leaf_of(Table::Persons, &samples::person_state()),
+        ("UnitManager".to_owned(), unit_manager()),
         leaf_of(Table::Accounts, &samples::account()),
         leaf_of(Table::Gateways, &samples::gateways(&genesis)[0]),
         leaf_of(Table::Classes, &samples::classes(&genesis)[0]),

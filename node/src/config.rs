@@ -36,6 +36,9 @@ pub struct NodeConfig {
     /// What the gRPC services allow.
     #[serde(default)]
     pub rpc: Rpc,
+    /// The log of who asked for what.
+    #[serde(default)]
+    pub access_log: AccessConfig,
     /// Bounds of the transactions that wait for a block.
     #[serde(default)]
     pub mempool: MempoolConfig,
@@ -93,9 +96,29 @@ pub struct Tls {
     /// PEM file of its key.
     pub key: PathBuf,
     /// PEM file of the authority that clients' certificates must be from;
-    /// without, clients need none.
+    /// without, clients need none. A certificate whose subject's common name
+    /// is a caller (`person:3`) and whose key is that caller's on the chain is
+    /// its login.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ca: Option<PathBuf>,
+    /// Clients without a certificate are let in too; they may log in by JWT.
+    #[serde(default)]
+    pub client_optional: bool,
+}
+
+/// Who has to log in before the Audit service answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LoginOf {
+    /// Callers that are not on this machine. Those on loopback read all: who
+    /// has a shell here has the files too.
+    #[default]
+    Remote,
+    /// All callers: for a machine with other users, or with something on it
+    /// that passes on connections from elsewhere.
+    All,
+    /// Nobody: whoever reaches the port reads all.
+    None,
 }
 
 /// How votes, proposals and bodies spread.
@@ -129,8 +152,11 @@ const MOST_HISTORY_ENTRIES: u64 = 50_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rpc {
-    /// Answer the Audit service to callers that are not on this machine.
-    /// Callers are not authenticated: whoever reaches the port reads all.
+    /// Who has to log in.
+    pub login: LoginOf,
+    /// The name that `login = "none"` once had; false is read and means
+    /// nothing.
+    #[serde(skip_serializing)]
     pub allow_remote_audit: bool,
     /// Largest request, in bytes.
     pub max_message_bytes: usize,
@@ -150,6 +176,7 @@ pub struct Rpc {
 impl Default for Rpc {
     fn default() -> Self {
         Self {
+            login: LoginOf::Remote,
             allow_remote_audit: false,
             max_message_bytes: 5 << 20,
             max_waiting: 4096,
@@ -157,6 +184,25 @@ impl Default for Rpc {
             watch_buffer: 256,
             max_histories: 2,
             history_entries: 10_000,
+        }
+    }
+}
+
+/// Bounds of the log of who asked for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessConfig {
+    /// A file is closed when it has as many bytes.
+    pub file_bytes: u64,
+    /// Files that are kept.
+    pub files: usize,
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        Self {
+            file_bytes: 16 << 20,
+            files: 16,
         }
     }
 }
@@ -273,6 +319,12 @@ pub enum ConfigError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A setting that is gone.
+    #[error(
+        "rpc.allow_remote_audit is gone: remote callers are answered when they log in; take it \
+         out, or set rpc.login = \"none\" for what it did"
+    )]
+    RemoteAudit,
     /// A number is out of its range.
     #[error("{name} must be between {min} and {max}")]
     Range {
@@ -297,6 +349,7 @@ impl NodeConfig {
                 report_evidence: true,
             },
             rpc: Rpc::default(),
+            access_log: AccessConfig::default(),
             mempool: MempoolConfig::default(),
             storage: Storage::default(),
             retention: BTreeMap::new(),
@@ -332,7 +385,10 @@ impl NodeConfig {
         }
         self.validate_listeners()?;
         self.validate_peers()?;
-        let ranges: [(&'static str, u64, u64, u64); 11] = [
+        if self.rpc.allow_remote_audit {
+            return Err(ConfigError::RemoteAudit);
+        }
+        let ranges: [(&'static str, u64, u64, u64); 13] = [
             (
                 "rpc.max_message_bytes",
                 self.rpc.max_message_bytes as u64,
@@ -349,6 +405,13 @@ impl NodeConfig {
                 1,
                 MOST_HISTORY_ENTRIES,
             ),
+            (
+                "access_log.file_bytes",
+                self.access_log.file_bytes,
+                1 << 10,
+                1 << 30,
+            ),
+            ("access_log.files", self.access_log.files as u64, 1, 1 << 12),
             (
                 "mempool.max_transactions",
                 self.mempool.max_transactions as u64,
@@ -520,8 +583,25 @@ mod tests {
             certificate,
             key,
             client_ca: None,
+            client_optional: false,
         });
         config.validate().unwrap();
+    }
+
+    #[test]
+    fn homes_of_before_are_read_and_what_opened_them_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        let text = config().to_toml();
+        assert!(text.contains("login = \"remote\"") && !text.contains("allow_remote_audit"));
+        let with = |value: &str| {
+            let old = format!("[rpc]\nallow_remote_audit = {value}");
+            fs::write(&path, text.replace("[rpc]", &old)).unwrap();
+            NodeConfig::read(&path)
+        };
+        assert_eq!(with("false").unwrap(), config());
+        let error = with("true").unwrap_err().to_string();
+        assert!(error.contains("rpc.login = \"none\""), "{error}");
     }
 
     #[test]

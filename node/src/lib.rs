@@ -6,6 +6,7 @@
 //! certificate are fsynced. A fault of this machine stops the process and
 //! never becomes a refusal.
 
+pub mod access_log;
 pub mod application;
 pub mod chain;
 pub mod config;

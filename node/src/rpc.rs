@@ -1,21 +1,24 @@
 //! The gRPC services: LedgerService and AuditService, reflection and health.
 //!
 //! A plain listener is on loopback only ([`NodeConfig::validate`]
-//! (crate::config::NodeConfig::validate) sees to it). AuditService answers
-//! callers on this machine only, unless the configuration says otherwise,
-//! because callers cannot be authenticated yet. Nothing here blocks the
-//! runtime: what may touch the disk runs on blocking threads.
+//! (crate::config::NodeConfig::validate) sees to it). Who is calling is found
+//! out in [`login`]; what a caller may ask is in [`rules`], and every method
+//! passes [`gate`]. Nothing here blocks the runtime: what may touch the disk
+//! runs on blocking threads.
 
-mod access;
 mod audit;
 mod encode;
 mod finality;
+mod gate;
 mod histories;
 mod ledger;
 mod lists;
+mod login;
 mod proofs;
 mod proven_block;
 mod receipts;
+mod rules;
+mod units;
 mod watch;
 
 use std::{future::Future, net::SocketAddr, path::Path, sync::Arc};
@@ -27,10 +30,12 @@ use tally_proto::{
 use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::{
     Status,
+    service::interceptor::InterceptedService,
     transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
 };
 
 use crate::{
+    access_log::AccessLog,
     config::NodeConfig,
     view::{ReadError, View},
 };
@@ -51,6 +56,14 @@ pub enum RpcError {
     TlsFile {
         /// Which.
         path: std::path::PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// The access log cannot be opened.
+    #[error("cannot open the access log in {folder}: {error}")]
+    AccessLog {
+        /// Where.
+        folder: std::path::PathBuf,
         /// Why not.
         error: std::io::Error,
     },
@@ -89,11 +102,12 @@ pub async fn serve<V: View>(
         .set_serving::<AuditServiceServer<audit::Service<V>>>()
         .await;
     let limit = config.rpc.max_message_bytes;
-    let ledger = LedgerServiceServer::new(ledger::Service::new(view.clone(), &config.rpc))
-        .max_decoding_message_size(limit);
-    let audit = AuditServiceServer::new(audit::Service::new(view, &config.rpc))
-        .max_decoding_message_size(64 * 1024);
-    let guard = access::OnlyHere::unless(config.rpc.allow_remote_audit);
+    let log = access_log(config, home)?;
+    let logins = login::Logins::new(view.clone(), config.rpc.login);
+    let ledger = ledger::Service::new(view.clone(), log.clone(), &config.rpc);
+    let ledger = LedgerServiceServer::new(ledger).max_decoding_message_size(limit);
+    let audit = audit::Service::new(view, log, &config.rpc);
+    let audit = AuditServiceServer::new(audit).max_decoding_message_size(64 * 1024);
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))
         .concurrency_limit_per_connection(1024);
@@ -104,10 +118,8 @@ pub async fn serve<V: View>(
     let router = server
         .add_service(reflection)
         .add_service(health)
-        .add_service(ledger)
-        .add_service(tonic::service::interceptor::InterceptedService::new(
-            audit, guard,
-        ));
+        .add_service(InterceptedService::new(ledger, logins.clone()))
+        .add_service(InterceptedService::new(audit, logins));
     // The server's own setting does not reach connections that it is handed:
     // without this, the end of each answer waits for an acknowledgement.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -120,6 +132,12 @@ pub async fn serve<V: View>(
     Ok((bound, task))
 }
 
+fn access_log(config: &NodeConfig, home: &Path) -> Result<AccessLog, RpcError> {
+    let folder = home.join("access");
+    AccessLog::open(&folder, &config.access_log)
+        .map_err(|error| RpcError::AccessLog { folder, error })
+}
+
 fn tls_config(tls: &crate::config::Tls, home: &Path) -> Result<ServerTlsConfig, RpcError> {
     let read = |path: &Path| {
         let path = home.join(path);
@@ -128,7 +146,9 @@ fn tls_config(tls: &crate::config::Tls, home: &Path) -> Result<ServerTlsConfig, 
     let identity = Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?);
     let mut config = ServerTlsConfig::new().identity(identity);
     if let Some(authority) = &tls.client_ca {
-        config = config.client_ca_root(Certificate::from_pem(read(authority)?));
+        config = config
+            .client_ca_root(Certificate::from_pem(read(authority)?))
+            .client_auth_optional(tls.client_optional);
     }
     Ok(config)
 }

@@ -30,10 +30,15 @@ pub enum Local {
     Unavailable,
     /// The caller may not ask this.
     NotAllowed,
+    /// The caller has to log in, or its login is good for nothing.
+    NotLoggedIn,
+    /// The login may become good: the caller's clock is ahead, or this node
+    /// does not know its key yet.
+    NotLoggedInYet,
 }
 
 impl Local {
-    const ALL: [(Local, &'static str, Code, &'static str); 6] = [
+    const ALL: [(Local, &'static str, Code, &'static str); 8] = [
         (
             Local::BadRequest,
             "BadRequest",
@@ -54,6 +59,18 @@ impl Local {
             "NotAllowed",
             Code::PermissionDenied,
             "never",
+        ),
+        (
+            Local::NotLoggedIn,
+            "NotLoggedIn",
+            Code::Unauthenticated,
+            "never",
+        ),
+        (
+            Local::NotLoggedInYet,
+            "NotLoggedInYet",
+            Code::Unauthenticated,
+            "later",
         ),
     ];
 

@@ -7,9 +7,12 @@
 
 pub mod convert;
 pub mod error;
+pub mod jwt;
+pub mod login;
 
 pub use convert::FieldError;
 pub use error::{Local, Problem};
+pub use login::{LoggedIn, Login};
 
 /// Generated from `proto/tally/v1/*.proto`.
 #[allow(missing_docs, clippy::all)]

@@ -365,7 +365,8 @@ if [[ $mode == --litellm ]]; then
 fi
 drive rich "$gateway"
 echo "interop: ok, through the gateway"
-"$here/shell.sh" "$tools/npm" "$tools/shell/bin/python" "$TALLY_NODE" "$TALLY_GENESIS"
+JWT=$(tally auth jwt --key "$net/keys/holder-0.key") \
+    "$here/shell.sh" "$tools/npm" "$tools/shell/bin/python" "$TALLY_NODE" "$TALLY_GENESIS"
 echo "interop: ok, with anybody's tools"
 
 start_service free

@@ -2,11 +2,13 @@
 # What anybody's tools can do with a node: shell.sh NPM PYTHON NODE GENESIS
 # runs every `buf curl` line of proto/README.md against NODE (host:port), lints
 # the .proto files, compares them with the baseline, and runs the generated
-# Python client, whose files the second verifier then checks.
+# Python client, whose files the second verifier then checks. JWT in the
+# environment is a token of account 0's holder.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
 npm=$1 python=$2 node=$3 genesis=$4
+export JWT=${JWT:?a token for the node}
 PATH=$npm/node_modules/.bin:$PATH
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -35,7 +37,7 @@ mkdir "$work/generated"
     --python_out "$work/generated" --grpc_python_out "$work/generated" \
     "$root"/proto/proto/tally/v1/{common,ledger,audit}.proto
 PYTHONPATH=$work/generated "$python" "$root/proto/contrib/python/audit.py" "$node" \
-    --account 0 --out "$work/files" >"$work/printed"
+    --jwt "$JWT" --account 0 --out "$work/files" >"$work/printed"
 grep -q '^entry .* charged' "$work/printed"
 "$python" "$root/tests/verifier/tally_verify.py" --quiet --genesis "$genesis" "$work"/files/*
 echo "$asked questions answered to buf curl; files of the Python client proven"

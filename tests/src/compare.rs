@@ -178,6 +178,10 @@ fn of_people(event: &Event) -> Fact {
             round: place.round,
             signed: signed.name(),
         },
+        Event::UnitSet { person, unit, .. } => Fact::UnitSet {
+            person: person.0,
+            unit: *unit,
+        },
         Event::GatewayRegistered { gateway, .. } => Fact::GatewayRegistered { gateway: gateway.0 },
         Event::GatewayKeySet { gateway, .. } => Fact::GatewayKeySet { gateway: gateway.0 },
         Event::GatewaySuspended { gateway, .. } => Fact::GatewaySuspended { gateway: gateway.0 },
@@ -390,6 +394,7 @@ fn persons(oracle: &Oracle, state: &State) {
     for (found, (number, person)) in state.persons().iter().zip(&oracle.persons) {
         assert_eq!(found.key, person.key, "person {number}");
         assert_eq!(found.roles, person.roles, "person {number}");
+        assert_eq!(found.unit, person.unit, "unit of person {number}");
         let total = match found.day == day {
             true => u128::from(found.day_total.0),
             false => 0,

@@ -53,7 +53,7 @@ const UNREACHED: [Reason; 9] = [
 ];
 
 /// Facts that every long run must have met.
-const FACTS: [&str; 46] = [
+const FACTS: [&str; 47] = [
     "AccountOpened",
     "ApiKeyBound",
     "ApiKeyRevoked",
@@ -100,6 +100,7 @@ const FACTS: [&str; 46] = [
     "SignedTwice",
     "Surrendered",
     "Unfrozen",
+    "UnitSet",
 ];
 
 #[test]

@@ -8,7 +8,7 @@
 //! it holds.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -31,7 +31,12 @@ use super::{
     terms::{Current, Terms},
 };
 use crate::{
-    chain::nodes::is_absent, holds::Holds, job::Job, journal::Journal, metrics::Metrics, pool::Pool,
+    chain::nodes::{is_absent, is_forbidden},
+    holds::Holds,
+    job::Job,
+    journal::Journal,
+    metrics::Metrics,
+    pool::Pool,
 };
 
 /// How often to look without being told.
@@ -192,10 +197,12 @@ impl Follower {
     /// The next control entries, proven; at least one.
     async fn next_entries(&self) -> Result<Vec<ProvenEntry>, ChainError> {
         let mut last = ChainError::Unreachable("no node".into());
+        let mut forbidden = false;
         for (i, node) in self.light.nodes.in_order() {
             let answer = match node.control(self.cursor).await {
                 Ok(answer) => answer,
                 Err(status) => {
+                    forbidden |= is_forbidden(&status);
                     last = unreachable(node, &status);
                     continue;
                 }
@@ -214,7 +221,30 @@ impl Follower {
                 }
             }
         }
+        // From its suspension on, a gateway that logs in is shown its own leaf
+        // and no control entry, that of the suspension included.
+        if forbidden
+            && self
+                .light
+                .gateway(self.gateway, Height(0))
+                .await?
+                .1
+                .suspended
+        {
+            self.suspended();
+        }
         Err(last)
+    }
+
+    /// This gateway was suspended.
+    fn suspended(&self) {
+        if !self.holds.stopped.load(Ordering::Relaxed) {
+            tracing::error!("this gateway was suspended: no new requests");
+        }
+        self.holds.stop();
+        for account in self.pool.accounts() {
+            account.end_leases(None);
+        }
     }
 
     fn contiguous(&self, answer: &v1::ListEntriesResponse) -> Result<Vec<ProvenEntry>, ChainError> {
@@ -248,12 +278,7 @@ impl Follower {
                 }
             }
             Event::GatewaySuspended { gateway, .. } if *gateway == self.gateway => {
-                tracing::error!("this gateway was suspended: no new requests");
-                self.holds.stop();
-                self.pool
-                    .accounts()
-                    .iter()
-                    .for_each(|account| account.end_leases(None));
+                self.suspended();
             }
             Event::JournalOpened {
                 gateway, journal, ..

@@ -16,7 +16,8 @@ use tally_ledger::{
     tree::Table,
 };
 use tally_proto::{
-    Problem,
+    LoggedIn, Login, Problem,
+    login::may_be_shown_to,
     v1::{
         self, audit_service_client::AuditServiceClient, ledger_service_client::LedgerServiceClient,
     },
@@ -42,6 +43,7 @@ pub struct Node {
     /// Its address, for logs.
     pub address: String,
     channel: Channel,
+    login: Login,
 }
 
 /// The nodes of a gateway.
@@ -61,8 +63,9 @@ pub enum Submitted {
 }
 
 impl Node {
-    /// A node at `address`; connects when first used.
-    pub fn new(address: &str, ca: Option<&[u8]>) -> Result<Self, ChainError> {
+    /// A node at `address`; connects when first used, and logs in with each
+    /// call. A login leaves this machine inside TLS only.
+    pub fn new(address: &str, ca: Option<&[u8]>, login: Login) -> Result<Self, ChainError> {
         let address = match address.contains("://") {
             true => address.to_owned(),
             false => format!("http://{address}"),
@@ -85,18 +88,24 @@ impl Node {
             };
             endpoint = endpoint.tls_config(tls).map_err(bad)?;
         }
+        let login = match may_be_shown_to(endpoint.uri()) {
+            true => login,
+            false => Login::none(),
+        };
         Ok(Node {
             channel: endpoint.connect_lazy(),
+            login,
             address,
         })
     }
 
-    fn audit(&self) -> AuditServiceClient<Channel> {
-        AuditServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+    fn audit(&self) -> AuditServiceClient<LoggedIn> {
+        AuditServiceClient::with_interceptor(self.channel.clone(), self.login.clone())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    fn ledger(&self) -> LedgerServiceClient<Channel> {
-        LedgerServiceClient::new(self.channel.clone())
+    fn ledger(&self) -> LedgerServiceClient<LoggedIn> {
+        LedgerServiceClient::with_interceptor(self.channel.clone(), self.login.clone())
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
@@ -255,6 +264,11 @@ pub fn unreachable(node: &Node, status: &Status) -> ChainError {
         status.code(),
         status.message()
     ))
+}
+
+/// Whether the node says that this gateway may not ask.
+pub fn is_forbidden(status: &Status) -> bool {
+    status.code() == Code::PermissionDenied
 }
 
 /// Whether the node says that it does not have what was asked for.

@@ -142,7 +142,16 @@ impl<'a> Draft<'a> {
             Action::SetRates(rates) => self.set_rates(call, rates),
             Action::Erase(account) => self.erase(call, *account),
             Action::Evidence(evidence) => self.keep_evidence(call, evidence),
-            Action::SetValidators(never) | Action::SetProtocol(never) => match *never {},
+            Action::SetUnit(action) => self.set_unit(call, action),
+            Action::SetValidators(never)
+            | Action::SetProtocol(never)
+            | Action::Resume(never)
+            | Action::Attestation27(never)
+            | Action::Attestation28(never)
+            | Action::Attestation29(never)
+            | Action::Attestation30(never)
+            | Action::Attestation31(never)
+            | Action::Attestation32(never) => match *never {},
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
     hash::Hash,
     ids::{AccountNumber, ClassNumber, GatewayNumber, LeaseNumber},
     merkle::Frontier,
+    person::PersonState,
     state::{IdBucket, Leaves, LeavesChange, State},
     tree::{Table, TreeUpdate, state_root, table_leaf_hash},
 };
@@ -163,6 +164,14 @@ fn hashes<T: Serialize>(table: Table, leaves: &[(u32, T)]) -> Vec<(u32, Hash)> {
     leaves.iter().map(hash).collect()
 }
 
+fn person_hashes(persons: &[(u32, PersonState)]) -> Vec<(u32, Hash)> {
+    let hash = |(number, person): &(u32, PersonState)| {
+        let hash = table_leaf_hash(Table::Persons, *number, &person.leaf());
+        (*number, hash)
+    };
+    persons.iter().map(hash).collect()
+}
+
 /// The parameters, if they changed, and behind them the rates.
 fn parameter_hashes(state: &State, change: &LeavesChange) -> Vec<(u32, Hash)> {
     let table = Table::Parameters;
@@ -188,7 +197,7 @@ fn validator_hashes(state: &State, change: &LeavesChange) -> Vec<(u32, Hash)> {
 fn update_trees(state: &State, change: &LeavesChange) -> [TreeUpdate; Table::COUNT] {
     let leaf_hashes = |table| match table {
         Table::Chain => hashes(table, &[(0, change.chain)]),
-        Table::Persons => hashes(table, &change.persons),
+        Table::Persons => person_hashes(&change.persons),
         Table::Accounts => hashes(table, &change.accounts),
         Table::Gateways => hashes(table, &change.gateways),
         Table::Classes => hashes(table, &change.classes),

@@ -1,8 +1,8 @@
-//! What admins decide: roles, classes, prices, parameters, rates.
+//! What admins decide: roles, units, classes, prices, parameters, rates.
 
 use super::{Call, Draft};
 use crate::{
-    action::{SetClass, SetRole},
+    action::{SetClass, SetRole, SetUnit},
     class::{Class, ClassRules, MAX_CLASSES, Totals},
     crypto::PublicKey,
     entry::Event,
@@ -60,12 +60,27 @@ impl Draft<'_> {
                 roles,
                 day: 0,
                 day_total: Amount::ZERO,
+                unit: None,
             });
         }
         let transaction = call.id;
         self.log(Event::RoleSet {
             transaction,
             person,
+        });
+        Ok(())
+    }
+
+    pub(super) fn set_unit(&mut self, call: &Call<'_>, action: &SetUnit) -> Result<(), Reason> {
+        self.admins(call)?;
+        let SetUnit { person, unit } = *action;
+        self.person(person).ok_or(Reason::UnknownPerson)?;
+        self.person_mut(person).unit = unit;
+        let transaction = call.id;
+        self.log(Event::UnitSet {
+            transaction,
+            person,
+            unit,
         });
         Ok(())
     }

@@ -76,6 +76,7 @@ impl Leaves {
             roles: person.roles,
             day: 0,
             day_total: Amount::ZERO,
+            unit: None,
         });
         let classes = genesis.classes.iter().map(|rules| Class {
             rules: rules.clone(),
@@ -134,7 +135,7 @@ impl Leaves {
         let i = number as usize;
         match table {
             Table::Chain => codec::encode(&self.chain),
-            Table::Persons => codec::encode(&self.persons[i]),
+            Table::Persons => self.persons[i].leaf(),
             Table::Accounts => codec::encode(&self.accounts[i]),
             Table::Gateways => codec::encode(&self.gateways[i]),
             Table::Classes => codec::encode(&self.classes[i]),

@@ -35,6 +35,17 @@ pub(crate) const AUTHORITY: &[Row] = &[
             world.tx(ADMIN, &[ISSUER.into()], action)
         },
     ),
+    ("a gateway sets a unit", Reason::WrongAuthor, |world| {
+        world.tx(G0, &[], set_unit(0))
+    }),
+    ("issuers set a unit", Reason::RoleMissing, |world| {
+        world.by_two(set_unit(0))
+    }),
+    (
+        "an admin sets a unit alone",
+        Reason::ThresholdMissing,
+        |world| world.tx(ADMIN, &[], set_unit(0)),
+    ),
     ("an admin freezes", Reason::RoleMissing, |world| {
         world.tx(ADMIN, &[], Action::Freeze(AccountNumber(0)))
     }),

@@ -58,6 +58,10 @@ pub(crate) const REFERENCES: &[Row] = &[
     ("suspend", Reason::UnknownGateway, |world| {
         world.tx(ADMIN, &[], Action::SuspendGateway(GatewayNumber(2)))
     }),
+    ("the unit of nobody", Reason::UnknownPerson, |world| {
+        let next = world.state.persons().len() as u32;
+        world.by_admins(set_unit(next))
+    }),
     ("a person beyond the next", Reason::UnknownPerson, |world| {
         world.by_admins(set_role(10, stray_key(1), Roles::NONE))
     }),

@@ -1,7 +1,7 @@
 //! What rows are made with.
 
 use tally_ledger::{
-    action::{Action, BindApiKey, Correct, Issue, NewGrant, Revoke, SetRole},
+    action::{Action, BindApiKey, Correct, Issue, NewGrant, Revoke, SetRole, SetUnit},
     correction::CorrectionProof,
     crypto::PublicKey,
     debit::Debit,
@@ -107,6 +107,13 @@ pub(crate) fn set_role(person: u32, key: PublicKey, roles: Roles) -> Action {
         person: Person(person),
         key,
         roles,
+    })
+}
+
+pub(crate) fn set_unit(person: u32) -> Action {
+    Action::SetUnit(SetUnit {
+        person: Person(person),
+        unit: Some(7),
     })
 }
 

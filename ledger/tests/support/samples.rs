@@ -368,6 +368,16 @@ pub(crate) fn person_state() -> PersonState {
         roles: Roles::ISSUER,
         day: 20_833,
         day_total: Amount(12_500_000),
+        unit: None,
+    }
+}
+
+/// A person whose leaf has a unit behind it.
+pub(crate) fn unit_manager() -> PersonState {
+    PersonState {
+        roles: Roles::UNIT_MANAGER,
+        unit: Some(4_711),
+        ..person_state()
     }
 }
 

@@ -12,11 +12,12 @@ use tally_ledger::{
     ids::{AccountNumber, Amount, GrantNumber, Height},
     tree::Table,
 };
+use tally_proto::v1;
 
 use super::{
     args::{GenesisArg, parse_amount, runtime},
     batch::{self, BatchArgs, Row},
-    client::NodeArg,
+    client::{NodeArg, failure},
     clock::show_date,
     exit::Exit,
     genesis_config::read_public,
@@ -48,6 +49,13 @@ pub(crate) enum AccountCommand {
     /// Print an account, proven by the validators' signatures
     #[command(after_help = "Example:\n  tally account show 3 --genesis genesis.json")]
     Show(Show),
+    /// Print what all accounts of a unit hold together (its manager or an auditor logs in)
+    #[command(
+        after_help = "Example:\n  tally account totals --unit 12 --genesis genesis.json \
+        --login eva.key\n\nThe sums are that node's word: ask several. A unit of one account \
+        shows that account."
+    )]
+    Totals(Totals),
     /// Stop all spending of an account (one issuer signs)
     #[command(
         after_help = "Example:\n  tally account freeze 3 --genesis genesis.json --key issuer.key"
@@ -112,7 +120,19 @@ pub(crate) struct Show {
     node: NodeArg,
 }
 
-/// Arguments of `account freeze`, `unfreeze` and `erase`.
+/// Arguments of `account totals`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Totals {
+    /// Organisational number
+    #[arg(long)]
+    unit: u32,
+    #[command(flatten)]
+    genesis: GenesisArg,
+    #[command(flatten)]
+    node: NodeArg,
+}
+
+/// Arguments of `account freeze` and `unfreeze`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Stop {
     /// Account number
@@ -154,6 +174,7 @@ impl AccountCommand {
         match self {
             AccountCommand::Open(open) => open.run(format),
             AccountCommand::Show(show) => show.run(format),
+            AccountCommand::Totals(totals) => totals.run(format),
             AccountCommand::Freeze(Stop { account, submit }) => {
                 submit.run(format, Action::Freeze(AccountNumber(account)))
             }
@@ -250,6 +271,41 @@ impl Show {
     }
 }
 
+impl Totals {
+    fn run(self, format: Format) -> anyhow::Result<Exit> {
+        let genesis = self.genesis.read()?;
+        let answer = runtime()?.block_on(async {
+            let mut client = self.node.connect_to(&genesis).await?;
+            let request = v1::GetUnitTotalsRequest { unit: self.unit };
+            let answer = client.audit.get_unit_totals(request).await;
+            answer.map_err(|e| failure(&e))
+        })?;
+        let answer = answer.into_inner();
+        let header = answer.header.and_then(|certified| certified.header);
+        let totals = answer.totals.iter().map(|totals| {
+            json!({
+                "class": totals.class,
+                "issued": Amount(totals.issued),
+                "unvested": Amount(totals.unvested),
+                "available": Amount(totals.available),
+                "leased": Amount(totals.leased),
+                "spent": Amount(totals.spent),
+                "expired": Amount(totals.expired),
+                "revoked": Amount(totals.revoked),
+                "surrendered": Amount(totals.surrendered),
+            })
+        });
+        let value = json!({
+            "unit": answer.unit,
+            "height": header.map_or(0, |header| header.height),
+            "accounts": answer.accounts,
+            "totals": totals.collect::<Vec<_>>(),
+        });
+        output::print(format, &value)?;
+        Ok(Exit::Done)
+    }
+}
+
 /// An account, proven.
 pub(crate) fn read(
     genesis: &Genesis,
@@ -257,7 +313,7 @@ pub(crate) fn read(
     number: u32,
 ) -> anyhow::Result<(Height, Account)> {
     runtime()?.block_on(async {
-        let mut client = node.connect().await?;
+        let mut client = node.connect_to(genesis).await?;
         client
             .state(genesis, Table::Accounts, number, "account")
             .await

@@ -201,7 +201,7 @@ impl AuditQueue {
     pub(crate) fn run(self, format: Format) -> anyhow::Result<Exit> {
         let genesis = self.genesis.read()?;
         let (kept, value) = runtime()?.block_on(async {
-            let mut client = self.node.connect().await?;
+            let mut client = self.node.connect_to(&genesis).await?;
             let to = match self.to {
                 0 => last(&mut client).await?,
                 to => to,

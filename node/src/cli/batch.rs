@@ -243,7 +243,7 @@ pub(crate) fn run(
     });
     let signed = signed.collect::<anyhow::Result<Vec<_>>>()?;
     let done = runtime()?.block_on(async {
-        let client = wait.node.connect().await?;
+        let client = wait.node.connect_open().await?;
         let one = |(name, transaction)| one(client.clone(), wait, name, transaction);
         let all = futures::stream::iter(signed).map(one).buffered(IN_FLIGHT);
         anyhow::Ok(all.collect::<Vec<Done>>().await)

@@ -93,7 +93,7 @@ impl List {
     fn run(self, format: Format) -> anyhow::Result<Exit> {
         let genesis = self.genesis.read()?;
         let rows = runtime()?.block_on(async {
-            let mut client = self.node.connect().await?;
+            let mut client = self.node.connect_to(&genesis).await?;
             let mut rows = Vec::new();
             for number in 0.. {
                 let leaf = client.leaf(&genesis, Table::Classes, number).await?;

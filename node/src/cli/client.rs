@@ -1,22 +1,30 @@
-//! Talking to a node: the address, TLS, and what its errors mean for the
-//! exit code.
+//! Talking to a node: the address, TLS, the login, and what its errors mean
+//! for the exit code.
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
-use tally_ledger::{codec, genesis::Genesis, ids::Height, state_file::StateFile, tree::Table};
+use tally_ledger::{
+    codec, crypto::SecretKey, genesis::Genesis, ids::Height, state_file::StateFile,
+    transaction::Author, tree::Table,
+};
 use tally_proto::{
-    Problem,
+    LoggedIn, Login, Problem,
+    login::may_be_shown_to,
     v1::{
         self, audit_service_client::AuditServiceClient, ledger_service_client::LedgerServiceClient,
     },
 };
 use tonic::{
     Code, Status,
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
+    transport::{Certificate, ClientTlsConfig, Endpoint},
 };
 
-use super::exit::{Exit, Failure};
+use super::{
+    exit::{Exit, Failure},
+    keys::{KeyFile, KeyKind},
+    submit::author_of,
+};
 
 /// Largest answer that is read.
 const MAX_ANSWER: usize = 64 << 20;
@@ -35,15 +43,44 @@ pub(crate) struct NodeArg {
     /// Certificate that the node's TLS must lead to; needed beyond loopback
     #[arg(long, env = "TALLY_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
+    /// Secret key file of a person, gateway or holder to log in with; needed beyond loopback to
+    /// read anything
+    #[arg(long, env = "TALLY_LOGIN", value_name = "FILE")]
+    pub(crate) login: Option<PathBuf>,
+    /// Genesis file of the chain to log in to; needed where --genesis is no option
+    #[arg(long, env = "TALLY_GENESIS", value_name = "FILE", hide_env = true)]
+    pub(crate) login_genesis: Option<PathBuf>,
 }
 
 /// A connection to a node.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     /// Writing.
-    pub(crate) ledger: LedgerServiceClient<Channel>,
+    pub(crate) ledger: LedgerServiceClient<LoggedIn>,
     /// Reading.
-    pub(crate) audit: AuditServiceClient<Channel>,
+    pub(crate) audit: AuditServiceClient<LoggedIn>,
+}
+
+/// Whose key a file holds, and the key.
+pub(crate) fn login_key(
+    path: &std::path::Path,
+    genesis: &Genesis,
+) -> anyhow::Result<(Author, SecretKey)> {
+    let at = || format!("key file {}", path.display());
+    let key = KeyFile::read(path)?;
+    anyhow::ensure!(
+        key.kind != KeyKind::ApiKey,
+        "{}: an API key cannot log in; its account's holder can",
+        at()
+    );
+    let name = author_of(&key, genesis).with_context(|| {
+        format!(
+            "{}: not in the genesis and without a number; run: tally keypair number {} N",
+            at(),
+            path.display()
+        )
+    })?;
+    Ok((name, key.secret().with_context(at)?))
 }
 
 impl NodeArg {
@@ -52,6 +89,8 @@ impl NodeArg {
         NodeArg {
             node: address.to_string(),
             ca: None,
+            login: None,
+            login_genesis: None,
         }
     }
 
@@ -84,8 +123,45 @@ impl NodeArg {
         Ok(endpoint.tls_config(tls)?)
     }
 
-    /// Connects.
+    /// Connects, and logs in if a key is given; the chain is that of
+    /// `--login-genesis`.
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
+        let Some(key) = &self.login else {
+            return self.connect_open().await;
+        };
+        let genesis = self.login_genesis.as_ref().ok_or_else(|| {
+            let message = "--login needs the chain: give --login-genesis or set TALLY_GENESIS";
+            Failure::error(Exit::Usage, message.to_owned())
+        })?;
+        let genesis = super::genesis::read(genesis)?;
+        self.connect_with(self.login(key, &genesis)?).await
+    }
+
+    /// Connects to a node of this chain, and logs in if a key is given.
+    pub(crate) async fn connect_to(&self, genesis: &Genesis) -> anyhow::Result<Client> {
+        match &self.login {
+            Some(key) => self.connect_with(self.login(key, genesis)?).await,
+            None => self.connect_open().await,
+        }
+    }
+
+    /// Connects without logging in: to hand something in, or see the status.
+    pub(crate) async fn connect_open(&self) -> anyhow::Result<Client> {
+        self.connect_with(Login::none()).await
+    }
+
+    /// A login is shown to this node and nobody on the way to it.
+    fn login(&self, key: &std::path::Path, genesis: &Genesis) -> anyhow::Result<Login> {
+        let (name, key) = login_key(key, genesis)?;
+        let endpoint = self.endpoint()?;
+        anyhow::ensure!(
+            may_be_shown_to(endpoint.uri()),
+            "a login beyond loopback needs TLS: give --ca"
+        );
+        Ok(Login::new(name, key, genesis.chain()))
+    }
+
+    async fn connect_with(&self, login: Login) -> anyhow::Result<Client> {
         let channel = self.endpoint()?.connect().await.map_err(|e| {
             let cause = std::error::Error::source(&e)
                 .map(|e| format!(": {e}"))
@@ -97,8 +173,9 @@ impl NodeArg {
             Failure::error(Exit::Unreachable, message)
         })?;
         Ok(Client {
-            ledger: LedgerServiceClient::new(channel.clone()),
-            audit: AuditServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER),
+            ledger: LedgerServiceClient::with_interceptor(channel.clone(), login.clone()),
+            audit: AuditServiceClient::with_interceptor(channel, login)
+                .max_decoding_message_size(MAX_ANSWER),
         })
     }
 }
@@ -122,6 +199,8 @@ pub(crate) fn failure(status: &Status) -> anyhow::Error {
         _ => Exit::NotNow,
     };
     let advice = match problem.retry.as_str() {
+        "never" if problem.name == "NotLoggedIn" => "see --login and `tally auth --help`",
+        "never" if problem.reason.is_none() => "asking the same again will not do",
         "never" => "these bytes will never be accepted",
         "same_bytes" => "the same bytes may be accepted later",
         "later" => "ask again later",

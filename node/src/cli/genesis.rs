@@ -171,18 +171,7 @@ fn date(text: &str) -> anyhow::Result<Time> {
 
 /// Names of the roles of a set.
 pub(crate) fn show_roles(roles: Roles) -> String {
-    let names = [
-        (Roles::ISSUER, "issuer"),
-        (Roles::ADMIN, "admin"),
-        (Roles::VALIDATOR, "validator"),
-        (Roles::AUDITOR, "auditor"),
-        (Roles::UNIT_MANAGER, "unit-manager"),
-    ];
-    let set: Vec<&str> = names
-        .into_iter()
-        .filter(|(role, _)| roles.has(*role))
-        .map(|(_, name)| name)
-        .collect();
+    let set: Vec<&str> = roles.names().collect();
     if set.is_empty() {
         "none".to_owned()
     } else {

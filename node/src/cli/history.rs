@@ -100,7 +100,7 @@ impl Get {
         let mut trust = Trust::new(&genesis)?;
         let mut rows = Vec::new();
         let runtime = runtime()?;
-        let mut client = runtime.block_on(self.node.connect())?;
+        let mut client = runtime.block_on(self.node.connect_to(&genesis))?;
         let (mut from, mut to) = (self.from, self.to);
         loop {
             let (bytes, _) = runtime.block_on(fetch(&mut client, self.of(), from, to))?;

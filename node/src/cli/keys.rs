@@ -51,12 +51,7 @@ impl KeyKind {
 
     /// As files and command lines name it.
     pub(crate) fn name(self) -> &'static str {
-        match self {
-            KeyKind::Person => "person",
-            KeyKind::Gateway => "gateway",
-            KeyKind::Account => "account",
-            KeyKind::ApiKey => "api-key",
-        }
+        self.author_kind().name()
     }
 }
 

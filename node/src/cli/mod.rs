@@ -5,6 +5,7 @@ mod account;
 mod args;
 mod audit;
 mod audit_queue;
+mod auth;
 mod batch;
 mod class;
 mod client;
@@ -138,6 +139,8 @@ enum Command {
     #[command(subcommand)]
     Genesis(genesis::GenesisCommand),
     #[command(subcommand)]
+    Auth(auth::AuthCommand),
+    #[command(subcommand)]
     Keypair(keypair::KeypairCommand),
     #[command(subcommand)]
     Tx(tx::TxCommand),
@@ -174,6 +177,7 @@ impl Command {
             Command::Parameter(command) => command.run(format),
             Command::GatewayKey(command) => command.run(format),
             Command::Genesis(command) => command.run(format),
+            Command::Auth(command) => command.run(format),
             Command::Keypair(command) => command.run(format),
             Command::Tx(command) => command.run(format),
             Command::Price(command) => command.run(format),

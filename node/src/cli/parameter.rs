@@ -98,7 +98,7 @@ impl ParameterCommand {
 
 fn parameters(genesis: &Genesis, node: &NodeArg) -> anyhow::Result<Parameters> {
     runtime()?.block_on(async {
-        let mut client = node.connect().await?;
+        let mut client = node.connect_to(genesis).await?;
         let (_, parameters) = client
             .state(genesis, Table::Parameters, 0, "table of parameters")
             .await?;
@@ -109,7 +109,7 @@ fn parameters(genesis: &Genesis, node: &NodeArg) -> anyhow::Result<Parameters> {
 /// Those that were set, or what holds as long as none were.
 fn rates(genesis: &Genesis, node: &NodeArg) -> anyhow::Result<Rates> {
     runtime()?.block_on(async {
-        let mut client = node.connect().await?;
+        let mut client = node.connect_to(genesis).await?;
         match client.leaf(genesis, Table::Parameters, 1).await? {
             Some((_, leaf)) => Ok(codec::decode::<RatesState>(&leaf, leaf.len())?.rates),
             None => Ok(Rates::default()),

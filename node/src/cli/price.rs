@@ -146,7 +146,7 @@ fn read_table(
     version: Option<u32>,
 ) -> anyhow::Result<PriceTable> {
     runtime()?.block_on(async {
-        let mut client = node.connect().await?;
+        let mut client = node.connect_to(genesis).await?;
         let version = match version {
             Some(version) => version,
             None => {

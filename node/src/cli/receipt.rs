@@ -156,7 +156,7 @@ impl Get {
     fn run(self, format: Format) -> anyhow::Result<Exit> {
         let genesis = self.genesis.read()?;
         let bytes = runtime()?.block_on(async {
-            let mut client = self.node.connect().await?;
+            let mut client = self.node.connect_to(&genesis).await?;
             fetch(&mut client, self.by()).await
         })?;
         let verified = verify(&bytes, &mut Trust::new(&genesis)?)?;

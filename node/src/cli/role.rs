@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 use tally_ledger::{
-    action::{Action, SetRole},
-    codec,
+    action::{Action, SetRole, SetUnit},
     ids::Person,
     person::{PersonState, Roles},
     tree::Table,
@@ -30,6 +29,13 @@ pub(crate) enum RoleCommand {
         --role issuer --genesis genesis.json --key admin-0.key --key admin-1.key\n\n\
         A new person gets the next number, see `tally role list`. No --role: retired.")]
     Set(Set),
+    /// Say whose totals a unit manager reads: those of one unit, or of none (admins sign)
+    #[command(after_help = "Example:\n  tally role set-unit --person 9 --unit 12 \
+        --genesis genesis.json --key admin-0.key --key admin-1.key\n  \
+        tally role set-unit --person 9 --none ...\n\n\
+        It takes effect with the role unit-manager (`tally role set`). All validators and \
+        gateways must\nrun a version that knows units before the first change.")]
+    SetUnit(SetUnitArgs),
     /// List all persons, proven by the validators' signatures
     #[command(after_help = "Example:\n  tally role list --genesis genesis.json")]
     List(List),
@@ -47,6 +53,22 @@ pub(crate) struct Set {
     /// Role from now on; repeat for each
     #[arg(long = "role", value_enum)]
     roles: Vec<Role>,
+    #[command(flatten)]
+    submit: SubmitArgs,
+}
+
+/// Arguments of `role set-unit`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SetUnitArgs {
+    /// Person number
+    #[arg(long)]
+    person: u32,
+    /// Organisational number, as accounts carry it
+    #[arg(long, required_unless_present = "none")]
+    unit: Option<u32>,
+    /// Of no unit any more
+    #[arg(long, conflicts_with = "unit")]
+    none: bool,
     #[command(flatten)]
     submit: SubmitArgs,
 }
@@ -108,6 +130,11 @@ impl RoleCommand {
                 });
                 set.submit.run(format, action)
             }
+            RoleCommand::SetUnit(set) => {
+                let (person, unit) = (Person(set.person), set.unit);
+                let action = Action::SetUnit(SetUnit { person, unit });
+                set.submit.run(format, action)
+            }
             RoleCommand::List(list) => list.run(format),
         }
     }
@@ -117,17 +144,21 @@ impl List {
     fn run(self, format: Format) -> anyhow::Result<Exit> {
         let genesis = self.genesis.read()?;
         let rows = runtime()?.block_on(async {
-            let mut client = self.node.connect().await?;
+            let mut client = self.node.connect_to(&genesis).await?;
             let mut rows = Vec::new();
             for number in 0.. {
                 let leaf = client.leaf(&genesis, Table::Persons, number).await?;
                 let Some((_, leaf)) = leaf else { break };
-                let person: PersonState = codec::decode(&leaf, leaf.len())?;
-                rows.push(json!({
+                let person = PersonState::from_leaf(&leaf)?;
+                let mut row = json!({
                     "person": number,
                     "roles": show_roles(person.roles),
                     "key": person.key,
-                }));
+                });
+                if let Some(unit) = person.unit {
+                    row["unit"] = unit.into();
+                }
+                rows.push(row);
             }
             anyhow::Ok(rows)
         })?;

@@ -60,7 +60,7 @@ impl Status {
 
 /// A node's own view.
 pub(crate) async fn ask(node: &NodeArg) -> anyhow::Result<v1::GetStatusResponse> {
-    let mut client = node.connect().await?;
+    let mut client = node.connect_open().await?;
     let answer = client.ledger.get_status(v1::GetStatusRequest {}).await;
     Ok(answer.map_err(|e| failure(&e))?.into_inner())
 }

@@ -229,7 +229,7 @@ impl WaitArgs {
         let transaction = file.transaction()?;
         let id = transaction.id();
         let submitted = runtime()?.block_on(async {
-            let mut client = self.node.connect().await?;
+            let mut client = self.node.connect_open().await?;
             submit(&mut client, transaction, !self.no_wait, self.timeout).await
         })?;
         if submitted.exit == Exit::Unknown {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tally_ledger::{
     codec::List,
     crypto::{ChainId, Signature},
-    transaction::{Author, AuthorKind, Body, Transaction, signing_domain},
+    transaction::{Author, Body, Transaction, signing_domain},
 };
 
 use super::keys::{KeyFile, write_new_file};
@@ -32,31 +32,12 @@ pub(crate) struct TxFile {
 
 /// `person:3`.
 pub(crate) fn show_author(author: Author) -> String {
-    let kind = match author.kind {
-        AuthorKind::Person => "person",
-        AuthorKind::Gateway => "gateway",
-        AuthorKind::Account => "account",
-        AuthorKind::ApiKey => "api-key",
-        AuthorKind::Validator => "validator",
-    };
-    format!("{kind}:{}", author.number)
+    author.to_string()
 }
 
 /// Reads what [`show_author`] prints.
 pub(crate) fn parse_author(text: &str) -> Result<Author, String> {
-    let error =
-        || format!("`{text}` is no signer such as person:3, gateway:0, account:7, api-key:2");
-    let (kind, number) = text.split_once(':').ok_or_else(error)?;
-    let kind = match kind {
-        "person" => AuthorKind::Person,
-        "gateway" => AuthorKind::Gateway,
-        "account" => AuthorKind::Account,
-        "api-key" => AuthorKind::ApiKey,
-        "validator" => AuthorKind::Validator,
-        _ => return Err(error()),
-    };
-    let number = number.parse().map_err(|_| error())?;
-    Ok(Author { kind, number })
+    text.parse().map_err(|error| format!("`{text}` {error}"))
 }
 
 impl TxFile {

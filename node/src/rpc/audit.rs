@@ -1,10 +1,20 @@
 //! AuditService: reads history and state. Nothing it answers has to be
-//! believed: headers bring certificates, leaves and receipts proofs.
+//! believed: headers bring certificates, leaves and receipts proofs. Only a
+//! unit's totals and the access log are this node's word.
+//!
+//! Every method passes the gate with what it asks before it answers.
 
 use std::sync::Arc;
 
 use tally_ledger::{
-    ids::{AccountNumber, ClassNumber, DebitNumber, GatewayNumber, Height, JournalNumber},
+    entry::Entry,
+    ids::{
+        AccountNumber, ApiKeyNumber, ClassNumber, DebitNumber, GatewayNumber, Height,
+        JournalNumber, Person,
+    },
+    person::Roles,
+    state::State,
+    transaction::AuthorKind,
     tree::Table,
 };
 use tally_proto::{
@@ -12,14 +22,20 @@ use tally_proto::{
     convert::{bytes_of, key},
     v1::{self, audit_service_server::AuditService},
 };
-use tokio::sync::{Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use super::{
-    blocking, histories, lists, proofs, proven_block::ProvenBlocks, receipts, unreadable, watch,
+    blocking,
+    gate::{Gate, Visit},
+    histories, lists, proofs,
+    proven_block::ProvenBlocks,
+    receipts,
+    rules::Ask,
+    units, unreadable, watch,
 };
 use crate::{
+    access_log::{AccessLog, Record},
     config::Rpc,
     view::{CommittedBlock, ReceiptName, View},
 };
@@ -27,29 +43,87 @@ use crate::{
 /// The service.
 pub(super) struct Service<V> {
     view: Arc<V>,
+    gate: Gate<V>,
+    log: AccessLog,
     blocks: Arc<ProvenBlocks>,
     watches: Arc<Semaphore>,
     histories: Semaphore,
-    buffer: usize,
+    lag: u64,
     history_entries: usize,
 }
 
 impl<V: View> Service<V> {
-    pub(super) fn new(view: Arc<V>, config: &Rpc) -> Self {
+    pub(super) fn new(view: Arc<V>, log: AccessLog, config: &Rpc) -> Self {
         Self {
+            gate: Gate::new(view.clone(), log.clone()),
+            log,
             view,
             blocks: Arc::default(),
             watches: Arc::new(Semaphore::new(config.max_watches)),
             histories: Semaphore::new(config.max_histories),
-            buffer: config.watch_buffer,
+            lag: config.watch_buffer as u64,
             history_entries: config.history_entries,
         }
+    }
+
+    /// Whether a request may be answered.
+    fn pass<T>(&self, request: &Request<T>, method: &'static str, ask: &Ask) -> Result<(), Status> {
+        self.gate.pass(&Visit::of(request, method), ask)
     }
 
     fn proof(&self, table: Table, number: u32) -> Result<v1::StateProof, Status> {
         self.view
             .with_state(|state, certificate| proofs::state_proof(state, certificate, table, number))
     }
+}
+
+/// What a leaf discloses.
+fn ask_of_leaf(state: &State, table: Table, number: u32) -> Ask {
+    match table {
+        Table::Chain | Table::Parameters | Table::PriceTables | Table::Validators => Ask::Chain,
+        Table::Persons => Ask::Person(Person(number)),
+        Table::Accounts => Ask::Account(AccountNumber(number)),
+        Table::Gateways => Ask::Gateway(GatewayNumber(number)),
+        Table::Classes => Ask::Classes,
+        Table::ApiKeys => ask_of_key(state, Some(ApiKeyNumber(number))),
+        Table::IdBuckets | Table::Corrections => Ask::Everything,
+    }
+}
+
+fn ask_of_key(state: &State, number: Option<ApiKeyNumber>) -> Ask {
+    let api_key = number.and_then(|number| state.api_key(number));
+    Ask::ApiKey(api_key.map(|api_key| api_key.account))
+}
+
+/// What entries disclose; the request itself is checked later.
+fn ask_of_list(request: &v1::ListEntriesRequest) -> Ask {
+    use v1::list_entries_request::Of;
+    match request.of {
+        Some(Of::Account(number)) => Ask::AccountEntries(AccountNumber(number)),
+        Some(Of::Gateway(number)) => Ask::GatewayEntries(GatewayNumber(number)),
+        Some(Of::Class(_) | Of::All(true)) => Ask::Everything,
+        Some(Of::Control(true)) => Ask::Control,
+        _ => Ask::Login,
+    }
+}
+
+fn ask_of_history(request: &v1::GetHistoryRequest) -> Ask {
+    use v1::get_history_request::Of;
+    match request.of {
+        Some(Of::Account(number)) => Ask::AccountEntries(AccountNumber(number)),
+        Some(Of::Gateway(number)) => Ask::GatewayEntries(GatewayNumber(number)),
+        Some(Of::Control(true)) => Ask::Control,
+        _ => Ask::Login,
+    }
+}
+
+/// What a receipt discloses; anything else at that index is nobody's own.
+fn ask_of_receipt<V: View>(view: &V, index: u64) -> Result<Ask, Status> {
+    let entries = view.entries(index..index.saturating_add(1));
+    Ok(match entries.map_err(unreadable)?.first() {
+        Some(Entry::Receipt(receipt)) => Ask::Receipt(receipt.account, receipt.position.gateway),
+        _ => Ask::Everything,
+    })
 }
 
 fn no_block(height: u64) -> Status {
@@ -97,6 +171,7 @@ impl<V: View> AuditService for Service<V> {
         &self,
         request: Request<v1::GetHeaderRequest>,
     ) -> Result<Response<v1::GetHeaderResponse>, Status> {
+        self.pass(&request, "GetHeader", &Ask::Chain)?;
         let height = request.into_inner().height;
         let read = move |view: &V| {
             let header = view.header(height_of(view, height)).map_err(unreadable)?;
@@ -112,6 +187,7 @@ impl<V: View> AuditService for Service<V> {
         &self,
         request: Request<v1::GetBlockRequest>,
     ) -> Result<Response<v1::GetBlockResponse>, Status> {
+        self.pass(&request, "GetBlock", &Ask::Everything)?;
         let height = request.into_inner().height;
         let read = move |view: &V| {
             let found = block_at(view, height)?;
@@ -133,7 +209,8 @@ impl<V: View> AuditService for Service<V> {
         &self,
         request: Request<v1::GetAccountRequest>,
     ) -> Result<Response<v1::GetAccountResponse>, Status> {
-        let number = AccountNumber(request.into_inner().account);
+        let number = AccountNumber(request.get_ref().account);
+        self.pass(&request, "GetAccount", &Ask::Account(number))?;
         self.view.with_state(|state, certificate| {
             let account = state
                 .account(number)
@@ -149,7 +226,8 @@ impl<V: View> AuditService for Service<V> {
         &self,
         request: Request<v1::GetGatewayRequest>,
     ) -> Result<Response<v1::GetGatewayResponse>, Status> {
-        let number = GatewayNumber(request.into_inner().gateway);
+        let number = GatewayNumber(request.get_ref().gateway);
+        self.pass(&request, "GetGateway", &Ask::Gateway(number))?;
         self.view.with_state(|state, certificate| {
             let gateway = state
                 .gateway(number)
@@ -165,12 +243,17 @@ impl<V: View> AuditService for Service<V> {
         &self,
         request: Request<v1::GetLeafRequest>,
     ) -> Result<Response<v1::GetLeafResponse>, Status> {
+        let visit = Visit::of(&request, "GetLeaf");
         let request = request.into_inner();
         let table = u8::try_from(request.table).ok();
         let table = Table::ALL
             .into_iter()
             .find(|known| Some(known.id()) == table)
             .ok_or_else(|| Local::BadRequest.status("table: must be 1 to 11"))?;
+        let ask = self
+            .view
+            .with_state(|state, _| ask_of_leaf(state, table, request.number));
+        self.gate.pass(&visit, &ask)?;
         let proof = self.proof(table, request.number)?;
         Ok(Response::new(v1::GetLeafResponse { proof: Some(proof) }))
     }
@@ -179,10 +262,13 @@ impl<V: View> AuditService for Service<V> {
         &self,
         request: Request<v1::FindApiKeyRequest>,
     ) -> Result<Response<v1::FindApiKeyResponse>, Status> {
+        let visit = Visit::of(&request, "FindApiKey");
         let key = key("key", &request.into_inner().key)?;
-        let number = self
-            .view
-            .with_state(|state, _| state.api_key_by_public(&key));
+        let (number, ask) = self.view.with_state(|state, _| {
+            let number = state.api_key_by_public(&key);
+            (number, ask_of_key(state, number))
+        });
+        self.gate.pass(&visit, &ask)?;
         Ok(Response::new(v1::FindApiKeyResponse {
             number: number.map(|number| number.0),
         }))
@@ -192,6 +278,7 @@ impl<V: View> AuditService for Service<V> {
         &self,
         request: Request<v1::ListEntriesRequest>,
     ) -> Result<Response<v1::ListEntriesResponse>, Status> {
+        self.pass(&request, "ListEntries", &ask_of_list(request.get_ref()))?;
         let request = request.into_inner();
         blocking(&self.view, move |view| lists::list(view, &request))
             .await
@@ -202,9 +289,15 @@ impl<V: View> AuditService for Service<V> {
         &self,
         request: Request<v1::GetReceiptRequest>,
     ) -> Result<Response<v1::GetReceiptResponse>, Status> {
+        let visit = Visit::of(&request, "GetReceipt");
+        self.gate.pass(&visit, &Ask::Login)?;
         let request = request.into_inner();
-        let blocks = self.blocks.clone();
-        let read = move |view: &V| receipts::receipt(view, &blocks, receipt_index(view, &request)?);
+        let (blocks, gate) = (self.blocks.clone(), self.gate.clone());
+        let read = move |view: &V| {
+            let index = receipt_index(view, &request)?;
+            gate.pass(&visit, &ask_of_receipt(view, index)?)?;
+            receipts::receipt(view, &blocks, index)
+        };
         blocking(&self.view, read).await.map(Response::new)
     }
 
@@ -212,6 +305,7 @@ impl<V: View> AuditService for Service<V> {
         &self,
         request: Request<v1::GetHistoryRequest>,
     ) -> Result<Response<v1::GetHistoryResponse>, Status> {
+        self.pass(&request, "GetHistory", &ask_of_history(request.get_ref()))?;
         let request = request.into_inner();
         let busy = |_| Local::Busy.status("too many histories are being gathered; ask again later");
         let _place = self.histories.try_acquire().map_err(busy)?;
@@ -225,8 +319,9 @@ impl<V: View> AuditService for Service<V> {
 
     async fn get_supply(
         &self,
-        _request: Request<v1::GetSupplyRequest>,
+        request: Request<v1::GetSupplyRequest>,
     ) -> Result<Response<v1::GetSupplyResponse>, Status> {
+        self.pass(&request, "GetSupply", &Ask::Classes)?;
         self.view.with_state(|state, certificate| {
             let (header, certificate) = proofs::last_certified(state, certificate)?;
             let classes = state.classes().iter().enumerate();
@@ -243,6 +338,7 @@ impl<V: View> AuditService for Service<V> {
         &self,
         request: Request<v1::GetConsistencyRequest>,
     ) -> Result<Response<v1::GetConsistencyResponse>, Status> {
+        self.pass(&request, "GetConsistency", &Ask::Chain)?;
         let request = request.into_inner();
         let read = move |view: &V| {
             let last = view.with_state(|state, _| state.log().size());
@@ -260,27 +356,105 @@ impl<V: View> AuditService for Service<V> {
         blocking(&self.view, read).await.map(Response::new)
     }
 
-    type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
+    type WatchStream = watch::Blocks;
 
     async fn watch(
         &self,
         request: Request<v1::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let visit = Visit::of(&request, "Watch");
         let request = request.into_inner();
+        let filter = watch::Filter::from(&request);
+        self.gate.pass(&visit, &filter.ask())?;
         let place = self
             .watches
             .clone()
             .try_acquire_owned()
             .map_err(|_| Local::Busy.status("too many watchers here; ask another node"))?;
         let last = self.view.with_state(|state, _| state.height());
-        let from = match request.from_height {
+        let next = match request.from_height {
             0 => Height(last.0 + 1),
             height if height > last.0 + 1 => return Err(no_block(height - 1)),
             height => Height(height),
         };
-        let (sender, receiver) = mpsc::channel(self.buffer);
-        let filter = watch::Filter::from(&request);
-        tokio::spawn(watch::feed(self.view.clone(), filter, from, sender, place));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        let watcher = watch::Watcher {
+            view: self.view.clone(),
+            gate: self.gate.clone(),
+            visit,
+            filter,
+            next,
+            lag: self.lag,
+            _place: place,
+        };
+        Ok(Response::new(watcher.blocks()))
+    }
+
+    async fn get_unit_totals(
+        &self,
+        request: Request<v1::GetUnitTotalsRequest>,
+    ) -> Result<Response<v1::GetUnitTotalsResponse>, Status> {
+        let unit = request.get_ref().unit;
+        self.pass(&request, "GetUnitTotals", &Ask::Unit(unit))?;
+        let busy = |_| Local::Busy.status("too many totals are being summed; ask again later");
+        let _place = self.histories.try_acquire().map_err(busy)?;
+        let sum = move |view: &V| {
+            view.with_state(|state, certificate| units::totals(state, certificate, unit))
+        };
+        blocking(&self.view, sum).await.map(Response::new)
+    }
+
+    async fn who_am_i(
+        &self,
+        request: Request<v1::WhoAmIRequest>,
+    ) -> Result<Response<v1::WhoAmIResponse>, Status> {
+        let visit = Visit::of(&request, "WhoAmI");
+        self.gate.pass(&visit, &Ask::Login)?;
+        let known = visit.known();
+        let answer = self.view.with_state(|state, _| {
+            let name = known.map(|known| known.name);
+            let person = name.filter(|name| name.kind == AuthorKind::Person);
+            let person = person.and_then(|name| state.person(Person(name.number)));
+            let roles = person.map_or(Roles::NONE, |person| person.roles).names();
+            v1::WhoAmIResponse {
+                caller: name.map(|name| name.to_string()).unwrap_or_default(),
+                roles: roles.map(str::to_owned).collect(),
+                unit: person.and_then(|person| person.unit),
+                until: known.map_or(0, |known| known.until.saturating_mul(1_000)),
+                chain: bytes_of(&state.chain().0),
+            }
+        });
+        Ok(Response::new(answer))
+    }
+
+    async fn list_access(
+        &self,
+        request: Request<v1::ListAccessRequest>,
+    ) -> Result<Response<v1::ListAccessResponse>, Status> {
+        self.pass(&request, "ListAccess", &Ask::AccessLog)?;
+        let request = request.into_inner();
+        let limit = lists::limit(request.limit);
+        let log = self.log.clone();
+        let read = move |_: &V| {
+            let unreadable = |error: std::io::Error| {
+                tracing::error!(%error, "the access log cannot be read");
+                Local::Unavailable.status("this node cannot read its access log now")
+            };
+            log.read(request.from, limit).map_err(unreadable)
+        };
+        let page = blocking(&self.view, read).await?;
+        let record = |record: Record| v1::Access {
+            number: record.number,
+            time: record.time,
+            caller: record.caller,
+            address: record.address,
+            method: record.method,
+            subject: record.subject,
+            answer: record.answer,
+        };
+        Ok(Response::new(v1::ListAccessResponse {
+            records: page.records.into_iter().map(record).collect(),
+            next: page.next,
+            first: page.first,
+        }))
     }
 }

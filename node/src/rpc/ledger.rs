@@ -4,13 +4,21 @@
 //! is certified and fsynced here. What the ledger refuses after all, beside
 //! the others of its block, is answered with the refusal at once. A deadline
 //! answers `OUTCOME_UNKNOWN` with the id to ask again: it is no refusal.
+//!
+//! Nobody has to log in to submit, encode or see the status: what is submitted
+//! is signed by keys that the chain knows, and a gateway whose login is late
+//! must not lose a debit over it. A transaction is shown to who signed it, and
+//! to auditors.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tally_ledger::{reason::Reason, transaction::Transaction};
+use tally_ledger::{
+    reason::Reason,
+    transaction::{Body, Transaction},
+};
 use tally_proto::{
     Local,
     convert::{bytes_of, hash},
@@ -20,8 +28,17 @@ use tally_proto::{
 use tokio::sync::{Semaphore, broadcast, watch};
 use tonic::{Request, Response, Status};
 
-use super::{blocking, encode::encode, finality::finality, proofs, unreadable};
+use super::{
+    blocking,
+    encode::encode,
+    finality::finality,
+    gate::{Gate, Visit},
+    proofs,
+    rules::Ask,
+    unreadable,
+};
 use crate::{
+    access_log::AccessLog,
     config::Rpc,
     view::{CommittedBlock, NotAdmitted, View},
 };
@@ -32,14 +49,18 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The service.
 pub(super) struct Service<V> {
     view: Arc<V>,
+    gate: Gate<V>,
     /// Calls that may wait for finality at the same time.
     waiting: Arc<Semaphore>,
 }
 
 impl<V: View> Service<V> {
-    pub(super) fn new(view: Arc<V>, config: &Rpc) -> Self {
-        let waiting = Arc::new(Semaphore::new(config.max_waiting));
-        Self { view, waiting }
+    pub(super) fn new(view: Arc<V>, log: AccessLog, config: &Rpc) -> Self {
+        Self {
+            gate: Gate::new(view.clone(), log),
+            waiting: Arc::new(Semaphore::new(config.max_waiting)),
+            view,
+        }
     }
 
     /// The finality of a transaction that is in the log.
@@ -117,6 +138,12 @@ struct News {
     refusals: watch::Receiver<()>,
 }
 
+/// What a transaction discloses.
+fn ask_of(transaction: &Transaction) -> Ask {
+    let body = Body::decode(&transaction.body);
+    Ask::Transaction(body.map_or_else(|_| Vec::new(), |body| body.signers.to_vec()))
+}
+
 fn response(
     id: tally_ledger::hash::Hash,
     outcome: v1::Outcome,
@@ -181,12 +208,16 @@ impl<V: View> LedgerService for Service<V> {
         &self,
         request: Request<v1::GetTransactionRequest>,
     ) -> Result<Response<v1::GetTransactionResponse>, Status> {
+        let visit = Visit::of(&request, "GetTransaction");
+        self.gate.pass(&visit, &Ask::Login)?;
         let id = hash("id", &request.into_inner().id)?;
+        let gate = self.gate.clone();
         let find = move |view: &V| {
             if let Some(place) = view.find_transaction(&id).map_err(unreadable)?
                 && let Some(block) = view.block(place.height).map_err(unreadable)?
             {
                 let transaction = &block.block.transactions[place.index as usize];
+                gate.pass(&visit, &ask_of(transaction))?;
                 return Ok(v1::GetTransactionResponse {
                     outcome: v1::Outcome::Final.into(),
                     transaction: Some(transaction.clone().into()),
@@ -194,6 +225,9 @@ impl<V: View> LedgerService for Service<V> {
                 });
             }
             let waiting = view.waiting(&id);
+            if let Some(transaction) = &waiting {
+                gate.pass(&visit, &ask_of(transaction))?;
+            }
             let outcome = match waiting {
                 Some(_) => v1::Outcome::Admitted,
                 None => v1::Outcome::Unknown,

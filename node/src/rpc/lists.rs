@@ -14,16 +14,21 @@ use crate::view::{Listing, View};
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 
+/// How many of a list are answered at most, if so many are asked for.
+pub(super) fn limit(asked: u32) -> usize {
+    match asked {
+        0 => DEFAULT_LIMIT,
+        limit => (limit as usize).min(MAX_LIMIT),
+    }
+}
+
 /// Answers ListEntries.
 pub(super) fn list<V: View>(
     view: &V,
     request: &v1::ListEntriesRequest,
 ) -> Result<v1::ListEntriesResponse, Status> {
     let listing = listing(view, request)?;
-    let limit = match request.limit {
-        0 => DEFAULT_LIMIT,
-        limit => (limit as usize).min(MAX_LIMIT),
-    };
+    let limit = limit(request.limit);
     let from = request.from.max(first_of(view, request.from_height)?);
     let (size, header) = view.with_state(|state, certificate| {
         let header = proofs::last_certified(state, certificate)

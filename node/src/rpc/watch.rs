@@ -1,20 +1,36 @@
 //! Watch: every block from a height on. History is read from disk until the
-//! reader has caught up, then blocks come as they are committed. A reader
-//! that falls behind is dropped with the height to continue from; its buffer
-//! is bounded, and it slows nobody else down.
+//! reader has caught up, then blocks come as they are committed.
+//!
+//! Nothing is buffered for a reader: its next message is made when there is
+//! room to send it. What a reader holds meanwhile is a place in the list of
+//! blocks that all share, so a reader that stalls or idles costs some hundred
+//! bytes, and slows nobody else down. One that is further behind than it may
+//! be is dropped with the height to continue from.
+//!
+//! At each block the caller's key and rights are looked up again: who lost
+//! them is told so before the block that took them is shown.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
+use futures::{Stream, stream};
 use tally_ledger::{entry::Entry, ids::Height};
-use tally_proto::{Local, v1};
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
+use tally_proto::{Local, Problem, v1};
+use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use tonic::Status;
 
-use super::{blocking, unreadable};
+use super::{
+    blocking,
+    gate::{Gate, Visit},
+    rules::Ask,
+    unreadable,
+};
 use crate::view::{CommittedBlock, View};
 
 /// Entries in one message; a larger block comes in several.
 const ENTRIES_PER_MESSAGE: usize = 2_000;
+
+/// What the service answers with.
+pub(super) type Blocks = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
 
 /// What a watcher asked for.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +49,19 @@ impl From<&v1::WatchRequest> for Filter {
 }
 
 impl Filter {
+    /// What it discloses.
+    pub(super) fn ask(self) -> Ask {
+        match self {
+            Filter {
+                headers_only: true, ..
+            } => Ask::Chain,
+            Filter {
+                control_only: true, ..
+            } => Ask::Control,
+            _ => Ask::Everything,
+        }
+    }
+
     fn wants(self, entry: &Entry) -> bool {
         match entry {
             _ if self.headers_only => false,
@@ -40,143 +69,161 @@ impl Filter {
             Entry::Event(leaf, _) => !self.control_only || leaf.control != 0,
         }
     }
+}
 
-    /// A block's messages; one at least.
-    fn messages(self, block: &CommittedBlock) -> Vec<v1::WatchResponse> {
-        let entries: Vec<v1::Entry> = block
-            .entries
-            .iter()
-            .enumerate()
-            .filter(|(_, entry)| self.wants(entry))
-            .map(|(i, entry)| v1::Entry::new(block.first_entry + i as u64, entry))
-            .collect();
-        let header = v1::CertifiedHeader::new(&block.block.header, &block.certificate);
-        let message = |entries: &[v1::Entry]| v1::WatchResponse {
-            header: Some(header.clone()),
+/// A block that is being sent, from its entry `from` on.
+struct Part {
+    block: Arc<CommittedBlock>,
+    from: usize,
+}
+
+impl Part {
+    /// The next message of the block, and whether it is the last one.
+    fn message(&mut self, filter: Filter) -> (v1::WatchResponse, bool) {
+        let block = &self.block;
+        let mut entries = Vec::new();
+        let wanted = |i: &usize| filter.wants(&block.entries[*i]);
+        let mut rest = (self.from..block.entries.len()).filter(wanted).peekable();
+        for i in rest.by_ref().take(ENTRIES_PER_MESSAGE) {
+            entries.push(v1::Entry::new(
+                block.first_entry + i as u64,
+                &block.entries[i],
+            ));
+        }
+        let next = rest.peek().copied();
+        self.from = next.unwrap_or(block.entries.len());
+        let message = v1::WatchResponse {
+            header: Some(v1::CertifiedHeader::new(
+                &block.block.header,
+                &block.certificate,
+            )),
             first_entry: block.first_entry,
-            entries: entries.to_vec(),
-            more: true,
+            entries,
+            more: next.is_some(),
         };
-        let mut messages: Vec<_> = entries.chunks(ENTRIES_PER_MESSAGE).map(message).collect();
-        if messages.is_empty() {
-            messages.push(message(&[]));
-        }
-        if let Some(last) = messages.last_mut() {
-            last.more = false;
-        }
-        messages
+        (message, next.is_none())
     }
 }
 
-/// Feeds one watcher until it goes, falls behind, or the node stops.
-pub(super) async fn feed<V: View>(
-    view: Arc<V>,
-    filter: Filter,
-    from: Height,
-    sender: mpsc::Sender<Result<v1::WatchResponse, Status>>,
-    _place: OwnedSemaphorePermit,
-) {
-    let mut blocks = view.subscribe();
-    let mut next = from;
-    loop {
-        // From disk, up to where the live blocks begin.
-        match catch_up(&view, filter, &mut next, &sender).await {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(status) => {
-                let _ = sender.send(Err(status)).await;
-                return;
+/// One watcher.
+pub(super) struct Watcher<V> {
+    pub(super) view: Arc<V>,
+    pub(super) gate: Gate<V>,
+    pub(super) visit: Visit,
+    pub(super) filter: Filter,
+    /// The next height to show.
+    pub(super) next: Height,
+    /// Blocks that it may lag behind once it has caught up.
+    pub(super) lag: u64,
+    /// Its place among those there may be.
+    pub(super) _place: OwnedSemaphorePermit,
+}
+
+struct Reading<V> {
+    watcher: Watcher<V>,
+    news: broadcast::Receiver<Arc<CommittedBlock>>,
+    part: Option<Part>,
+    /// It has caught up once: from then on it has to keep up.
+    live: bool,
+}
+
+impl<V: View> Watcher<V> {
+    /// Its blocks, made as they are read.
+    pub(super) fn blocks(self) -> Blocks {
+        let news = self.view.subscribe();
+        let reading = Reading {
+            watcher: self,
+            news,
+            part: None,
+            live: false,
+        };
+        Box::pin(stream::unfold(Some(reading), |reading| async {
+            let mut reading = reading?;
+            match reading.message().await {
+                Ok(message) => Some((Ok(message), Some(reading))),
+                Err(status) => Some((Err(status), None)),
             }
+        }))
+    }
+}
+
+impl<V: View> Reading<V> {
+    async fn message(&mut self) -> Result<v1::WatchResponse, Status> {
+        let mut part = match self.part.take() {
+            Some(part) => part,
+            None => self.next_block().await?,
+        };
+        let (message, last) = part.message(self.watcher.filter);
+        if !last {
+            self.part = Some(part);
         }
-        match live(&mut blocks, filter, &mut next, &sender).await {
-            Live::Behind => {}
-            Live::Gone => return,
-            Live::Slow => {
-                let cursor = [("from_height", next.0.to_string())];
-                let message = format!("too slow: continue from height {next}");
-                let _ = sender
-                    .send(Err(Local::SlowReader.status_with(message, cursor)))
-                    .await;
-                return;
-            }
-            Live::Stopping => {
-                let _ = sender
-                    .send(Err(Local::Unavailable.status("the node is stopping")))
-                    .await;
-                return;
+        Ok(message)
+    }
+
+    /// The block of the next height, once it is there and may be shown.
+    async fn next_block(&mut self) -> Result<Part, Status> {
+        let block = match self.from_disk().await? {
+            Some(block) => block,
+            None => self.from_news().await?,
+        };
+        let Watcher {
+            gate,
+            visit,
+            filter,
+            next,
+            ..
+        } = &mut self.watcher;
+        gate.still(visit, &filter.ask())
+            .map_err(|status| with_cursor(&status, *next))?;
+        *next = Height(next.0 + 1);
+        Ok(Part { block, from: 0 })
+    }
+
+    /// A block that was committed already; `None`: the next one was not.
+    async fn from_disk(&mut self) -> Result<Option<Arc<CommittedBlock>>, Status> {
+        let height = self.watcher.next;
+        let last = self.watcher.view.with_state(|state, _| state.height());
+        if height > last {
+            self.live = true;
+            return Ok(None);
+        }
+        if self.live && last.0 - height.0 > self.watcher.lag {
+            let message = format!("too slow: continue from height {height}");
+            let cursor = [("from_height", height.to_string())];
+            return Err(Local::SlowReader.status_with(message, cursor));
+        }
+        let read = move |view: &V| view.block(height).map_err(unreadable);
+        let block = blocking(&self.watcher.view, read).await?;
+        let missing = || Local::NotFound.status(format!("block {height} is not kept here"));
+        block.map(Some).ok_or_else(missing)
+    }
+
+    /// Waits for the block of the next height.
+    async fn from_news(&mut self) -> Result<Arc<CommittedBlock>, Status> {
+        loop {
+            match self.news.recv().await {
+                Ok(block) if block.block.header.height < self.watcher.next => {}
+                Ok(block) if block.block.header.height == self.watcher.next => return Ok(block),
+                // Blocks were passed over: they are on disk.
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {
+                    if let Some(block) = self.from_disk().await? {
+                        return Ok(block);
+                    }
+                }
+                Err(broadcast::error::RecvError::Closed) => {
+                    return Err(Local::Unavailable.status("the node is stopping"));
+                }
             }
         }
     }
 }
 
-/// Sends what is on disk from `next` on; `false`: the watcher is gone. The
-/// reader's own pace counts here: it waits for room in the buffer.
-async fn catch_up<V: View>(
-    view: &Arc<V>,
-    filter: Filter,
-    next: &mut Height,
-    sender: &mpsc::Sender<Result<v1::WatchResponse, Status>>,
-) -> Result<bool, Status> {
-    loop {
-        let height = *next;
-        let block = blocking(view, move |view: &V| view.block(height).map_err(unreadable)).await?;
-        let Some(block) = block else {
-            let last = view.with_state(|state, _| state.height());
-            return match height <= last {
-                true => Err(Local::NotFound.status(format!("block {height} is not kept here"))),
-                false => Ok(true),
-            };
-        };
-        for message in filter.messages(&block) {
-            if sender.send(Ok(message)).await.is_err() {
-                return Ok(false);
-            }
-        }
-        *next = Height(height.0 + 1);
-    }
-}
-
-enum Live {
-    /// Blocks were missed: read them from disk.
-    Behind,
-    /// The watcher went.
-    Gone,
-    /// Its buffer is full.
-    Slow,
-    /// The node ends.
-    Stopping,
-}
-
-async fn live(
-    blocks: &mut broadcast::Receiver<Arc<CommittedBlock>>,
-    filter: Filter,
-    next: &mut Height,
-    sender: &mpsc::Sender<Result<v1::WatchResponse, Status>>,
-) -> Live {
-    loop {
-        let block = tokio::select! {
-            block = blocks.recv() => block,
-            () = sender.closed() => return Live::Gone,
-        };
-        let block = match block {
-            Ok(block) => block,
-            Err(broadcast::error::RecvError::Lagged(_)) => return Live::Behind,
-            Err(broadcast::error::RecvError::Closed) => return Live::Stopping,
-        };
-        let height = block.block.header.height;
-        if height < *next {
-            continue;
-        }
-        if height > *next {
-            return Live::Behind;
-        }
-        for message in filter.messages(&block) {
-            match sender.try_send(Ok(message)) {
-                Ok(()) => {}
-                Err(mpsc::error::TrySendError::Full(_)) => return Live::Slow,
-                Err(mpsc::error::TrySendError::Closed(_)) => return Live::Gone,
-            }
-        }
-        *next = Height(height.0 + 1);
-    }
+/// A refusal, with the height from which the caller may go on when it has
+/// logged in again.
+fn with_cursor(status: &Status, next: Height) -> Status {
+    let local = match Problem::of(status).map(|problem| problem.name) {
+        Some(name) if name == "NotAllowed" => Local::NotAllowed,
+        _ => Local::NotLoggedIn,
+    };
+    local.status_with(status.message(), [("from_height", next.to_string())])
 }

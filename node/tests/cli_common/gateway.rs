@@ -41,7 +41,11 @@ impl Metered {
 
     /// The same; at the engine are at most so many requests, others wait.
     pub(crate) fn with(engine: &str, concurrency: Option<u32>) -> Self {
-        let net = Net::start(4);
+        Self::on(Net::start(4), engine, concurrency)
+    }
+
+    /// The same on a net that runs.
+    pub(crate) fn on(net: Net, engine: &str, concurrency: Option<u32>) -> Self {
         let line = format!("--format json mock-engine --port 0 {engine}");
         let (running, said) = start(net.folder.path(), &line);
         let engine = said["listening"].as_str().unwrap().to_owned();

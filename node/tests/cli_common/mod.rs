@@ -53,7 +53,13 @@ impl Ran {
 pub(crate) fn tally(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tally"));
     command.current_dir(folder).stdin(Stdio::null());
-    for name in ["TALLY_GENESIS", "TALLY_NODE", "TALLY_KEY", "TALLY_CA"] {
+    for name in [
+        "TALLY_GENESIS",
+        "TALLY_NODE",
+        "TALLY_KEY",
+        "TALLY_CA",
+        "TALLY_LOGIN",
+    ] {
         command.env_remove(name);
     }
     command

@@ -2,6 +2,7 @@
 //! asks for one of their own. One program for all, so that it is linked once.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 #[path = "../cli_common/mod.rs"]
 mod cli_common;
 mod four;
@@ -12,3 +13,4 @@ mod privacy;
 mod receipts;
 mod solo;
 mod testimony;
+mod watchers;

@@ -10,6 +10,11 @@ Prints the account's totals and its last receipts, and writes the receipt files
 and the complete history to FOLDER. Nothing that the node says is believed
 here; `tests/verifier/tally_verify.py` or `tally receipt verify` and `tally
 history verify` check the files with the genesis alone.
+
+Beyond loopback, with the login of the account's holder or an auditor:
+
+    python proto/contrib/python/audit.py node.example:26650 --ca ca.crt \
+        --jwt "$(tally auth jwt --key ann.key --genesis genesis.json)" --account 0 --out FOLDER
 """
 
 import argparse
@@ -47,16 +52,39 @@ def history(audit: audit_pb2_grpc.AuditServiceStub, account: int) -> Iterator[by
         request.from_height = answer.next_height
 
 
+class Login(grpc.UnaryUnaryClientInterceptor):
+    """Adds a token to each call."""
+
+    def __init__(self, jwt: str) -> None:
+        self.header = ("authorization", f"Bearer {jwt}")
+
+    def intercept_unary_unary(self, continuation, details, request):
+        metadata = [*(details.metadata or []), self.header]
+        return continuation(details._replace(metadata=metadata), request)
+
+
+def connect(node: str, ca: Path | None, jwt: str | None) -> grpc.Channel:
+    """A channel to a node: TLS if there is an authority, a login if there is a token."""
+    options = [("grpc.max_receive_message_length", 64 << 20)]
+    if ca is None:
+        channel = grpc.insecure_channel(node, options=options)
+    else:
+        channel = grpc.secure_channel(
+            node, grpc.ssl_channel_credentials(ca.read_bytes()), options=options
+        )
+    return grpc.intercept_channel(channel, Login(jwt)) if jwt else channel
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("node", help="host:port of its gRPC")
     parser.add_argument("--account", type=int, required=True)
     parser.add_argument("--last", type=int, default=20, help="receipts to fetch")
     parser.add_argument("--out", type=Path, required=True, help="folder for the files")
+    parser.add_argument("--ca", type=Path, help="certificate that the node's must lead to")
+    parser.add_argument("--jwt", help="token to log in with")
     arguments = parser.parse_args()
-    channel = grpc.insecure_channel(
-        arguments.node, options=[("grpc.max_receive_message_length", 64 << 20)]
-    )
+    channel = connect(arguments.node, arguments.ca, arguments.jwt)
     audit = audit_pb2_grpc.AuditServiceStub(channel)
     account = audit.GetAccount(audit_pb2.GetAccountRequest(account=arguments.account))
     for totals in account.totals:

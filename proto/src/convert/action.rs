@@ -3,7 +3,7 @@
 use tally_ledger::{
     action::{
         Action, BindApiKey, Correct, Debits, Issue, Lease, NewGrant, OpenAccount, OpenJournal,
-        RegisterGateway, Revoke, SetClass, SetGatewayKey, SetRole, Surrender,
+        RegisterGateway, Revoke, SetClass, SetGatewayKey, SetRole, SetUnit, Surrender,
     },
     evidence::Evidence,
     ids::{
@@ -129,6 +129,10 @@ pub(super) fn from_proto(from: Proto) -> Result<Action, FieldError> {
             let evidence = evidence.map_err(|e| FieldError::new("evidence", e.to_string()))?;
             Action::Evidence(Box::new(evidence))
         }
+        Proto::SetUnit(from) => Action::SetUnit(SetUnit {
+            person: Person(from.person),
+            unit: from.unit,
+        }),
     })
 }
 
@@ -206,8 +210,20 @@ pub(super) fn to_proto(from: &Action) -> Proto {
         Action::SuspendGateway(number) => Proto::SuspendGateway(number.0),
         Action::SetRates(from) => Proto::SetRates(from.into()),
         Action::Erase(account) => Proto::Erase(account.0),
-        Action::SetValidators(never) | Action::SetProtocol(never) => match *never {},
         Action::Evidence(from) => Proto::Evidence(from.encode().into()),
+        Action::SetUnit(from) => Proto::SetUnit(v1::SetUnit {
+            person: from.person.0,
+            unit: from.unit,
+        }),
+        Action::SetValidators(never)
+        | Action::SetProtocol(never)
+        | Action::Resume(never)
+        | Action::Attestation27(never)
+        | Action::Attestation28(never)
+        | Action::Attestation29(never)
+        | Action::Attestation30(never)
+        | Action::Attestation31(never)
+        | Action::Attestation32(never) => match *never {},
     }
 }
 
@@ -409,6 +425,14 @@ mod tests {
             Action::SetRates(rates()),
             Action::Erase(account),
             Action::Evidence(Box::new(evidence())),
+            Action::SetUnit(SetUnit {
+                person: Person(3),
+                unit: Some(7),
+            }),
+            Action::SetUnit(SetUnit {
+                person: Person(3),
+                unit: None,
+            }),
         ]
     }
 

@@ -150,6 +150,7 @@ pub fn event_transaction(event: &Event) -> Option<TransactionId> {
         | Event::RatesSet { transaction }
         | Event::Erased { transaction, .. }
         | Event::SignedTwice { transaction, .. }
+        | Event::UnitSet { transaction, .. }
         | Event::GatewayRegistered { transaction, .. }
         | Event::GatewayKeySet { transaction, .. }
         | Event::GatewaySuspended { transaction, .. } => Some(*transaction),
@@ -186,6 +187,7 @@ pub fn name(event: &Event) -> &'static str {
         Event::RatesSet { .. } => "RatesSet",
         Event::Erased { .. } => "Erased",
         Event::SignedTwice { .. } => "SignedTwice",
+        Event::UnitSet { .. } => "UnitSet",
     }
 }
 
@@ -363,6 +365,11 @@ fn fill(base: v1::Event, event: &Event) -> v1::Event {
         | Event::RatesSet { .. } => base,
         Event::Erased { entries, .. } => v1::Event {
             erased: Some(*entries),
+            ..base
+        },
+        Event::UnitSet { person, unit, .. } => v1::Event {
+            person: Some(person.0),
+            unit: *unit,
             ..base
         },
     }

@@ -1,9 +1,9 @@
-//! What admins govern: roles, classes, prices, parameters, rates, gateways.
+//! What admins govern: roles, units, classes, prices, parameters, rates, gateways.
 
 use std::collections::BTreeSet;
 
 use tally_ledger::{
-    action::{SetClass, SetGatewayKey, SetRole},
+    action::{SetClass, SetGatewayKey, SetRole, SetUnit},
     crypto::PublicKey,
     gateway::Caps,
     ids::DAY_MS,
@@ -44,9 +44,24 @@ impl Oracle {
 
     pub(super) fn set_role(&mut self, set: &SetRole) {
         let (key, roles) = (set.key, set.roles);
-        self.persons.insert(set.person.0, Person { key, roles });
+        let unit = self.persons.get(&set.person.0).and_then(|old| old.unit);
+        self.persons
+            .insert(set.person.0, Person { key, roles, unit });
         let person = set.person.0;
         self.record(None, Fact::RoleSet { person });
+    }
+
+    pub(super) fn set_unit_faults(&self, set: &SetUnit) -> Vec<Reason> {
+        match self.persons.contains_key(&set.person.0) {
+            true => Vec::new(),
+            false => vec![Reason::UnknownPerson],
+        }
+    }
+
+    pub(super) fn set_unit(&mut self, set: &SetUnit) {
+        let (person, unit) = (set.person.0, set.unit);
+        self.persons.get_mut(&person).unwrap().unit = unit;
+        self.record(None, Fact::UnitSet { person, unit });
     }
 
     pub(super) fn set_class_faults(&self, set: &SetClass) -> Vec<Reason> {

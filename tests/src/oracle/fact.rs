@@ -105,6 +105,10 @@ pub enum Fact {
         round: u32,
         signed: &'static str,
     },
+    UnitSet {
+        person: u32,
+        unit: Option<u32>,
+    },
     GatewayRegistered {
         gateway: u32,
     },

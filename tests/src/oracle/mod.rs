@@ -104,7 +104,14 @@ impl Oracle {
             persons: (genesis.persons.iter().enumerate())
                 .map(|(n, person)| {
                     let (key, roles) = (person.key, person.roles);
-                    (numbered(n), Person { key, roles })
+                    (
+                        numbered(n),
+                        Person {
+                            key,
+                            roles,
+                            unit: None,
+                        },
+                    )
                 })
                 .collect(),
             owners: genesis.validators.0.iter().map(|v| v.owner.0).collect(),
@@ -212,8 +219,17 @@ impl Oracle {
             Action::SuspendGateway(gateway) => self.suspend_faults(gateway.0),
             Action::SetRates(rates) => self.set_rates_faults(rates),
             Action::Erase(account) => self.erase_faults(account.0),
-            Action::SetValidators(never) | Action::SetProtocol(never) => match *never {},
             Action::Evidence(_) => self.evidence_faults(request),
+            Action::SetUnit(set) => self.set_unit_faults(set),
+            Action::SetValidators(never)
+            | Action::SetProtocol(never)
+            | Action::Resume(never)
+            | Action::Attestation27(never)
+            | Action::Attestation28(never)
+            | Action::Attestation29(never)
+            | Action::Attestation30(never)
+            | Action::Attestation31(never)
+            | Action::Attestation32(never) => match *never {},
         }
     }
 
@@ -246,8 +262,17 @@ impl Oracle {
             Action::SuspendGateway(gateway) => self.suspend(gateway.0),
             Action::SetRates(rates) => self.set_rates(rates),
             Action::Erase(account) => self.erase(account.0),
-            Action::SetValidators(never) | Action::SetProtocol(never) => match *never {},
             Action::Evidence(_) => self.keep_evidence(request),
+            Action::SetUnit(set) => self.set_unit(set),
+            Action::SetValidators(never)
+            | Action::SetProtocol(never)
+            | Action::Resume(never)
+            | Action::Attestation27(never)
+            | Action::Attestation28(never)
+            | Action::Attestation29(never)
+            | Action::Attestation30(never)
+            | Action::Attestation31(never)
+            | Action::Attestation32(never) => match *never {},
         }
     }
 

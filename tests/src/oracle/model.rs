@@ -15,6 +15,8 @@ pub struct Person {
     pub key: PublicKey,
     /// Their roles.
     pub roles: Roles,
+    /// The unit that they manage.
+    pub unit: Option<u32>,
 }
 
 /// An account; its grants and leases are kept apart.

@@ -1,7 +1,7 @@
 //! What admins of a world write.
 
 use tally_ledger::{
-    action::{Action, RegisterGateway, SetClass, SetGatewayKey, SetRole},
+    action::{Action, RegisterGateway, SetClass, SetGatewayKey, SetRole, SetUnit},
     codec::List,
     ids::{Amount, ClassNumber, GatewayNumber, Person},
     parameters::Parameters,
@@ -62,6 +62,20 @@ impl World {
             person: Person(number),
             key,
             roles,
+        });
+        self.by_admins(dice, action)
+    }
+
+    pub(super) fn write_set_unit(&mut self, dice: &mut Dice) -> Draft {
+        let count = self.oracle.persons.len() as u64;
+        let number = match dice.wild(5) {
+            true => dice.pick(&[count, count + 1]),
+            false => dice.below(count),
+        };
+        let unit = dice.pick(&[None, Some(0), Some(1), Some(u32::MAX)]);
+        let action = Action::SetUnit(SetUnit {
+            person: Person(number as u32),
+            unit,
         });
         self.by_admins(dice, action)
     }

@@ -145,6 +145,20 @@ pub(crate) fn actions() -> Vec<(&'static str, Action)> {
         ("set_rates", Action::SetRates(rates())),
         ("evidence", Action::Evidence(Box::new(evidence::votes()))),
         ("erase", Action::Erase(account)),
+        (
+            "set_unit",
+            Action::SetUnit(SetUnit {
+                person: Person(9),
+                unit: Some(4_711),
+            }),
+        ),
+        (
+            "set_unit_to_none",
+            Action::SetUnit(SetUnit {
+                person: Person(9),
+                unit: None,
+            }),
+        ),
     ]
 }
 

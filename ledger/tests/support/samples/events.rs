@@ -205,5 +205,13 @@ pub(crate) fn events() -> Vec<(&'static str, Event)> {
                 entries: 812,
             },
         ),
+        (
+            "unit_set",
+            Event::UnitSet {
+                transaction,
+                person: Person(9),
+                unit: Some(4_711),
+            },
+        ),
     ]
 }

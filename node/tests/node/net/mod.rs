@@ -37,8 +37,11 @@ use tally_node::{
     home::NodeKeys,
     storage::{Disk, RealDisk},
 };
-use tally_proto::v1::{
-    self, audit_service_client::AuditServiceClient, ledger_service_client::LedgerServiceClient,
+use tally_proto::{
+    LoggedIn, Login,
+    v1::{
+        self, audit_service_client::AuditServiceClient, ledger_service_client::LedgerServiceClient,
+    },
 };
 use tokio::{sync::oneshot, task::JoinHandle};
 use tonic::transport::Channel;
@@ -244,10 +247,18 @@ impl Net {
         Running {
             ledger,
             audit,
+            grpc,
             http,
             stop,
             task,
         }
+    }
+
+    /// Changes a node's configuration before it starts.
+    pub fn configure(&self, index: usize, change: impl FnOnce(&mut NodeConfig)) {
+        let mut config = self.homes[index].config().unwrap();
+        change(&mut config);
+        self.homes[index].write_config(&config).unwrap();
     }
 
     /// A transaction of `signers`, author first.
@@ -410,6 +421,7 @@ impl Net {
 pub struct Running {
     pub ledger: Ledger,
     pub audit: Audit,
+    pub grpc: SocketAddr,
     pub http: SocketAddr,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), tally_node::NodeError>>,
@@ -444,6 +456,20 @@ impl Running {
         let response = submit(&self.ledger, transaction).await.unwrap();
         assert_eq!(response.outcome(), v1::Outcome::Final);
         response.finality.unwrap()
+    }
+
+    /// A connection of its own, with a small window, so that what is not read
+    /// is soon not sent either.
+    pub async fn channel(&self) -> Channel {
+        let channel = Channel::from_shared(format!("http://{}", self.grpc)).unwrap();
+        let channel = channel.initial_stream_window_size(64 * 1024);
+        channel.connect().await.unwrap()
+    }
+
+    /// The Audit service, asked as somebody.
+    pub async fn audit_as(&self, login: Login) -> AuditServiceClient<LoggedIn> {
+        let client = AuditServiceClient::with_interceptor(self.channel().await, login);
+        client.max_decoding_message_size(64 << 20)
     }
 
     /// A page of its HTTP listener, head included.
