@@ -106,7 +106,7 @@ pub enum Evidence {
     Votes(Place, Vote, [SignedVote; 2]),
     /// Tag 1.
     Proposals(Place, [SignedProposal; 2]),
-    /// Tag 2. By at least a third of the validators at once.
+    /// Tag 2. By more than a third of the validators at once.
     Certificates(Box<[CertifiedHeader; 2]>),
 }
 

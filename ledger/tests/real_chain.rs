@@ -6,7 +6,7 @@
 
 mod support;
 
-use support::{certify, samples};
+use support::{certify, samples, validator_key};
 use tally_ledger::{
     action::*,
     audit::Audit,
@@ -48,6 +48,7 @@ fn key_of(author: Author) -> SecretKey {
         AuthorKind::Gateway => samples::key(40),
         AuthorKind::Account => samples::key(50),
         AuthorKind::ApiKey => samples::key(51),
+        AuthorKind::Validator => validator_key(author.number as u16),
     }
 }
 

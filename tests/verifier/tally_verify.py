@@ -1,4 +1,4 @@
-"""Verifies Tally's receipt, state, history and consistency files, from the genesis alone.
+"""Verifies Tally's receipt, state, history, consistency and evidence files, from the genesis alone.
 
 A second implementation, written from ledger/README.md, to show that the page
 is enough: it shares no code with the ledger. It needs `blake3` and
@@ -298,7 +298,13 @@ class Verifier:
         return cls(encode_genesis(genesis), genesis)
 
     def header(self, r: Reader) -> Header:
-        """Reads a certified header and checks its certificate."""
+        """Reads a certified header, the only one of its height."""
+        header, block, _, _ = self.certified(r)
+        need(self.ids.setdefault(header.height, block) == block, "two certified headers of one height")
+        return header
+
+    def certified(self, r: Reader) -> tuple[Header, bytes, int, list[int]]:
+        """Reads a certified header and checks its certificate; with block id, round and signers."""
         start = r.at
         raw = r.take(219)
         round_ = r.u32()
@@ -310,27 +316,28 @@ class Verifier:
         h.take(8 + 32 + 2)
         header = Header(chain, height, h.hash(), h.u64(), h.hash(), h.hash())
         need(chain == self.chain, "the header is of another chain")
-        whole = r.data[start : r.at]
+        whole, block = r.data[start : r.at], derived("block", raw)
         if whole not in self.checked:
-            block = derived("block", raw)
             self.certificate(height, round_, block, signatures)
-            need(self.ids.setdefault(height, block) == block, "two certified headers of one height")
             self.checked.add(whole)
-        return header
+        return header, block, round_, [index for index, _ in signatures]
 
     def certificate(self, height: int, round_: int, block: bytes, signatures: list) -> None:
         vote = number(height, 8) + number(round_, 4) + b"\1" + block
-        domain = b"tally/v1/precommit"
-        message = number(len(domain), 1) + domain + self.chain + vote
         indexes = [index for index, _ in signatures]
         need(all(a < b for a, b in zip(indexes, indexes[1:])), "certificate: indexes do not ascend")
         for index, signature in signatures:
-            need(index < len(self.keys), "certificate: unknown validator")
-            try:
-                Ed25519PublicKey.from_public_bytes(self.keys[index]).verify(signature, message)
-            except InvalidSignature:
-                raise Invalid("certificate: bad signature") from None
+            self.signed(index, "precommit", vote, signature)
         need(len(signatures) >= 2 * len(self.keys) // 3 + 1, "certificate: no quorum")
+
+    def signed(self, validator: int, what: str, data: bytes, signature: bytes) -> None:
+        need(validator < len(self.keys), f"{what}: unknown validator")
+        domain = b"tally/v1/" + what.encode()
+        message = number(len(domain), 1) + domain + self.chain + data
+        try:
+            Ed25519PublicKey.from_public_bytes(self.keys[validator]).verify(signature, message)
+        except InvalidSignature:
+            raise Invalid(f"{what}: bad signature") from None
 
     # State -----------------------------------------------------------------
 
@@ -433,6 +440,34 @@ class Verifier:
         need(old.height <= new.height, "the headers are not in order")
         grew(old.log_size, new.log_size, old.log_root, new.log_root, path)
         return {"consistency": (old.height, new.height), "roots": (old.log_root.hex(), new.log_root.hex())}
+
+    # Evidence --------------------------------------------------------------
+
+    def evidence_file(self, r: Reader, _version: int) -> dict:
+        """Who signed what twice, as (validator, height, round, what)."""
+        need(r.hash() == self.chain, "evidence of another chain")
+        tag = r.u32()
+        need(tag <= 2, "evidence of an unknown kind")
+        if tag == 2:
+            (one, first, round_, signers), (other, second, later, others) = self.certified(r), self.certified(r)
+            need(one.height == other.height > 0, "headers of two heights")
+            need(first < second, "one header twice, or out of order")
+            both = [who for who in signers if who in others and round_ == later]
+            return {"evidence": [(who, one.height, round_, "certificates") for who in both], "fork": one.height}
+        who, height, round_ = r.u16(), r.u64(), r.u32()
+        need(height > 0, "nobody votes for the genesis")
+        step = r.u32() if tag == 0 else 2
+        need(step <= 2 and (tag == 1 or step < 2), "an unknown step")
+        what = ("prevote", "precommit", "proposal")[step]
+        messages = []
+        for _ in range(2):
+            block = r.option(r.hash) if tag == 0 else r.hash()
+            data = number(height, 8) + number(round_, 4) + (b"\0" + ZERO if block is None else b"\1" + block)
+            data += r.take(4) if tag == 1 else b""
+            self.signed(who, what, data, r.take(64))
+            messages.append(data)
+        need(messages[0] < messages[1], "one message twice, or out of order")
+        return {"evidence": [(who, height, round_, what + "s")]}
 
     # Histories -------------------------------------------------------------
 
@@ -645,6 +680,7 @@ KINDS = [
     Kind(b"TALLYSTA", (1,), Verifier.state_file),
     Kind(b"TALLYHIS", (1,), Verifier.history_file),
     Kind(b"TALLYCON", (1,), Verifier.consistency_file),
+    Kind(b"TALLYEVI", (1,), Verifier.evidence_file),
 ]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tally_verify import Invalid, Reader, Verifier, encode_genesis, verify
 
-SUFFIXES = (".receipt", ".state", ".history", ".consistency")
+SUFFIXES = (".receipt", ".state", ".history", ".consistency", ".evidence")
 VECTORS = Path(__file__).parents[2] / "ledger" / "vectors"
 
 
@@ -80,6 +80,18 @@ class Vectors(unittest.TestCase):
         self.assertEqual(files["receipt_file"][8], 2)
         for data in files.values():
             verify(verifier, data)
+
+    def test_evidence_proves_who_signed_twice_and_no_bit_can_be_flipped(self) -> None:
+        vectors = json.loads((VECTORS / "evidence.json").read_text())
+        verifier = verifier_of(bytes.fromhex(vectors["genesis"]))
+        self.assertEqual(set(vectors["evidence"]), {"votes", "proposals", "certificates"})
+        for key, one in vectors["evidence"].items():
+            data = b"TALLYEVI\1" + verifier.chain + bytes.fromhex(one["encoding"])
+            proven = [list(offence) for offence in verify(verifier, data)["evidence"]]
+            self.assertEqual(proven, one["proves"], key)
+            for bit in range(len(data) * 8):
+                with self.subTest(key, bit=bit), self.assertRaises(Invalid):
+                    verify(verifier, altered(data, bit))
 
     def test_an_incomplete_history_proves_nothing(self) -> None:
         verifier, _ = self.files("history.json")
