@@ -38,7 +38,7 @@ Example:
     # valid_until: 2026-02-01T00:00:00Z
     # signers: person:2
     ref,unit,holder,classes
-    ann,12,6f1d...64 hex digits of the public key,innovation+priority";
+    2026-0017,12,6f1d...64 hex digits of the public key,innovation+priority";
 
 /// Open, read and stop accounts
 #[derive(Debug, clap::Subcommand)]

@@ -5,13 +5,15 @@
 //! # valid_until: 2026-02-01T00:00:00Z
 //! # signers: person:2
 //! ref,account,class,amount,vests,expires
-//! 2026-02/ann,0,innovation,250,,2026-03-01
+//! 2026-02/0,0,innovation,250,,2026-03-01
 //! ```
 //!
 //! A row's body is a pure function of the row and of these two lines; its id
 //! is a hash over both, so the ledger takes each row once. The date is
 //! absolute: past it every row is refused and never re-dated, because ids are
-//! forgotten then. `ref` names a row; two rows may otherwise be alike.
+//! forgotten then. `ref` names a row; two rows may otherwise be alike. All
+//! else that the hash is over is public, so whoever guesses a `ref` can check
+//! it against the chain for ever: no names in it.
 
 use std::{
     collections::BTreeSet,

@@ -32,7 +32,7 @@ Example:
     # valid_until: 2026-02-01T00:00:00Z
     # signers: person:2
     ref,account,class,amount,vests,expires
-    2026-02/ann,3,innovation,250,,2026-03-01";
+    2026-02/3,3,innovation,250,,2026-03-01";
 
 /// Issue, revoke and list grants
 #[derive(Debug, clap::Subcommand)]

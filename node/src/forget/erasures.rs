@@ -160,3 +160,81 @@ fn erasure(entry: &Entry) -> Option<Erasure> {
         done: false,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use tally_ledger::{entry::EventLeaf, hash::Hash};
+
+    use super::*;
+    use crate::storage::disk::{
+        RealDisk,
+        faulty::{Fault, FaultyDisk},
+    };
+
+    fn event(account: u32, entries: u32, height: u64) -> Entry {
+        let event = Event::Erased {
+            transaction: Hash([1; 32]),
+            entries,
+        };
+        let leaf = EventLeaf {
+            kind: event.kind(),
+            height: Height(height),
+            account: AccountNumber(account),
+            entry: entries + 1,
+            control: 9,
+            event: event.hash(),
+        };
+        Entry::Event(leaf, event)
+    }
+
+    fn open(folder: &Path) -> Erasures {
+        Erasures::open(Arc::new(RealDisk), folder).unwrap()
+    }
+
+    fn pending(erasures: &Erasures) -> Vec<(u32, u32, u64)> {
+        let of = |e: Erasure| (e.account.0, e.entries, e.height.0);
+        erasures.pending().into_iter().map(of).collect()
+    }
+
+    #[test]
+    fn each_is_done_once_but_for_what_comes_after_or_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let erasures = open(folder.path());
+        assert!(!erasures.take(&[], false).unwrap());
+        let first = [event(7, 5, 10), event(8, 3, 10)];
+        assert!(erasures.take(&first, false).unwrap());
+        assert_eq!(pending(&erasures), [(7, 5, 10), (8, 3, 10)]);
+        erasures.finish(&erasures.pending()[0]).unwrap();
+        drop(erasures);
+
+        // Executed again at a start, it stays done.
+        let erasures = open(folder.path());
+        erasures.take(&first, true).unwrap();
+        assert_eq!(pending(&erasures), [(8, 3, 10)]);
+        // Erased again later, there is more to do.
+        erasures.take(&[event(7, 9, 20)], false).unwrap();
+        assert_eq!(pending(&erasures), [(7, 9, 20), (8, 3, 10)]);
+        erasures.finish(&erasures.pending()[0]).unwrap();
+        // The same block from others: its files are new ones.
+        erasures.take(&first, false).unwrap();
+        assert_eq!(pending(&erasures), [(7, 9, 20), (8, 3, 10)]);
+        assert_eq!(pending(&open(folder.path())), [(7, 9, 20), (8, 3, 10)]);
+    }
+
+    #[test]
+    fn what_cannot_be_noted_is_an_error_and_the_old_list_stays() {
+        for fault in [Fault::Write, Fault::Sync, Fault::Rename] {
+            let folder = tempfile::tempdir().unwrap();
+            open(folder.path()).take(&[event(7, 5, 10)], false).unwrap();
+            let disk = Arc::new(FaultyDisk::new(fault, 0));
+            let erasures = Erasures::open(disk, folder.path()).unwrap();
+            let error = erasures.take(&[event(8, 3, 11)], false).unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains("make room") && error.contains("start the node again"));
+            assert_eq!(pending(&open(folder.path())), [(7, 5, 10)]);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("erasures"), "[{}]").unwrap();
+        assert!(Erasures::open(Arc::new(RealDisk), folder.path()).is_err());
+    }
+}
