@@ -288,8 +288,15 @@ fn commands_log_in_where_a_login_is_needed() {
         "role set-unit --person {next} --unit 12 GENESIS --key KEYS/admin-0.key \
          --key KEYS/admin-1.key --ca ca.crt"
     );
-    assert_eq!(net.run(0, &unit).json()["entries"][0]["event"], "UnitSet");
+    assert_eq!(net.run(0, &unit).json()["entries"][0]["what"], "UnitSet");
     run(net.folder.path(), &format!("keypair number eva.key {next}")).ok();
+    let open = "account open --unit 12 --holder KEYS/holder-0.key --class innovation GENESIS \
+                --key KEYS/issuer-0.key --ca ca.crt";
+    net.run(0, open).ok();
+    let totals = "account totals --unit 12 GENESIS --ca ca.crt --login eva.key";
+    assert_eq!(net.run(0, totals).json()["accounts"], 1);
+    let totals = totals.replace("eva.key", "KEYS/holder-0.key");
+    assert!(net.run(0, &totals).fails(3).contains("managers"));
     let log = net
         .run(0, "auth log GENESIS --ca ca.crt --login eva.key")
         .json();

@@ -97,6 +97,24 @@ impl LedgerService for Node {
 
 #[tonic::async_trait]
 impl AuditService for Node {
+    async fn get_unit_totals(
+        &self,
+        _: Request<v1::GetUnitTotalsRequest>,
+    ) -> Answer<v1::GetUnitTotalsResponse> {
+        not_here()
+    }
+
+    async fn who_am_i(&self, _: Request<v1::WhoAmIRequest>) -> Answer<v1::WhoAmIResponse> {
+        not_here()
+    }
+
+    async fn list_access(
+        &self,
+        _: Request<v1::ListAccessRequest>,
+    ) -> Answer<v1::ListAccessResponse> {
+        not_here()
+    }
+
     async fn get_header(&self, _: Request<v1::GetHeaderRequest>) -> Answer<v1::GetHeaderResponse> {
         not_here()
     }
