@@ -45,3 +45,4 @@ pub mod state_file;
 pub mod state_proof;
 pub mod transaction;
 pub mod tree;
+pub mod verify;

@@ -22,6 +22,7 @@ pub mod signatures;
 mod statvfs;
 pub mod storage;
 pub mod store;
+pub mod verify;
 pub mod view;
 
 pub use home::Home;

@@ -40,6 +40,7 @@ mod testnet;
 mod tx;
 mod tx_file;
 mod validator_file;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -91,6 +92,9 @@ enum Command {
         The block files are the truth and are only read."
     )]
     Reindex(node::Reindex),
+    /// Verify a stored history offline: a node's home, a copy, or block files
+    #[command(after_help = verify::EXAMPLE)]
+    Verify(verify::Verify),
     /// Run a metering gateway in front of an inference engine
     #[command(
         after_help = "Example:\n  tally gateway --example > gw/gateway.toml\n  \
@@ -146,6 +150,7 @@ impl Command {
             Command::Testnet(testnet) => testnet.run(format),
             Command::Node(node) => node.run(format),
             Command::Reindex(reindex) => reindex.run(format),
+            Command::Verify(verify) => verify.run(format),
             Command::Gateway(gateway) => gateway.run(format),
             Command::Status(status) => status.run(format),
             Command::Account(command) => command.run(format),

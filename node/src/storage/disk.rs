@@ -1,6 +1,53 @@
 //! The few file operations that storage needs; the same as consensus uses.
 
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
 pub use tally_consensus::disk::{Disk, DiskFile, RealDisk};
+
+/// The machine's own, of which nothing can be changed: files are opened for
+/// reading only, and a missing folder is not made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReadOnlyDisk;
+
+fn refuse<T>() -> io::Result<T> {
+    Err(io::Error::new(
+        io::ErrorKind::ReadOnlyFilesystem,
+        "only reading was asked for",
+    ))
+}
+
+impl Disk for ReadOnlyDisk {
+    fn open(&self, path: &Path, _: bool) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(File::open(path)?))
+    }
+
+    fn open_alone(&self, _: &Path) -> io::Result<Box<dyn DiskFile>> {
+        refuse()
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        let paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+        let mut files = paths.collect::<io::Result<Vec<_>>>()?;
+        files.sort();
+        Ok(files)
+    }
+
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        refuse()
+    }
+
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        refuse()
+    }
+
+    fn sync_folder(&self, _: &Path) -> io::Result<()> {
+        refuse()
+    }
+}
 
 #[cfg(test)]
 pub(crate) mod faulty {
