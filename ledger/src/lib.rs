@@ -39,6 +39,7 @@ pub mod queue_order;
 pub mod rates;
 pub mod reason;
 pub mod receipt;
+pub mod receipts;
 pub mod snapshot;
 pub mod state;
 pub mod state_file;

@@ -1,7 +1,7 @@
 //! AuditService: reads history and state. Nothing it answers has to be
 //! believed: headers bring certificates, leaves and receipts proofs.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tally_ledger::{
     ids::{AccountNumber, ClassNumber, DebitNumber, GatewayNumber, Height, JournalNumber},
@@ -10,7 +10,7 @@ use tally_ledger::{
 use tally_proto::{
     Local,
     convert::{bytes_of, key},
-    v1::{self, audit_service_server::AuditService},
+    v1::{self, audit_service_server::AuditService, get_receipt_request::By},
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -69,9 +69,31 @@ fn block_at<V: View>(view: &V, height: u64) -> Result<Arc<CommittedBlock>, Statu
     block.ok_or_else(|| no_block(height))
 }
 
-fn receipt_index<V: View>(view: &V, request: &v1::GetReceiptRequest) -> Result<u64, Status> {
-    use v1::get_receipt_request::By;
-    let name = match &request.by {
+/// The log indexes of all receipts that a request names, at most `most`.
+fn receipt_indexes<V: View>(
+    view: &V,
+    request: v1::GetReceiptsRequest,
+    most: usize,
+) -> Result<BTreeSet<u64>, Status> {
+    let v1::GetReceiptsRequest {
+        indexes,
+        holds,
+        debits,
+        ..
+    } = request;
+    let count = indexes.len() + holds.len() + debits.len();
+    if count == 0 || count > most {
+        let why = format!("name 1 to {most} receipts by index, hold or debit");
+        return Err(Local::BadRequest.status(why));
+    }
+    let indexes = indexes.into_iter().map(By::Index);
+    let holds = holds.into_iter().map(By::Hold);
+    let named = indexes.chain(holds).chain(debits.into_iter().map(By::Debit));
+    named.map(|by| receipt_index(view, Some(&by))).collect()
+}
+
+fn receipt_index<V: View>(view: &V, by: Option<&By>) -> Result<u64, Status> {
+    let name = match by {
         Some(By::Index(index)) => return Ok(*index),
         Some(By::Hold(hold)) => ReceiptName::Hold(
             GatewayNumber(hold.gateway),
@@ -203,7 +225,25 @@ impl<V: View> AuditService for Service<V> {
     ) -> Result<Response<v1::GetReceiptResponse>, Status> {
         let request = request.into_inner();
         let blocks = self.blocks.clone();
-        let read = move |view: &V| receipts::receipt(view, &blocks, receipt_index(view, &request)?);
+        let read = move |view: &V| {
+            receipts::receipt(view, &blocks, receipt_index(view, request.by.as_ref())?)
+        };
+        blocking(&self.view, read).await.map(Response::new)
+    }
+
+    async fn get_receipts(
+        &self,
+        request: Request<v1::GetReceiptsRequest>,
+    ) -> Result<Response<v1::GetReceiptsResponse>, Status> {
+        let request = request.into_inner();
+        let busy = |_| Local::Busy.status("too many files are being gathered; ask again later");
+        let _place = self.histories.try_acquire().map_err(busy)?;
+        let (blocks, most) = (self.blocks.clone(), self.history_entries);
+        let without = request.without_details;
+        let read = move |view: &V| {
+            let indexes = receipt_indexes(view, request, most)?;
+            receipts::together(view, &blocks, &indexes, without)
+        };
         blocking(&self.view, read).await.map(Response::new)
     }
 

@@ -16,7 +16,7 @@ use tally_ledger::{
     action::{Action, Debits},
     block::{Certificate, Header},
     codec::List,
-    debit::{Debit, Position, RawDebit, debit_count, raw_debits},
+    debit::{Debit, Detail, Position, RawDebit, debit_count, raw_debits},
     entry::Entry,
     hash::Hash,
     ids::{DebitNumber, Height},
@@ -170,14 +170,23 @@ impl ProvenBlock {
         })
     }
 
-    /// A debit that this block brought, and the proof of that.
-    pub(super) fn debit(&self, position: &Position) -> Option<(Debit, DebitProof)> {
+    /// A debit that this block brought: its batch and place there, and itself.
+    fn find(&self, position: &Position) -> Option<(&Batch, &Transaction, u64, Debit)> {
         let batch = self.batches.iter().find(|batch| batch.has(position))?;
         let transaction = self.block.block.transactions.get(batch.index)?;
         let offset = position.number.0 - batch.debits.first.0;
-        let debit = raw_debits(&transaction.payload)
-            .nth(offset as usize)?
-            .read()?;
+        let raw = raw_debits(&transaction.payload).nth(offset as usize)?;
+        Some((batch, transaction, offset, raw.read()?))
+    }
+
+    /// The detail of a debit that this block brought.
+    pub(super) fn detail(&self, position: &Position) -> Option<Detail> {
+        self.find(position).map(|(.., debit)| debit.detail)
+    }
+
+    /// A debit that this block brought, and the proof of that.
+    pub(super) fn debit(&self, position: &Position) -> Option<(Debit, DebitProof)> {
+        let (batch, transaction, offset, debit) = self.find(position)?;
         let (tree, levels) = (self.tree(), batch.levels(transaction, position));
         let leaf = tree.leaves.get(batch.index)?;
         let part = |at: usize| Hash(leaf[at..at + 32].try_into().expect("a leaf has 96 bytes"));
