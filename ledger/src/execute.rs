@@ -256,11 +256,7 @@ fn first_wrong(fields: &[(&'static str, bool)]) -> Result<(), BlockError> {
 }
 
 /// Compares what execution has made; `first` is the block's first entry.
-pub(crate) fn compare_roots(
-    header: &Header,
-    made: &Header,
-    first: u64,
-) -> Result<(), BlockError> {
+pub(crate) fn compare_roots(header: &Header, made: &Header, first: u64) -> Result<(), BlockError> {
     compare_root(
         "transactions root",
         header.transactions_root,

@@ -100,7 +100,11 @@ impl ReceiptsFile {
     pub fn verify_with(&self, trust: &mut Trust<'_>) -> Result<Vec<VerifiedReceipt>, VerifyError> {
         trust.check(&self.certified)?;
         let header = &self.certified.header;
-        if let Some(wrong) = self.receipts.windows(2).find(|pair| pair[0].index >= pair[1].index) {
+        if let Some(wrong) = self
+            .receipts
+            .windows(2)
+            .find(|pair| pair[0].index >= pair[1].index)
+        {
             return Err(VerifyError::NotInLog {
                 index: wrong[1].index,
             });
@@ -149,8 +153,13 @@ impl ReceiptsFile {
             let leaf = proof.verify(&self.certified.header.state_root)?;
             let table = leaf.and_then(|leaf| price_table(proof.table, leaf));
             let table = table.filter(|table| table.version == version);
-            let later = |table: &PriceTable| tables.last().is_none_or(|l| l.version < table.version);
-            tables.push(table.filter(later).ok_or(VerifyError::PriceTable(version))?);
+            let later =
+                |table: &PriceTable| tables.last().is_none_or(|l| l.version < table.version);
+            tables.push(
+                table
+                    .filter(later)
+                    .ok_or(VerifyError::PriceTable(version))?,
+            );
         }
         Ok(tables)
     }

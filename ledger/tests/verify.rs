@@ -157,7 +157,10 @@ fn by_issuers(world: &mut World, action: Action) {
 fn everything() -> World {
     let mut world = World::ready();
     let (lease, ..) = world.lease(G0, |_| ());
-    let batch = [first_version(debit(lease, 5)), first_version(debit(lease, 6))];
+    let batch = [
+        first_version(debit(lease, 5)),
+        first_version(debit(lease, 6)),
+    ];
     let batch = world.debits_tx(G0, &batch);
     world.run(batch);
     let entry = world.log.size() - 1;
@@ -328,20 +331,35 @@ fn a_certificate_that_is_none_is_named() {
         let mut other = history.clone();
         change(&mut other.blocks[3].0);
         let wrong = other.roots().unwrap_err();
-        assert_eq!((wrong.height, wrong.field.to_string()), (Height(4), "certificate".into()));
+        assert_eq!(
+            (wrong.height, wrong.field.to_string()),
+            (Height(4), "certificate".into())
+        );
         wrong.found
     };
-    assert_eq!(of(&|c| c.precommits.retain(|(i, _)| *i > 0)), "2 precommits, 3 needed");
-    assert_eq!(of(&|c| c.round = 1), "bad precommit signature of validator 0");
+    assert_eq!(
+        of(&|c| c.precommits.retain(|(i, _)| *i > 0)),
+        "2 precommits, 3 needed"
+    );
+    assert_eq!(
+        of(&|c| c.round = 1),
+        "bad precommit signature of validator 0"
+    );
     let other = history.blocks[4].0.precommits[1];
     let foreign = |c: &mut Certificate| c.precommits[1] = other;
     assert_eq!(of(&foreign), "bad precommit signature of validator 1");
-    assert_eq!(of(&|c| c.precommits.swap(0, 1)), "precommits are not in ascending order of validator");
+    assert_eq!(
+        of(&|c| c.precommits.swap(0, 1)),
+        "precommits are not in ascending order of validator"
+    );
     // A missing block is a header that does not follow.
     let mut gap = history.clone();
     gap.blocks.remove(3);
     let wrong = gap.roots().unwrap_err();
-    assert_eq!((wrong.height, wrong.field.to_string()), (Height(4), "height".into()));
+    assert_eq!(
+        (wrong.height, wrong.field.to_string()),
+        (Height(4), "height".into())
+    );
 }
 
 /// What level `bytes` names of a history whose last block was forged.
@@ -391,14 +409,20 @@ fn bytes_that_do_not_fit_are_named() {
             rooted(block);
         });
     });
-    assert!(named.contains(": number of debits: expected 20, found 3154 bytes"), "{named}");
+    assert!(
+        named.contains(": number of debits: expected 20, found 3154 bytes"),
+        "{named}"
+    );
     let named = bytes_names(|history| {
         history.forge(|block| {
             block.transactions[0].body.push(0);
             rooted(block);
         });
     });
-    assert!(named.contains("body of the transaction: expected a body"), "{named}");
+    assert!(
+        named.contains("body of the transaction: expected a body"),
+        "{named}"
+    );
 
     // A receipt's leaf is made of the block's debit, whatever the log says.
     for (at, what) in [
@@ -430,7 +454,8 @@ fn bytes_that_do_not_fit_are_named() {
         history.last()[TWENTY + 17].leaf[46] ^= 64;
         history.forge(|_| ());
     });
-    let wanted = "charged amount of debit 17 of transaction 3: expected at most 0.000018, found 0.000082";
+    let wanted =
+        "charged amount of debit 17 of transaction 3: expected at most 0.000018, found 0.000082";
     assert!(named.ends_with(wanted), "{named}");
 }
 
@@ -447,7 +472,10 @@ fn entries_that_are_missing_too_many_or_others_are_named() {
         history.last().push(again);
         history.forge(|_| ());
     });
-    assert!(named.ends_with(": expected no further receipt, found a receipt"), "{named}");
+    assert!(
+        named.ends_with(": expected no further receipt, found a receipt"),
+        "{named}"
+    );
     // Fewer than the header says, each of them right.
     let named = bytes_names(|history| {
         history.forge(|block| block.header.log_size += 1);
@@ -492,9 +520,15 @@ fn entries_that_are_missing_too_many_or_others_are_named() {
     let mut other = busy();
     other.entries[0][0] = other.entries[0][1].clone();
     let wrong = other.bytes().unwrap_err();
-    assert_eq!((wrong.entry, wrong.field.to_string()), (Some(0), "event of entry 0".into()));
+    assert_eq!(
+        (wrong.entry, wrong.field.to_string()),
+        (Some(0), "event of entry 0".into())
+    );
     let wrong = other.replay(&Strict, true).unwrap_err();
-    assert_eq!((wrong.entry, wrong.field.to_string()), (Some(0), "event of entry 0".into()));
+    assert_eq!(
+        (wrong.entry, wrong.field.to_string()),
+        (Some(0), "event of entry 0".into())
+    );
 }
 
 #[test]
@@ -513,10 +547,16 @@ fn execution_names_what_the_certified_log_has_otherwise() {
     assert_eq!(wrong.entry, Some(first + TWENTY as u64 + 17));
     assert_eq!(wrong.transaction.unwrap().0, 3);
     assert_eq!(wrong.field.to_string(), "cost of debit 17 of transaction 3");
-    assert_eq!((&wrong.expected[..], &wrong.found[..]), ("0.000018", "0.000082"));
+    assert_eq!(
+        (&wrong.expected[..], &wrong.found[..]),
+        ("0.000018", "0.000082")
+    );
     // Without the log the root is all that there is to compare.
     let wrong = history.replay(&Strict, false).unwrap_err();
-    assert_eq!((wrong.entry, wrong.field.to_string()), (None, "log root".into()));
+    assert_eq!(
+        (wrong.entry, wrong.field.to_string()),
+        (None, "log root".into())
+    );
 
     let named = replay_names(|history| {
         history.last().remove(1);
@@ -528,16 +568,25 @@ fn execution_names_what_the_certified_log_has_otherwise() {
         history.last().pop();
         history.forge(|_| ());
     });
-    assert!(named.ends_with("kind of debit 19 of transaction 3: expected a receipt, found no entry"), "{named}");
+    assert!(
+        named.ends_with("kind of debit 19 of transaction 3: expected a receipt, found no entry"),
+        "{named}"
+    );
     let named = replay_names(|history| {
         let again = history.last()[0].clone();
         history.last().push(again);
         history.forge(|_| ());
     });
-    assert!(named.contains(": expected no entry, found AccountOpened"), "{named}");
+    assert!(
+        named.contains(": expected no entry, found AccountOpened"),
+        "{named}"
+    );
     // The roots are right, and the files beside have something else.
     let named = replay_names(|history| history.last()[TWENTY + 2].leaf[12] ^= 1);
-    assert!(named.ends_with("account of debit 2 of transaction 3: expected 0, found 1"), "{named}");
+    assert!(
+        named.ends_with("account of debit 2 of transaction 3: expected 0, found 1"),
+        "{named}"
+    );
     let named = replay_names(|history| {
         let Some(event) = &mut history.last()[0].event else {
             panic!("the first entry opens an account");
@@ -565,21 +614,27 @@ fn execution_names_refusals_and_roots() {
         history.forge(|block| block.transactions.push(block.transactions[3].clone()));
     });
     assert!(named.contains("transaction 4 ("), "{named}");
-    assert!(named.contains("): verdict on the transaction: expected accepted, found refused: "), "{named}");
+    assert!(
+        named.contains("): verdict on the transaction: expected accepted, found refused: "),
+        "{named}"
+    );
     let named = replay_names(|history| {
         history.forge(|block| {
             let many = block.transactions[3].clone();
             block.transactions.extend(vec![many; 1_100]);
         });
     });
-    assert!(named.contains(": verdict on the transaction: ") , "{named}");
+    assert!(named.contains(": verdict on the transaction: "), "{named}");
     // The rules of a block come before what is in it.
     for (field, change) in [
         ("time", (|b| b.header.time = Time(1)) as fn(&mut Block)),
         ("previous block", |b| b.header.previous = Hash::ZERO),
     ] {
         let named = replay_names(|history| history.forge(change));
-        assert!(named.contains(&format!(": {field}: expected what follows block ")), "{named}");
+        assert!(
+            named.contains(&format!(": {field}: expected what follows block ")),
+            "{named}"
+        );
     }
 }
 
@@ -652,14 +707,20 @@ fn no_stored_bit_can_be_another() {
         for bit in 0..HEADER_BYTES * 8 {
             let mut other = body.clone();
             flip(&mut other, bit);
-            assert!(headers.clone().next(certificate, &other).is_err(), "{height}, bit {bit}");
+            assert!(
+                headers.clone().next(certificate, &other).is_err(),
+                "{height}, bit {bit}"
+            );
         }
         let encoded = codec::encode(certificate);
         for bit in 0..encoded.len() * 8 {
             let mut other = encoded.clone();
             flip(&mut other, bit);
             if let Ok(other) = codec::decode::<Certificate>(&other, other.len()) {
-                assert!(headers.clone().next(&other, body).is_err(), "{height}, bit {bit}");
+                assert!(
+                    headers.clone().next(&other, body).is_err(),
+                    "{height}, bit {bit}"
+                );
             }
         }
         let header = headers.next(certificate, body).unwrap();
@@ -672,7 +733,10 @@ fn no_stored_bit_can_be_another() {
                 continue;
             };
             assert_eq!(block.header, header, "the certified header leads the body");
-            assert!(bytes.clone().block(&block, &stored).is_err(), "{height}, bit {bit}");
+            assert!(
+                bytes.clone().block(&block, &stored).is_err(),
+                "{height}, bit {bit}"
+            );
             let executed = replay.block(&block, &Trusted, &Beside::default());
             assert!(executed.is_err(), "{height}, bit {bit}");
         }
@@ -688,12 +752,19 @@ fn no_stored_bit_can_be_another() {
                 }
                 let mut stored = stored.clone();
                 stored[at] = other.view();
-                assert!(bytes.clone().block(&block, &stored).is_err(), "entry {at}, bit {bit}");
-                let beside = Beside {
-                    entries: Some(&stored),
-                    state: None,
-                };
-                assert!(replay.block(&block, &Trusted, &beside).is_err(), "entry {at}, bit {bit}");
+                assert!(
+                    bytes.clone().block(&block, &stored).is_err(),
+                    "entry {at}, bit {bit}"
+                );
+                // Execution compares whole entries: one bit of each byte will do.
+                if bit % 8 == bit / 8 % 8 {
+                    let beside = Beside {
+                        entries: Some(&stored),
+                        state: None,
+                    };
+                    let executed = replay.block(&block, &Trusted, &beside);
+                    assert!(executed.is_err(), "entry {at}, bit {bit}");
+                }
             }
         }
         bytes.block(&block, &stored).unwrap();

@@ -142,7 +142,11 @@ impl From<BlockFileError> for Problem {
                 let expected = format!("a whole one at byte {offset} of {}", path.display());
                 Divergence::of_block(height, Field::Record, expected, why).into()
             }
-            BlockFileError::Gap { path, wanted, found } => {
+            BlockFileError::Gap {
+                path,
+                wanted,
+                found,
+            } => {
                 let found = format!("block {found}, first in {}", path.display());
                 let expected = format!("block {wanted}");
                 Divergence::of_block(wanted, Field::Record, expected, found).into()
@@ -332,11 +336,7 @@ impl<'a> Run<'a> {
     }
 
     /// The stored entries of a block, as long as there are some.
-    fn slots(
-        &mut self,
-        height: Height,
-        log_size: u64,
-    ) -> Result<Option<Slots>, Problem> {
+    fn slots(&mut self, height: Height, log_size: u64) -> Result<Option<Slots>, Problem> {
         let Some(log) = &mut self.log else {
             return Ok(None);
         };
@@ -414,7 +414,8 @@ fn start(genesis: &Genesis, task: &Task) -> Result<Deep, Problem> {
         (Level::Bytes, _) => Deep::Bytes(Box::new(Bytes::new(genesis))),
         (Level::Replay, None) => Deep::Replay(Box::new(Replay::new(genesis)?)),
         (Level::Replay, Some(path)) => {
-            let unreadable = |why: String| Problem::Unreadable(format!("{}: {why}", path.display()));
+            let unreadable =
+                |why: String| Problem::Unreadable(format!("{}: {why}", path.display()));
             let bytes = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
             let state = State::from_snapshot(genesis, &bytes);
             let state = state.map_err(|error| {

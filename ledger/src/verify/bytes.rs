@@ -83,11 +83,7 @@ impl Bytes {
 
     /// Takes the next block, whose header is certified, and the entries that
     /// are stored from where the log ends to the header's log size.
-    pub fn block(
-        &mut self,
-        block: &Block,
-        entries: &[StoredEntry<'_>],
-    ) -> Result<(), Divergence> {
+    pub fn block(&mut self, block: &Block, entries: &[StoredEntry<'_>]) -> Result<(), Divergence> {
         let header = &block.header;
         let mut place = Place {
             header,
@@ -170,11 +166,7 @@ impl Bytes {
         }
         let root = self.debits(index, GatewayNumber(body.author.number), &debits, payload);
         if root != debits.root {
-            return wrong(
-                Field::BatchRoot,
-                debits.root.to_string(),
-                root.to_string(),
-            );
+            return wrong(Field::BatchRoot, debits.root.to_string(), root.to_string());
         }
         Ok(())
     }
@@ -255,9 +247,10 @@ impl Bytes {
             ..*found
         };
         if expected != *found {
-            let (what, expected, found) =
-                between_receipts(&expected, found).unwrap_or_default();
-            return Err(place.wrong_debit(&carried, what, expected, found).at_entry(index));
+            let (what, expected, found) = between_receipts(&expected, found).unwrap_or_default();
+            return Err(place
+                .wrong_debit(&carried, what, expected, found)
+                .at_entry(index));
         }
         let most = found.cost.min(fixed.limit);
         if found.charged > most {

@@ -60,11 +60,7 @@ impl Headers {
 
     /// Takes the next stored block; its certified header. What is behind the
     /// header in the body is not looked at.
-    pub fn next(
-        &mut self,
-        certificate: &Certificate,
-        body: &[u8],
-    ) -> Result<Header, Divergence> {
+    pub fn next(&mut self, certificate: &Certificate, body: &[u8]) -> Result<Header, Divergence> {
         let height = Height(self.height.0 + 1);
         let header = Header::decode(&body[..body.len().min(HEADER_BYTES)]);
         let header = header.map_err(|error| {
@@ -98,10 +94,18 @@ impl Headers {
             ))
         };
         let equal = [
-            ("version", BLOCK_VERSION.to_string(), header.version.to_string()),
+            (
+                "version",
+                BLOCK_VERSION.to_string(),
+                header.version.to_string(),
+            ),
             ("chain", self.chain.to_string(), header.chain.to_string()),
             ("height", height.to_string(), header.height.to_string()),
-            ("previous block", self.id.to_string(), header.previous.to_string()),
+            (
+                "previous block",
+                self.id.to_string(),
+                header.previous.to_string(),
+            ),
             (
                 "next validators",
                 self.validators_hash.to_string(),

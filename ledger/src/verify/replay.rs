@@ -60,7 +60,12 @@ impl Replay {
     ) -> Result<Self, Divergence> {
         let height = certified.height;
         let wrong = |error: SnapshotError| {
-            Divergence::of_block(height, Field::Header("snapshot"), "a state of this chain", error)
+            Divergence::of_block(
+                height,
+                Field::Header("snapshot"),
+                "a state of this chain",
+                error,
+            )
         };
         let state = State::from_snapshot(genesis, snapshot).map_err(wrong)?;
         if state.header() != Some(certified) {
@@ -96,10 +101,12 @@ impl Replay {
     ) -> Result<(), Divergence> {
         let header = &block.header;
         let first = self.state.log().size();
-        let stored = beside.entries.map(|stored| self.after_genesis(header, stored));
+        let stored = beside
+            .entries
+            .map(|stored| self.after_genesis(header, stored));
         let stored = stored.transpose()?;
-        let execution = outcome(&self.state, block, signatures)
-            .map_err(|error| self.refused(header, error))?;
+        let execution =
+            outcome(&self.state, block, signatures).map_err(|error| self.refused(header, error))?;
         if let Err(error) = compare_roots(header, execution.header(), first) {
             return Err(self.differs(block, error, execution, stored, beside));
         }
@@ -184,17 +191,23 @@ impl Replay {
         };
         let parameters = self.state.parameters();
         match error {
-            BlockError::Refused { index, id, reason } => {
-                of_block(Field::Verdict, "accepted".into(), format!("refused: {reason}"))
-                    .in_transaction(index, id)
-            }
+            BlockError::Refused { index, id, reason } => of_block(
+                Field::Verdict,
+                "accepted".into(),
+                format!("refused: {reason}"),
+            )
+            .in_transaction(index, id),
             BlockError::TooLarge(bytes) => {
                 let most = format!("at most {}", parameters.max_block_bytes);
                 of_block(Field::Bound("bytes of the block"), most, bytes.to_string())
             }
             BlockError::TooManyDebits(debits) => {
                 let most = format!("at most {}", parameters.max_block_debits);
-                of_block(Field::Bound("debits of the block"), most, debits.to_string())
+                of_block(
+                    Field::Bound("debits of the block"),
+                    most,
+                    debits.to_string(),
+                )
             }
             BlockError::Header(name) => {
                 let expected = format!("what follows block {}", self.state.height());
@@ -203,12 +216,16 @@ impl Replay {
             BlockError::Root { name, header, made } => {
                 of_block(Field::Header(name), made.to_string(), header.to_string())
             }
-            BlockError::LogSize { header, made, .. } => {
-                of_block(Field::Header("log size"), made.to_string(), header.to_string())
-            }
-            BlockError::LogRoot { header, made, .. } => {
-                of_block(Field::Header("log root"), made.to_string(), header.to_string())
-            }
+            BlockError::LogSize { header, made, .. } => of_block(
+                Field::Header("log size"),
+                made.to_string(),
+                header.to_string(),
+            ),
+            BlockError::LogRoot { header, made, .. } => of_block(
+                Field::Header("log root"),
+                made.to_string(),
+                header.to_string(),
+            ),
         }
     }
 
@@ -243,17 +260,14 @@ impl Replay {
     /// Whether stored entries lead to the header's log root.
     fn is_certified(&self, header: &Header, stored: &[StoredEntry<'_>]) -> bool {
         let mut log = self.state.log().clone();
-        stored.iter().for_each(|entry| log.append(entry.leaf_hash()));
+        stored
+            .iter()
+            .for_each(|entry| log.append(entry.leaf_hash()));
         (log.size(), log.root()) == (header.log_size, header.log_root)
     }
 
     /// The first leaf of the state that differs from the one that was kept.
-    fn first_leaf(
-        &self,
-        height: Height,
-        execution: Execution,
-        kept: &State,
-    ) -> Option<Divergence> {
+    fn first_leaf(&self, height: Height, execution: Execution, kept: &State) -> Option<Divergence> {
         let mut made = self.state.clone();
         made.commit(execution);
         let leaf = |state: &State, table, number| {
@@ -282,14 +296,21 @@ fn first_other(
     made: &[Entry],
     stored: &[StoredEntry<'_>],
 ) -> Option<Divergence> {
-    let same = made.iter().zip(stored).take_while(|(entry, stored)| stored.is(entry));
+    let same = made
+        .iter()
+        .zip(stored)
+        .take_while(|(entry, stored)| stored.is(entry));
     let at = same.count();
     let index = first + at as u64;
     let (what, expected, found) = match (made.get(at), stored.get(at)) {
         (None, None) => return None,
         (Some(entry), None) => ("kind", kind(entry), "no entry".to_owned()),
         (made, Some(stored)) => match (made, stored.read()) {
-            (None, found) => ("kind", "no entry".to_owned(), found.as_ref().map_or_else(unread, kind)),
+            (None, found) => (
+                "kind",
+                "no entry".to_owned(),
+                found.as_ref().map_or_else(unread, kind),
+            ),
             (Some(entry), None) => ("leaf", kind(entry), unread()),
             (Some(entry), Some(found)) => between(entry, &found).unwrap_or_default(),
         },
@@ -336,17 +357,21 @@ fn locate(
 /// Which transaction of a block carries a debit, and which one of its batch
 /// it is.
 fn debit_at(block: &Block, position: &Position) -> Option<(usize, Option<u64>)> {
-    block.transactions.iter().enumerate().find_map(|(at, transaction)| {
-        let body = Body::decode(&transaction.body).ok()?;
-        let Action::Debits(debits) = body.action else {
-            return None;
-        };
-        let debit = position.number.0.checked_sub(debits.first.0)?;
-        let own = body.author == Author::from(position.gateway)
-            && debits.journal == position.journal
-            && debit < u64::from(debits.count);
-        own.then_some((at, Some(debit)))
-    })
+    block
+        .transactions
+        .iter()
+        .enumerate()
+        .find_map(|(at, transaction)| {
+            let body = Body::decode(&transaction.body).ok()?;
+            let Action::Debits(debits) = body.action else {
+                return None;
+            };
+            let debit = position.number.0.checked_sub(debits.first.0)?;
+            let own = body.author == Author::from(position.gateway)
+                && debits.journal == position.journal
+                && debit < u64::from(debits.count);
+            own.then_some((at, Some(debit)))
+        })
 }
 
 #[cfg(test)]

@@ -2,9 +2,7 @@
 
 use crate::{
     codec,
-    entry::{
-        EVENT_LEAF_BYTES, Entry, Event, EventLeaf, RECEIPT_LEAF_BYTES, Receipt,
-    },
+    entry::{EVENT_LEAF_BYTES, Entry, Event, EventLeaf, RECEIPT_LEAF_BYTES, Receipt},
     hash::Hash,
     merkle,
 };
@@ -63,7 +61,9 @@ impl StoredEntry<'_> {
 pub(super) type Difference = (&'static str, String, String);
 
 fn first<const N: usize>(pairs: [(&'static str, String, String); N]) -> Option<Difference> {
-    pairs.into_iter().find(|(_, expected, found)| expected != found)
+    pairs
+        .into_iter()
+        .find(|(_, expected, found)| expected != found)
 }
 
 fn pair(

@@ -32,6 +32,7 @@ mod parameter;
 mod price;
 mod rates;
 mod receipt;
+mod receipts;
 mod role;
 mod status;
 mod stop;

@@ -17,6 +17,7 @@ use tally_ledger::{
     history::{HISTORY_MAGIC, HistoryFile},
     ids::Height,
     receipt::{RECEIPT_MAGIC, ReceiptFile},
+    receipts::{RECEIPTS_MAGIC, ReceiptsFile},
     state_file::{STATE_MAGIC, StateFile},
 };
 use tally_node::{
@@ -85,7 +86,7 @@ pub(crate) struct Verify {
     /// A block that must be on this history
     #[arg(long, value_name = "HEIGHT:BLOCKID", value_parser = parse_expected)]
     expect: Vec<(Height, Hash)>,
-    /// A receipt, state, history or consistency file whose header must be on
+    /// A receipt(s), state, history or consistency file whose header must be on
     /// this history
     #[arg(long, value_name = "FILE", num_args = 1..)]
     proof: Vec<PathBuf>,
@@ -197,6 +198,10 @@ fn headers_of(path: &Path) -> anyhow::Result<Vec<Header>> {
             let headers = [Some(file.certified.header), prices];
             headers.into_iter().flatten().collect()
         }
+        RECEIPTS_MAGIC => {
+            let file = ReceiptsFile::decode(&bytes).with_context(form)?;
+            vec![file.certified.header]
+        }
         STATE_MAGIC => {
             let file = StateFile::decode(&bytes).with_context(form)?;
             vec![file.certified.header]
@@ -254,7 +259,9 @@ impl Bar {
     }
 
     fn show(&mut self, at: Height, last: Height) {
-        let due = self.shown.is_none_or(|shown| shown.elapsed() >= Self::EVERY);
+        let due = self
+            .shown
+            .is_none_or(|shown| shown.elapsed() >= Self::EVERY);
         if self.terminal && due {
             self.shown = Some(Instant::now());
             let percent = at.0 * 100 / last.0.max(1);

@@ -88,7 +88,9 @@ fn receipt_indexes<V: View>(
     }
     let indexes = indexes.into_iter().map(By::Index);
     let holds = holds.into_iter().map(By::Hold);
-    let named = indexes.chain(holds).chain(debits.into_iter().map(By::Debit));
+    let named = indexes
+        .chain(holds)
+        .chain(debits.into_iter().map(By::Debit));
     named.map(|by| receipt_index(view, Some(&by))).collect()
 }
 

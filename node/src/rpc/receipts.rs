@@ -125,7 +125,9 @@ fn under_last<V: View>(
     let versions: BTreeSet<u32> = details.filter_map(later).collect();
     view.with_state(|state, certificate| {
         let (header, certificate) = proofs::last_certified(state, certificate)?;
-        let proofs = versions.iter().map(|version| state.prove(Table::PriceTables, version - 1));
+        let proofs = versions
+            .iter()
+            .map(|version| state.prove(Table::PriceTables, version - 1));
         Ok((proofs::certified(header, certificate), proofs.collect()))
     })
 }
