@@ -3,7 +3,7 @@
 use crate::{
     codec,
     entry::{EVENT_LEAF_BYTES, Entry, Event, EventLeaf, RECEIPT_LEAF_BYTES, Receipt},
-    hash::Hash,
+    hash::{Context, Hash},
     merkle,
 };
 
@@ -39,7 +39,12 @@ impl StoredEntry<'_> {
             StoredEntry::Event(leaf, bytes) => {
                 let leaf = EventLeaf::from_leaf(*leaf)?;
                 let event: Event = codec::decode(bytes, MAX_EVENT_BYTES).ok()?;
-                let own = leaf.event == event.hash() && leaf.kind == event.kind();
+                // What was decoded encodes to these very bytes: nothing need be
+                // encoded again.
+                let (tag, _) = bytes.split_first_chunk()?;
+                let kind = u32::from_le_bytes(*tag).checked_add(2);
+                let own =
+                    leaf.event == Context::EntryBody.hash(bytes) && kind == Some(leaf.kind.into());
                 own.then_some(Entry::Event(leaf, event))
             }
         }

@@ -150,3 +150,30 @@ pub(crate) mod faulty {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_to_read_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("a"), folder.path().join("b"));
+        fs::write(&path, [1, 2, 3]).unwrap();
+        let disk = ReadOnlyDisk;
+        let file = disk.open(&path, true).unwrap();
+        let mut bytes = [0; 2];
+        file.read_at(&mut bytes, 1).unwrap();
+        assert_eq!((bytes, file.len().unwrap()), ([2, 3], 3));
+        assert!(file.write_at(&[9], 0).is_err());
+        assert!(file.set_len(1).is_err());
+        assert!(disk.open(&other, true).is_err());
+        assert!(disk.open_alone(&path).is_err());
+        assert!(disk.rename(&path, &other).is_err());
+        assert!(disk.remove(&path).is_err());
+        assert!(disk.sync_folder(folder.path()).is_err());
+        assert!(disk.list(&folder.path().join("c")).is_err());
+        assert_eq!(disk.list(folder.path()).unwrap(), [path.clone()]);
+        assert_eq!(fs::read(path).unwrap(), [1, 2, 3]);
+    }
+}

@@ -10,3 +10,4 @@ mod histories;
 mod net;
 mod receipts;
 mod solo;
+mod verify;
