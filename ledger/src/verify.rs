@@ -110,7 +110,7 @@ pub struct Divergence {
     pub height: Height,
     /// In which transaction, from 0; none: the block as a whole, or a due
     /// step.
-    pub transaction: Option<(usize, TransactionId)>,
+    pub transaction: Option<Box<(usize, TransactionId)>>,
     /// At which index of the log, if that is known.
     pub entry: Option<u64>,
     /// In what.
@@ -140,7 +140,7 @@ impl Divergence {
     }
 
     pub(crate) fn in_transaction(mut self, index: usize, id: TransactionId) -> Self {
-        self.transaction = Some((index, id));
+        self.transaction = Some(Box::new((index, id)));
         self
     }
 
@@ -155,7 +155,7 @@ impl Divergence {
 impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "block {}", self.height)?;
-        if let Some((index, id)) = &self.transaction {
+        if let Some((index, id)) = self.transaction.as_deref() {
             write!(f, ", transaction {index} ({id})")?;
         }
         let Divergence {

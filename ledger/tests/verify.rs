@@ -290,6 +290,8 @@ fn header_of(body: &[u8]) -> Header {
     Header::decode(&body[..HEADER_BYTES]).unwrap()
 }
 
+type HeaderChange = fn(&mut Header);
+
 #[test]
 fn a_header_that_does_not_follow_is_named() {
     let history = History::of(everything());
@@ -306,21 +308,21 @@ fn a_header_that_does_not_follow_is_named() {
         assert_eq!(wrong.height.0, at as u64 + 1);
         wrong.field.to_string()
     };
-    let changes: [(&str, &dyn Fn(&mut Header)); 10] = [
-        ("version", &|h| h.version = 2),
-        ("chain", &|h| h.chain.0.0[0] ^= 1),
-        ("height", &|h| h.height.0 += 1),
-        ("previous block", &|h| h.previous.0[31] ^= 1),
-        ("next validators", &|h| h.next_validators.0[5] ^= 1),
-        ("time", &|h| h.time.0 -= 1000),
-        ("proposer", &|h| h.proposer = 3),
-        ("log size", &|h| h.log_size -= 1),
+    let changes: [(&str, HeaderChange); 10] = [
+        ("version", |h| h.version = 2),
+        ("chain", |h| h.chain.0.0[0] ^= 1),
+        ("height", |h| h.height.0 += 1),
+        ("previous block", |h| h.previous.0[31] ^= 1),
+        ("next validators", |h| h.next_validators.0[5] ^= 1),
+        ("time", |h| h.time.0 -= 1000),
+        ("proposer", |h| h.proposer = 3),
+        ("log size", |h| h.log_size -= 1),
         // The block has no entries, so its log is the one before.
-        ("log root", &|h| h.log_root.0[0] ^= 1),
-        ("height", &|h| h.height.0 = 1),
+        ("log root", |h| h.log_root.0[0] ^= 1),
+        ("height", |h| h.height.0 = 1),
     ];
     for (field, change) in changes {
-        assert_eq!(of(change), field);
+        assert_eq!(of(&change), field);
     }
 }
 
@@ -545,7 +547,7 @@ fn execution_names_what_the_certified_log_has_otherwise() {
     let first = history.world.log.size() - 23;
     assert_eq!(wrong.height, history.world.state.height());
     assert_eq!(wrong.entry, Some(first + TWENTY as u64 + 17));
-    assert_eq!(wrong.transaction.unwrap().0, 3);
+    assert_eq!(wrong.transaction.as_ref().unwrap().0, 3);
     assert_eq!(wrong.field.to_string(), "cost of debit 17 of transaction 3");
     assert_eq!(
         (&wrong.expected[..], &wrong.found[..]),
@@ -651,7 +653,7 @@ fn signatures_of_transactions_are_checked_or_trusted() {
         block.header.transactions_root = root.root();
     });
     let wrong = history.replay(&Strict, true).unwrap_err();
-    assert_eq!(wrong.transaction.unwrap().0, 2);
+    assert_eq!(wrong.transaction.as_ref().unwrap().0, 2);
     assert!(wrong.found.contains("refused: "), "{wrong}");
     history.replay(&Trusted, true).unwrap();
 }

