@@ -1,6 +1,7 @@
 //! A stored history, read from its files and verified offline by what
 //! [`tally_ledger::verify`] says. Files are opened for reading only; no lock
-//! is taken, nothing is cut, and a node may be running on them.
+//! is taken, nothing is cut, and a node may be running on them. Blocks may
+//! also come from somebody else: nothing of theirs is believed.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,7 +21,7 @@ use tally_ledger::{
 use crate::{
     chain::MAX_BODY,
     storage::{
-        BlockReader, LogWalk, ReadOnlyDisk,
+        BlockReader, LogWalk, ReadOnlyDisk, Record,
         blockfile::BlockFileError,
         logfile::{LogFileError, Slots},
         snapshots,
@@ -157,15 +158,69 @@ impl From<BlockFileError> for Problem {
     }
 }
 
-/// Verifies a history. `progress` is told the height at hand and the last.
+/// Where blocks come from.
+pub trait Blocks {
+    /// Height of the last one; 0: there is none.
+    fn last(&self) -> Height;
+    /// The block of a height up to the last; asked for in order, each once.
+    fn read(&mut self, height: Height) -> Result<Record, Problem>;
+}
+
+/// Blocks from their files.
+struct Stored {
+    reader: BlockReader,
+    last: Height,
+}
+
+impl Blocks for Stored {
+    fn last(&self) -> Height {
+        self.last
+    }
+
+    fn read(&mut self, height: Height) -> Result<Record, Problem> {
+        let record = self.reader.read(height)?;
+        let gone = || Problem::Unreadable(format!("block {height} went away while it was read"));
+        record.ok_or_else(gone)
+    }
+}
+
+/// Verifies a stored history. `progress` is told the height at hand and the
+/// last.
 pub fn verify(
     genesis: &Genesis,
     sources: &Sources,
     task: &Task,
     progress: &mut dyn FnMut(Height, Height),
 ) -> Result<Report, Problem> {
+    let chain = genesis.chain();
+    let (reader, last, torn) = BlockReader::open(&ReadOnlyDisk, &sources.blocks, &chain)?;
+    let mut blocks = Stored { reader, last };
+    let mut report = verify_blocks(genesis, &mut blocks, sources, task, progress)?;
+    if let Some(torn) = torn {
+        let note = format!(
+            "{} ends in {} bytes at byte {} that are no whole record of block {}: taken as the \
+             history's end",
+            torn.path.display(),
+            torn.bytes,
+            torn.offset,
+            torn.height
+        );
+        report.notes.insert(0, note);
+    }
+    Ok(report)
+}
+
+/// Verifies a history whose blocks come from anywhere; `beside` is what else
+/// is stored of it.
+pub fn verify_blocks(
+    genesis: &Genesis,
+    blocks: &mut dyn Blocks,
+    beside: &Sources,
+    task: &Task,
+    progress: &mut dyn FnMut(Height, Height),
+) -> Result<Report, Problem> {
     let started = Instant::now();
-    let mut run = Run::open(genesis, sources, task)?;
+    let mut run = Run::open(genesis, blocks, beside, task)?;
     for height in 1..=run.last.0 {
         progress(Height(height), run.last);
         if !run.block(Height(height))? {
@@ -190,7 +245,7 @@ struct Run<'a> {
     genesis: &'a Genesis,
     sources: &'a Sources,
     task: &'a Task,
-    blocks: BlockReader,
+    blocks: &'a mut dyn Blocks,
     last: Height,
     log: Option<LogWalk>,
     headers: Headers,
@@ -199,10 +254,14 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn open(genesis: &'a Genesis, sources: &'a Sources, task: &'a Task) -> Result<Self, Problem> {
+    fn open(
+        genesis: &'a Genesis,
+        blocks: &'a mut dyn Blocks,
+        sources: &'a Sources,
+        task: &'a Task,
+    ) -> Result<Self, Problem> {
         let headers = Headers::new(genesis)?;
-        let chain = genesis.chain();
-        let (blocks, last, torn) = BlockReader::open(&ReadOnlyDisk, &sources.blocks, &chain)?;
+        let last = blocks.last();
         if last.0 == 0 {
             let folder = sources.blocks.display();
             return Err(Problem::Missing(format!("{folder}: no whole block")));
@@ -217,11 +276,12 @@ impl<'a> Run<'a> {
         if log.is_none() && task.level == Level::Bytes {
             return Err(Problem::Missing(
                 "level `bytes` compares the log's files with the blocks, and there are none: \
-                 name them with --log, or ask for level `replay`, which needs blocks only"
+                 name them with --log beside --blocks, or ask for level `replay`, which needs \
+                 blocks only"
                     .into(),
             ));
         }
-        let mut run = Run {
+        let run = Run {
             genesis,
             sources,
             task,
@@ -232,7 +292,7 @@ impl<'a> Run<'a> {
             deep: start(genesis, task)?,
             report: Report {
                 height: Height(0),
-                id: chain.0,
+                id: genesis.chain().0,
                 transactions: 0,
                 entries: 0,
                 entries_checked: 0,
@@ -243,16 +303,6 @@ impl<'a> Run<'a> {
                 seconds: 0.0,
             },
         };
-        if let Some(torn) = torn {
-            run.note(format!(
-                "{} ends in {} bytes at byte {} that are no whole record of block {}: taken as \
-                 the history's end",
-                torn.path.display(),
-                torn.bytes,
-                torn.offset,
-                torn.height
-            ));
-        }
         if let Deep::From(height, _) = &run.deep
             && *height > last
         {
@@ -269,9 +319,7 @@ impl<'a> Run<'a> {
 
     /// Verifies the next block; whether to go on.
     fn block(&mut self, height: Height) -> Result<bool, Problem> {
-        let record = self.blocks.read(height)?.ok_or_else(|| {
-            Problem::Unreadable(format!("block {height} went away while it was read"))
-        })?;
+        let record = self.blocks.read(height)?;
         let header = self.headers.next(&record.certificate, &record.body)?;
         let id = self.headers.id();
         for (_, expected, who) in self.task.expected.iter().filter(|(at, ..)| *at == height) {

@@ -93,7 +93,7 @@ enum Command {
         The block files are the truth and are only read."
     )]
     Reindex(node::Reindex),
-    /// Verify a stored history offline: a node's home, a copy, or block files
+    /// Verify a whole history: a node's home, a copy, block files, or a node's blocks
     #[command(after_help = verify::EXAMPLE)]
     Verify(verify::Verify),
     /// Run a metering gateway in front of an inference engine

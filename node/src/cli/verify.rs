@@ -1,13 +1,15 @@
-//! `tally verify`: a whole stored history, offline. Nothing is opened for
-//! writing, and no node is asked.
+//! `tally verify`: a whole history, offline: nothing is opened for writing, and
+//! no node is asked unless the blocks are to come from one.
 
 use std::{
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
+    pin::Pin,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
+use futures::{Stream, StreamExt};
 use serde_json::{Value, json};
 use tally_ledger::{
     block::Header,
@@ -22,11 +24,14 @@ use tally_ledger::{
 };
 use tally_node::{
     home::Home,
-    verify::{self, Level, Problem, Report, Sources, Task},
+    storage::Record,
+    verify::{self, Blocks, Level, Problem, Report, Sources, Task},
 };
+use tally_proto::v1;
 
 use super::{
-    args::read_file,
+    args::{read_file, runtime},
+    client::{Client, NodeArg, failure},
     exit::{Exit, Failure},
     output::{self, Format},
 };
@@ -41,6 +46,7 @@ Example:
   tally verify --home v0
   tally verify --genesis genesis.json --blocks copy/blocks --level roots
   tally verify --home copy --genesis genesis.json --proof 17.receipt --format json
+  tally verify --genesis genesis.json --node 127.0.0.1:26650
 
 A node may be running on the home, and a copy needs only genesis.json and data/blocks \
 (for `bytes` also data/log). Exit code 7: the history is not what it should be; the output \
@@ -67,6 +73,12 @@ pub(crate) struct Verify {
     /// A folder of block files, with --genesis
     #[arg(long, group = "source", value_name = "DIR", requires = "genesis")]
     blocks: Option<PathBuf>,
+    /// Take the blocks from a node, one after the other, with --genesis
+    #[arg(long, group = "source", value_name = "ADDR", requires = "genesis")]
+    node: Option<String>,
+    /// Certificate that the node's TLS must lead to; needed beyond loopback
+    #[arg(long, env = "TALLY_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The folder of the log's files that belong to --blocks
     #[arg(long, value_name = "DIR", requires = "blocks")]
     log: Option<PathBuf>,
@@ -118,9 +130,18 @@ impl Verify {
             return Err(Failure::error(Exit::Usage, why));
         }
         let mut bar = Bar::new();
-        let verified = verify::verify(&genesis, &sources, &task, &mut |at, last| {
-            bar.show(at, last);
-        });
+        let mut progress = |at, last| bar.show(at, last);
+        let verified = match self.node.clone() {
+            None => verify::verify(&genesis, &sources, &task, &mut progress),
+            Some(node) => {
+                let ca = self.ca.clone();
+                let mut blocks = NodeBlocks::of(&NodeArg { node, ca })?;
+                let blocks: &mut NodeBlocks = &mut blocks;
+                let verified =
+                    verify::verify_blocks(&genesis, blocks, &sources, &task, &mut progress);
+                blocks.failure.take().map_or(Ok(verified), Err)?
+            }
+        };
         bar.clear();
         let mut value = json!({
             "verified": "yes",
@@ -156,12 +177,12 @@ impl Verify {
         let genesis = match (&self.genesis, &home) {
             (Some(file), _) => super::genesis::read(file)?,
             (None, Some(home)) => home.genesis()?,
-            (None, None) => anyhow::bail!("--blocks needs --genesis"),
+            (None, None) => anyhow::bail!("--blocks and --node need --genesis"),
         };
         let sources = match (home, &self.blocks) {
             (Some(home), _) => Sources::of_data(&home.data()),
             (None, blocks) => Sources {
-                blocks: blocks.clone().context("--home or --blocks is needed")?,
+                blocks: blocks.clone().unwrap_or_default(),
                 log: self.log.clone(),
                 snapshots: None,
             },
@@ -240,6 +261,75 @@ fn add_report(value: &mut Value, task: &Task, report: &Report) {
     value["expected blocks found"] = json!(task.expected.len());
     value["notes"] = json!(report.notes);
     value["seconds"] = json!((report.seconds * 1000.0).round() / 1000.0);
+}
+
+type Answers = Pin<Box<dyn Stream<Item = anyhow::Result<Record>>>>;
+
+/// Blocks from a node, some of them asked for ahead.
+struct NodeBlocks {
+    runtime: tokio::runtime::Runtime,
+    last: Height,
+    answers: Answers,
+    /// Why there is no further block.
+    failure: Option<anyhow::Error>,
+}
+
+impl NodeBlocks {
+    const AHEAD: usize = 8;
+
+    fn of(node: &NodeArg) -> anyhow::Result<Self> {
+        let runtime = runtime()?;
+        let mut client = runtime.block_on(node.connect())?;
+        let (last, _) = runtime.block_on(async {
+            let request = v1::GetHeaderRequest { height: 0 };
+            let answer = client.audit.get_header(request).await;
+            let header = answer.map_err(|e| failure(&e))?.into_inner().header;
+            Ok::<_, anyhow::Error>(
+                header
+                    .context("the node's answer lacks the header")?
+                    .parts()?,
+            )
+        })?;
+        let answers = futures::stream::iter(1..=last.height.0)
+            .map(move |height| one_block(client.clone(), height))
+            .buffered(Self::AHEAD);
+        Ok(NodeBlocks {
+            runtime,
+            last: last.height,
+            answers: Box::pin(answers),
+            failure: None,
+        })
+    }
+}
+
+async fn one_block(mut client: Client, height: u64) -> anyhow::Result<Record> {
+    let answer = client.audit.get_block(v1::GetBlockRequest { height }).await;
+    let answer = answer.map_err(|e| failure(&e))?.into_inner();
+    let header = answer
+        .header
+        .context("the node's answer lacks the header")?;
+    let (_, certificate) = header.parts()?;
+    Ok(Record {
+        height: Height(height),
+        certificate,
+        body: answer.block,
+    })
+}
+
+impl Blocks for NodeBlocks {
+    fn last(&self) -> Height {
+        self.last
+    }
+
+    fn read(&mut self, height: Height) -> Result<Record, Problem> {
+        let next = self.runtime.block_on(self.answers.next());
+        let next = next.unwrap_or_else(|| Err(anyhow::anyhow!("the node has no block {height}")));
+        next.map_err(|error| {
+            let why = error.to_string();
+            self.failure = Some(error);
+            Problem::Unreadable(why)
+        })
+    }
 }
 
 /// How far it is, on stderr if somebody watches.

@@ -103,6 +103,12 @@ async fn a_history_is_verified_in_place_and_nothing_is_touched() {
     let running = verify(&net, "--home v0").json();
     assert_eq!(running["verified"], "yes", "{running}");
     assert!(running["height"].as_u64().unwrap() >= 7);
+    // The same blocks from the node itself.
+    let grpc = net.homes[0].config().unwrap().listen.grpc;
+    let asked = verify(&net, &format!("--genesis v0/genesis.json --node {grpc}")).json();
+    assert_eq!(asked["verified"], "yes", "{asked}");
+    assert!(asked["entries"].as_u64() >= running["entries"].as_u64());
+    verify(&net, "--genesis v0/genesis.json --node 127.0.0.1:1").fails(6);
     let receipt = receipt(&node, 22).await.file;
     fs::write(net.dir.path().join("22.receipt"), receipt).unwrap();
     node.stop().await;
