@@ -377,6 +377,40 @@ impl Event {
         tag as u8 + 2
     }
 
+    /// The transaction behind it; none: a due step, or the genesis.
+    pub fn transaction(&self) -> Option<&TransactionId> {
+        match self {
+            Event::LeaseGranted { transaction, .. }
+            | Event::AccountOpened { transaction, .. }
+            | Event::GrantIssued { transaction, .. }
+            | Event::GrantRevoked { transaction, .. }
+            | Event::Surrendered { transaction, .. }
+            | Event::Corrected { transaction, .. }
+            | Event::Frozen { transaction }
+            | Event::Unfrozen { transaction }
+            | Event::ApiKeyBound { transaction, .. }
+            | Event::ApiKeyRevoked { transaction, .. }
+            | Event::HolderKeyRotated { transaction, .. }
+            | Event::JournalOpened { transaction, .. }
+            | Event::RoleSet { transaction, .. }
+            | Event::ClassSet { transaction, .. }
+            | Event::PriceTableSet { transaction, .. }
+            | Event::ParametersSet { transaction }
+            | Event::GatewayRegistered { transaction, .. }
+            | Event::GatewayKeySet { transaction, .. }
+            | Event::GatewaySuspended { transaction, .. }
+            | Event::RatesSet { transaction }
+            | Event::SignedTwice { transaction, .. }
+            | Event::Erased { transaction, .. }
+            | Event::UnitSet { transaction, .. } => Some(transaction),
+            Event::LeaseClosed { transaction, .. } => transaction.as_ref(),
+            Event::LeaseEnded { .. }
+            | Event::Genesis { .. }
+            | Event::GrantVested { .. }
+            | Event::GrantExpired { .. } => None,
+        }
+    }
+
     /// Canonical bytes.
     pub fn encode(&self) -> Vec<u8> {
         codec::encode(self)

@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     action::{Action, Debits},
+    block::Header,
     certified::{CertifiedHeader, HeaderError, Trust},
     codec::{self, DecodeError, List},
     correction::MAX_PATH,
@@ -44,6 +45,7 @@ use crate::{
     merkle::{leaf_hash, verify_inclusion},
     price::{MAX_FEE, PriceTable, UsageError},
     state_file::{StateFile, StateFileError},
+    state_proof::StateProofError,
     transaction::{Author, Body, transaction_id},
     tree::Table,
 };
@@ -169,6 +171,9 @@ pub enum VerifyError {
         /// The claimed index.
         index: u64,
     },
+    /// Receipts that share a proof are not all in the certified log.
+    #[error("the receipts are not where the file says in the certified log")]
+    NoneInLog,
     /// More charged than the debit cost or its hold allowed.
     #[error("charged {charged}, which is more than {limit}")]
     Overcharged {
@@ -186,6 +191,9 @@ pub enum VerifyError {
     /// The proof of the price table does not verify.
     #[error("price table: {0}")]
     PriceProof(#[from] StateFileError),
+    /// The proof of a price table under the same header does not verify.
+    #[error("price table: {0}")]
+    PriceLeaf(#[from] StateProofError),
     /// The proven leaf is not the price table that the detail names.
     #[error("the proven state is not price table {0}")]
     PriceTable(TableVersion),
@@ -268,15 +276,20 @@ impl ReceiptFile {
     pub fn verify_with(&self, trust: &mut Trust<'_>) -> Result<VerifiedReceipt, VerifyError> {
         trust.check(&self.certified)?;
         self.check_leaf()?;
-        if let Some(detail) = &self.detail
-            && detail.hash() != self.receipt.detail
-        {
-            return Err(VerifyError::Detail);
-        }
+        check_detail(&self.receipt, self.detail.as_ref())?;
         if let Some(debit) = &self.debit {
             debit.verify(&self.certified, &self.receipt)?;
             at_most(self.receipt.charged, debit.fixed.limit)?;
         }
+        let proven = self.proven_prices(trust)?;
+        let detail = self.detail.as_ref();
+        if let (Some(proven), Some(detail)) = (&proven, detail)
+            && proven.version != detail.table
+        {
+            return Err(VerifyError::PriceTable(detail.table));
+        }
+        let fee = self.debit.as_ref().map(|debit| debit.fixed.fee);
+        let price = check_price(trust.genesis(), &self.receipt, detail, fee, proven.as_ref())?;
         Ok(VerifiedReceipt {
             receipt: self.receipt,
             index: self.index,
@@ -284,55 +297,20 @@ impl ReceiptFile {
             block: self.certified.header.id(),
             detail: self.detail,
             fixed: self.debit.as_ref().map(|debit| debit.fixed),
-            price: self.check_price(trust)?,
+            price,
         })
     }
 
     fn check_leaf(&self) -> Result<(), VerifyError> {
         let ReceiptFile { receipt, index, .. } = self;
         let header = &self.certified.header;
-        if receipt.height.0 == 0 || receipt.height > header.height {
-            return Err(VerifyError::Height {
-                receipt: receipt.height,
-                header: header.height,
-            });
-        }
+        check_height(receipt, header)?;
         let leaf = leaf_hash(&receipt.leaf());
         let (size, root) = (header.log_size, &header.log_root);
         if !verify_inclusion(&leaf, *index, size, &self.path, root) {
             return Err(VerifyError::NotInLog { index: *index });
         }
         at_most(receipt.charged, receipt.cost)
-    }
-
-    fn check_price(&self, trust: &mut Trust<'_>) -> Result<PriceCheck, VerifyError> {
-        let proven = self.proven_prices(trust)?;
-        let genesis = trust.genesis();
-        let Some(detail) = &self.detail else {
-            return Ok(PriceCheck::NoDetail);
-        };
-        let table = match &proven {
-            Some(table) if table.version == detail.table => table,
-            Some(_) => return Err(VerifyError::PriceTable(detail.table)),
-            None if detail.table == genesis.prices.version => &genesis.prices,
-            None => return Ok(PriceCheck::UnknownTable(detail.table)),
-        };
-        let model = table.model(detail.model).ok_or(VerifyError::NoModel {
-            table: detail.table,
-            model: detail.model,
-        })?;
-        let fee = self.debit.as_ref().map(|debit| debit.fixed.fee);
-        let price = model.cost(&detail.usage, fee.unwrap_or(Amount::ZERO))?;
-        let found = self.receipt.cost;
-        let rest = found.checked_sub(price);
-        match (fee, rest) {
-            (Some(_), Some(Amount::ZERO)) => Ok(PriceCheck::Exact),
-            (None, Some(rest)) if rest.0 < MAX_FEE => Ok(PriceCheck::ImpliedFee(rest)),
-            _ => Err(VerifyError::Cost {
-                wanted: price,
-                found,
-            }),
-        }
     }
 
     /// The price table that the file proves, if it carries one.
@@ -343,11 +321,74 @@ impl ReceiptFile {
         let named = self.detail.map_or(TableVersion(0), |detail| detail.table);
         let other = VerifyError::PriceTable(named);
         let leaf = file.verify_with(trust)?;
-        let leaf = leaf.filter(|_| file.proof.table == Table::PriceTables);
-        let leaf = leaf.ok_or(other.clone())?;
-        let table: PriceTable = codec::decode(leaf, leaf.len()).map_err(|_| other.clone())?;
-        table.validate().map_err(|_| other)?;
-        Ok(Some(table))
+        let table = leaf.and_then(|leaf| price_table(file.proof.table, leaf));
+        table.map(Some).ok_or(other)
+    }
+}
+
+/// A proven leaf of the state as a price table; `None`: it is none.
+pub(crate) fn price_table(table: Table, leaf: &[u8]) -> Option<PriceTable> {
+    let read = || codec::decode(leaf, leaf.len()).ok();
+    let prices: Option<PriceTable> = (table == Table::PriceTables).then(read)?;
+    prices.filter(|prices| prices.validate().is_ok())
+}
+
+fn check_height(receipt: &Receipt, header: &Header) -> Result<(), VerifyError> {
+    if receipt.height.0 == 0 || receipt.height > header.height {
+        return Err(VerifyError::Height {
+            receipt: receipt.height,
+            header: header.height,
+        });
+    }
+    Ok(())
+}
+
+/// What a leaf in the log must satisfy by itself.
+pub(crate) fn check_amounts(receipt: &Receipt, header: &Header) -> Result<(), VerifyError> {
+    check_height(receipt, header)?;
+    at_most(receipt.charged, receipt.cost)
+}
+
+/// Whether the detail is the one that the leaf binds.
+pub(crate) fn check_detail(receipt: &Receipt, detail: Option<&Detail>) -> Result<(), VerifyError> {
+    match detail {
+        Some(detail) if detail.hash() != receipt.detail => Err(VerifyError::Detail),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the cost is the price of the detail's usage and the fee, if that
+/// is proven. `proven` is the table that the detail
+/// names; without it, the genesis's may be.
+pub(crate) fn check_price(
+    genesis: &Genesis,
+    receipt: &Receipt,
+    detail: Option<&Detail>,
+    fee: Option<Amount>,
+    proven: Option<&PriceTable>,
+) -> Result<PriceCheck, VerifyError> {
+    let Some(detail) = detail else {
+        return Ok(PriceCheck::NoDetail);
+    };
+    let table = match proven {
+        Some(table) => table,
+        None if detail.table == genesis.prices.version => &genesis.prices,
+        None => return Ok(PriceCheck::UnknownTable(detail.table)),
+    };
+    let model = table.model(detail.model).ok_or(VerifyError::NoModel {
+        table: detail.table,
+        model: detail.model,
+    })?;
+    let price = model.cost(&detail.usage, fee.unwrap_or(Amount::ZERO))?;
+    let found = receipt.cost;
+    let rest = found.checked_sub(price);
+    match (fee, rest) {
+        (Some(_), Some(Amount::ZERO)) => Ok(PriceCheck::Exact),
+        (None, Some(rest)) if rest.0 < MAX_FEE => Ok(PriceCheck::ImpliedFee(rest)),
+        _ => Err(VerifyError::Cost {
+            wanted: price,
+            found,
+        }),
     }
 }
 

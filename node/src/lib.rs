@@ -25,6 +25,7 @@ mod statvfs;
 pub mod storage;
 pub mod store;
 pub mod testimony;
+pub mod verify;
 pub mod view;
 
 pub use home::Home;

@@ -10,7 +10,7 @@ pub mod logfile;
 pub mod snapshots;
 
 pub use blockfile::{BlockFiles, BlockReader, Record};
-pub use disk::{Disk, DiskFile, RealDisk};
+pub use disk::{Disk, DiskFile, ReadOnlyDisk, RealDisk};
 pub use index::{Index, IndexReader};
-pub use logfile::{LogFiles, LogReader};
+pub use logfile::{LogFiles, LogReader, LogWalk};
 pub use snapshots::Snapshots;

@@ -18,8 +18,7 @@ use bytes::Bytes;
 use tally_ledger::{
     block::{Certificate, CertificateError},
     codec::DecodeError,
-    crypto::{ChainId, Domain, PublicKey, Signature},
-    execute::{BlockError, Execution, SignatureCheck, check_stored},
+    execute::{BlockError, Execution, Trusted, check_stored},
     genesis::{Genesis, GenesisError},
     ids::Height,
     merkle::Frontier,
@@ -97,17 +96,6 @@ pub enum StoreError {
         /// The first field that differs.
         error: BlockError,
     },
-}
-
-/// Says yes to every signature: for blocks whose certificate says that a
-/// quorum has checked them.
-#[derive(Debug, Clone, Copy)]
-struct Certified;
-
-impl SignatureCheck for Certified {
-    fn verify(&self, _: &PublicKey, _: Domain, _: &ChainId, _: &[u8], _: &Signature) -> bool {
-        true
-    }
 }
 
 /// Everything on disk, with its one writer.
@@ -406,7 +394,7 @@ fn replay(
             .certificate
             .verify(start.state.chain(), height, &id, start.state.validators())
             .map_err(|error| StoreError::Uncertified { height, error })?;
-        let execution = check_stored(&start.state, &block, &Certified)
+        let execution = check_stored(&start.state, &block, &Trusted)
             .map_err(|error| StoreError::Diverged { height, error })?;
         start
             .log

@@ -43,6 +43,8 @@ fn the_check_passes_and_finds_what_is_missing_doubled_or_altered() {
     assert!(count("requests") >= 1_000 && count("refused") > 0 && count("streamed") > 0);
     assert_eq!(count("served"), count("receipts"));
     assert_eq!(count("served") + count("refused"), count("requests"));
+    assert!(count("files of many receipts") > 0);
+    assert!(count("blocks that it executed again") >= count("blocks"));
     let audited = &report["audit by a separate process"];
     assert_eq!(audited["receipts"], report["receipts"]);
     assert_eq!(audited["price recomputed exactly"], report["receipts"]);

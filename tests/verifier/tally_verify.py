@@ -1,4 +1,4 @@
-"""Verifies Tally's receipt, state, history, consistency and evidence files, from the genesis alone.
+"""Verifies Tally's receipt, receipts, state, history, consistency and evidence files, from the genesis alone.
 
 A second implementation, written from ledger/README.md, to show that the page
 is enough: it shares no code with the ledger. It needs `blake3` and
@@ -432,6 +432,42 @@ class Verifier:
         need(receipt["charged"] <= limit, "debit: charged more than the limit")
         return fee
 
+    # Many receipts ---------------------------------------------------------
+
+    def receipts_file(self, r: Reader, _version: int) -> dict:
+        header = self.header(r)
+        receipts = r.list(lambda: (r.u64(), r.take(86), read_detail(r)), 100_000)
+        path = r.list(r.hash, 64 * 100_000)
+        need(bool(receipts), "a file without receipts")
+        leaves = [(index, leaf_hash(leaf)) for index, leaf, _ in receipts]
+        root = root_of_many(leaves, header.log_size, path)
+        need(root == header.log_root, "receipts that are not in the log")
+        proven = r.list(lambda: self.later_prices(r, header), 64)
+        versions = [table["version"] for table in proven]
+        need(all(a < b for a, b in zip(versions, versions[1:])), "price tables in disorder")
+        tables = {table["version"]: table for table in [self.prices, *proven]}
+        shown = []
+        for index, leaf, detail in receipts:
+            receipt = read_receipt(leaf)
+            need(1 <= receipt["height"] <= header.height, "the receipt's height")
+            need(receipt["charged"] <= receipt["cost"], "charged more than the cost")
+            if detail:
+                need(detail["hash"] == receipt["detail"], "the detail is not the receipt's")
+            if detail and detail["table"] in tables:
+                cost = price(tables[detail["table"]], detail, 0)
+                need(cost <= receipt["cost"], "the cost is not the price")
+            usage = detail and detail["usage"]
+            shown.append((index, receipt["account"], receipt["cost"], receipt["charged"], usage))
+        return {"receipts": shown}
+
+    def later_prices(self, r: Reader, header: Header) -> dict:
+        """A price table under the same header."""
+        table, place, leaf = self.state(r, header.state_root)
+        need(table == PRICES and leaf is not None, "a leaf that is no price table")
+        prices = read_prices(leaf)
+        need(prices["version"] == place + 1, "another price table")
+        return prices
+
     # Consistency -----------------------------------------------------------
 
     def consistency_file(self, r: Reader, _version: int) -> dict:
@@ -677,6 +713,7 @@ class Kind:
 
 KINDS = [
     Kind(b"TALLYRCT", (1, 2), Verifier.receipt_file),
+    Kind(b"TALLYRCS", (1,), Verifier.receipts_file),
     Kind(b"TALLYSTA", (1,), Verifier.state_file),
     Kind(b"TALLYHIS", (1,), Verifier.history_file),
     Kind(b"TALLYCON", (1,), Verifier.consistency_file),

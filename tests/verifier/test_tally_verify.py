@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tally_verify import Invalid, Reader, Verifier, encode_genesis, verify
 
-SUFFIXES = (".receipt", ".state", ".history", ".consistency", ".evidence")
+SUFFIXES = (".receipt", ".receipts", ".state", ".history", ".consistency", ".evidence")
 VECTORS = Path(__file__).parents[2] / "ledger" / "vectors"
 
 
@@ -66,7 +66,7 @@ class Vectors(unittest.TestCase):
         self.assertEqual(verifier.chain.hex(), vectors["chain"])
 
     def test_all_files_prove_what_they_show(self) -> None:
-        for name, least in (("files.json", 4), ("history.json", 5), ("consistency.json", 2), ("erased.json", 3)):
+        for name, least in (("files.json", 4), ("receipts.json", 3), ("history.json", 5), ("consistency.json", 2), ("erased.json", 3)):
             verifier, files = self.files(name)
             self.assertGreaterEqual(len(files), least)
             for key, data in files.items():
@@ -75,9 +75,12 @@ class Vectors(unittest.TestCase):
 
     def test_files_of_the_second_debit_version_prove_what_they_show(self) -> None:
         verifier, _ = self.files("files.json")
-        vectors = json.loads((VECTORS / "files_2.json").read_text())
-        files = {name: bytes.fromhex(value) for name, value in vectors.items()}
+        files: dict[str, bytes] = {}
+        for name in ("files_2.json", "receipts_2.json"):
+            vectors = json.loads((VECTORS / name).read_text())
+            files |= {name: bytes.fromhex(value) for name, value in vectors.items()}
         self.assertEqual(files["receipt_file"][8], 2)
+        self.assertIn("receipts_file", files)
         for data in files.values():
             verify(verifier, data)
 
@@ -102,7 +105,7 @@ class Vectors(unittest.TestCase):
                 verify(verifier, bytes.fromhex(data))
 
     def test_no_bit_can_be_flipped(self) -> None:
-        for name in ("files.json", "history.json", "consistency.json", "erased.json"):
+        for name in ("files.json", "receipts.json", "history.json", "consistency.json", "erased.json"):
             verifier, files = self.files(name)
             for key, data in files.items():
                 proven = verify(verifier, data)

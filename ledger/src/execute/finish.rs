@@ -107,12 +107,12 @@ impl Draft<'_> {
     }
 }
 
-/// Sums of totals.
+/// Sums of totals, in the order of [`Totals`].
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Tally([u128; 10]);
+pub(crate) struct Tally([u128; 10]);
 
 impl Tally {
-    fn add(&mut self, totals: &Totals) {
+    pub(crate) fn add(&mut self, totals: &Totals) {
         let amounts = [
             totals.issued,
             totals.unvested,

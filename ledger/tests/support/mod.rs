@@ -22,6 +22,7 @@ use tally_ledger::{
     merkle::{Levels, leaf_hash},
     price::PriceTable,
     receipt::{DebitProof, ReceiptFile},
+    receipts::{ReceiptsFile, ShownReceipt},
     state_file::StateFile,
     state_proof::StateProof,
     transaction::{Body, Transaction},
@@ -247,6 +248,40 @@ impl Chain {
             detail: Some(debit.detail),
             debit: (receipt.height == height).then(|| self.debit_proof(n)),
             prices: (table > 1).then(prices),
+        }
+    }
+
+    /// Some receipts in one file under the last header, those of `bare`
+    /// without their details.
+    pub(crate) fn receipts_file(&self, which: &[usize], bare: &[usize]) -> ReceiptsFile {
+        let last = self.height();
+        let certified = self.certified(last).clone();
+        let indexes: Vec<u64> = which.iter().map(|n| self.charged[*n].index).collect();
+        let path = self.log.multi(&indexes, certified.header.log_size);
+        let shown = which.iter().map(|n| {
+            let Charged {
+                index,
+                receipt,
+                debit,
+            } = &self.charged[*n];
+            ShownReceipt {
+                index: *index,
+                receipt: *receipt,
+                detail: (!bare.contains(n)).then_some(debit.detail),
+            }
+        });
+        let shown: Vec<_> = shown.collect();
+        let named = shown.iter().filter_map(|shown| shown.detail);
+        let later: std::collections::BTreeSet<u32> = named
+            .map(|detail| detail.table.0)
+            .filter(|version| *version > 1)
+            .collect();
+        let proof = |version: u32| self.state_file(last, Table::PriceTables, version - 1).proof;
+        ReceiptsFile {
+            certified,
+            receipts: List::new(shown).unwrap(),
+            path: List::new(path.unwrap()).unwrap(),
+            prices: List::new(later.into_iter().map(proof).collect()).unwrap(),
         }
     }
 

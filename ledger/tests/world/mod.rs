@@ -8,7 +8,7 @@ use tally_ledger::{
     action::{
         Action, BindApiKey, Debits, Issue, Lease, NewGrant, OpenAccount, OpenJournal, Surrender,
     },
-    block::{Block, Certificate, Validator, ValidatorSet, vote_bytes},
+    block::{Block, Certificate, Header, Validator, ValidatorSet, vote_bytes},
     certified::CertifiedHeader,
     class::{Burn, ClassRules},
     codec::List,
@@ -50,6 +50,7 @@ pub struct World {
     /// All leaf hashes of the log.
     pub log: Levels,
     pub entries: Vec<Entry>,
+    pub blocks: Vec<Block>,
     next_id: u64,
 }
 
@@ -62,6 +63,7 @@ impl World {
             now: START + 1000,
             log: Levels::of([start.leaf_hash()]),
             entries: vec![start],
+            blocks: Vec::new(),
             state,
             genesis,
             next_id: 0,
@@ -88,19 +90,24 @@ impl World {
     /// The last header, certified by all validators.
     pub fn certified(&self) -> CertifiedHeader {
         let header = *self.state.header().unwrap();
+        CertifiedHeader {
+            header,
+            certificate: self.certify(&header),
+            set_changes: List::default(),
+        }
+    }
+
+    /// All validators' precommits for a header, whatever it says.
+    pub fn certify(&self, header: &Header) -> Certificate {
         let vote = vote_bytes(header.height, 0, Some(&header.id()));
         let precommit = |index: u16| {
             let key = SecretKey::from_seed(&[200 + index as u8; 32]);
             let signature = key.sign(Domain::Precommit, self.state.chain(), &vote);
             (index, signature)
         };
-        CertifiedHeader {
-            header,
-            certificate: Certificate {
-                round: 0,
-                precommits: list((0..3).map(precommit).collect()),
-            },
-            set_changes: List::default(),
+        Certificate {
+            round: 0,
+            precommits: list((0..3).map(precommit).collect()),
         }
     }
 
@@ -184,6 +191,7 @@ impl World {
         assert_eq!(self.log.size(), self.state.counts().entries);
         self.now += 1000;
         self.entries.extend(entries.iter().cloned());
+        self.blocks.push(block);
         assert_consistent(&self.state);
         entries
     }

@@ -37,6 +37,7 @@ mod proven;
 mod prune;
 mod rates;
 mod receipt;
+mod receipts;
 mod role;
 mod status;
 mod stop;
@@ -45,6 +46,7 @@ mod testnet;
 mod tx;
 mod tx_file;
 mod validator_file;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -101,6 +103,9 @@ enum Command {
     Prune(prune::Prune),
     #[command(subcommand)]
     Hold(hold::HoldCommand),
+    /// Verify a whole history: a node's home, a copy, block files, or a node's blocks
+    #[command(after_help = verify::EXAMPLE)]
+    Verify(verify::Verify),
     /// Run a metering gateway in front of an inference engine
     #[command(
         after_help = "Example:\n  tally gateway --example > gw/gateway.toml\n  \
@@ -162,6 +167,7 @@ impl Command {
             Command::Reindex(reindex) => reindex.run(format),
             Command::Prune(prune) => prune.run(format),
             Command::Hold(command) => command.run(format),
+            Command::Verify(verify) => verify.run(format),
             Command::Gateway(gateway) => gateway.run(format),
             Command::Status(status) => status.run(format),
             Command::Account(command) => command.run(format),

@@ -13,6 +13,7 @@ use tally_ledger::{
     ids::{Amount, Time},
     price::PriceTable,
     receipt::{PriceCheck, ReceiptFile, VerifiedReceipt},
+    receipts::RECEIPTS_MAGIC,
 };
 use tally_proto::v1::{self, get_receipt_request::By};
 
@@ -24,20 +25,26 @@ use super::{
     exit::{Exit, Failure},
     keys::write_new_file,
     output::{self, Format},
+    receipts,
     submit::SubmitArgs,
 };
 
 /// Receipts: proofs of what was charged
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ReceiptCommand {
-    /// Fetch a receipt file from a node, and verify it
+    /// Fetch a receipt, or many in one file, from a node, and verify it
     #[command(
         after_help = "Example:\n  tally receipt get --hold 0/1/17 --out 17.receipt \
-        --genesis genesis.json\n\nThe hold is what a response's x-tally-receipt header names."
+        --genesis genesis.json\n  tally receipt get --hold 0/1/17 --hold 0/1/18 --out two.receipts\n  \
+        tally receipt get --account 7 --from 100 --to 200 --out ann.receipts\n\nThe hold is \
+        what a response's x-tally-receipt header names. Several receipts share one proof; only \
+        the file of a single one shows fee, limit, lease and API key."
     )]
     Get(Get),
-    /// Verify receipt files with nothing but the genesis
-    #[command(after_help = "Example:\n  tally receipt verify *.receipt --genesis genesis.json")]
+    /// Verify receipt files, of one or many, with nothing but the genesis
+    #[command(
+        after_help = "Example:\n  tally receipt verify *.receipt *.receipts --genesis genesis.json"
+    )]
     Verify(ProofFiles),
     /// Print how a receipt's cost was computed: the formula with its numbers
     #[command(after_help = "Example:\n  tally receipt explain 17.receipt --genesis genesis.json")]
@@ -55,17 +62,35 @@ pub(crate) enum ReceiptCommand {
 
 /// Arguments of `receipt get`.
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("by").required(true)))]
+#[command(group(clap::ArgGroup::new("by").required(true).multiple(true)))]
 pub(crate) struct Get {
-    /// By its index in the log
+    /// By its index in the log; may be repeated
     #[arg(long, group = "by")]
-    index: Option<u64>,
-    /// By its hold, GATEWAY/JOURNAL/NUMBER
+    index: Vec<u64>,
+    /// By its hold, GATEWAY/JOURNAL/NUMBER; may be repeated
     #[arg(long, group = "by", value_name = "G/J/N", value_parser = parse_triple)]
-    hold: Option<(u32, u32, u64)>,
-    /// By its debit, GATEWAY/JOURNAL/NUMBER
+    hold: Vec<(u32, u32, u64)>,
+    /// By its debit, GATEWAY/JOURNAL/NUMBER; may be repeated
     #[arg(long, group = "by", value_name = "G/J/N", value_parser = parse_triple)]
-    debit: Option<(u32, u32, u64)>,
+    debit: Vec<(u32, u32, u64)>,
+    /// All of an account, between two heights
+    #[arg(long, group = "by", value_name = "NUMBER")]
+    account: Option<u32>,
+    /// First height, of an account's
+    #[arg(long, default_value_t = 0, value_name = "HEIGHT", requires = "account")]
+    from: u64,
+    /// Last height, of an account's; without it the last there is
+    #[arg(
+        long,
+        default_value_t = 0,
+        value_name = "HEIGHT",
+        hide_default_value = true,
+        requires = "account"
+    )]
+    to: u64,
+    /// Leave out what was bought; only with several receipts
+    #[arg(long)]
+    without_details: bool,
     /// Where to write the file
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -134,34 +159,69 @@ impl ReceiptCommand {
 }
 
 impl Get {
-    fn by(&self) -> By {
-        match (self.index, self.hold, self.debit) {
-            (Some(index), _, _) => By::Index(index),
-            (_, Some((gateway, journal, number)), _) => By::Hold(v1::HoldId {
-                gateway,
-                journal,
-                number,
-            }),
-            (_, _, debit) => {
-                let (gateway, journal, number) = debit.unwrap_or_default();
-                By::Debit(v1::DebitId {
-                    gateway,
-                    journal,
-                    number,
+    /// All receipts that are named one by one.
+    fn named(&self) -> v1::GetReceiptsRequest {
+        let holds = self.hold.iter();
+        let debits = self.debit.iter();
+        v1::GetReceiptsRequest {
+            indexes: self.index.clone(),
+            holds: holds
+                .map(|(gateway, journal, number)| v1::HoldId {
+                    gateway: *gateway,
+                    journal: *journal,
+                    number: *number,
                 })
-            }
+                .collect(),
+            debits: debits
+                .map(|(gateway, journal, number)| v1::DebitId {
+                    gateway: *gateway,
+                    journal: *journal,
+                    number: *number,
+                })
+                .collect(),
+            without_details: self.without_details,
         }
+    }
+
+    /// The only receipt, if one is named and nothing else is asked for.
+    fn single(&self) -> Option<By> {
+        if self.account.is_some() || self.without_details {
+            return None;
+        }
+        let v1::GetReceiptsRequest {
+            indexes,
+            holds,
+            debits,
+            ..
+        } = self.named();
+        let indexes = indexes.into_iter().map(By::Index);
+        let holds = holds.into_iter().map(By::Hold);
+        let mut named = indexes
+            .chain(holds)
+            .chain(debits.into_iter().map(By::Debit));
+        named.next().filter(|_| named.next().is_none())
     }
 
     fn run(self, format: Format) -> anyhow::Result<Exit> {
         let genesis = self.genesis.read()?;
         let bytes = runtime()?.block_on(async {
             let mut client = self.node.connect_to(&genesis).await?;
-            fetch(&mut client, self.by()).await
+            if let Some(by) = self.single() {
+                return fetch(&mut client, by).await;
+            }
+            let mut request = self.named();
+            if let Some(account) = self.account {
+                let found = receipts::of_account(&mut client, account, self.from, self.to).await?;
+                request.indexes.extend(found);
+            }
+            receipts::fetch(&mut client, request).await
         })?;
-        let verified = verify(&bytes, &mut Trust::new(&genesis)?)?;
+        let rows = rows(&self.out, &bytes, &mut Trust::new(&genesis)?)?;
         write_new_file(&self.out, &bytes, 0o644)?;
-        output::print(format, &row(&self.out, &verified))?;
+        match (&rows[..], self.single()) {
+            ([row], Some(_)) => output::print(format, row)?,
+            _ => output::print(format, &rows)?,
+        }
         Ok(Exit::Done)
     }
 }
@@ -182,6 +242,15 @@ pub(crate) fn verify(bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<Veri
     let invalid = |why: String| Failure::error(Exit::Invalid, why);
     let file = ReceiptFile::decode(bytes).map_err(|e| invalid(e.to_string()))?;
     file.verify_with(trust).map_err(|e| unproven(trust, e))
+}
+
+/// What a file of one receipt or of many proves, a row per receipt.
+fn rows(path: &Path, bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<Vec<Value>> {
+    let verified = match bytes.starts_with(&RECEIPTS_MAGIC) {
+        true => receipts::verify(bytes, trust)?,
+        false => vec![verify(bytes, trust)?],
+    };
+    Ok(verified.iter().map(|one| row(path, one)).collect())
 }
 
 fn price_check(check: &PriceCheck) -> String {
@@ -219,13 +288,11 @@ fn verify_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
     let mut exit = Exit::Done;
     for path in &files.files {
         let bytes = read_file(path)?;
-        rows.push(verify(&bytes, &mut trust).map_or_else(
-            |error| {
-                exit = Exit::Invalid;
-                json!({"file": path, "verified": format!("NO: {error}")})
-            },
-            |verified| row(path, &verified),
-        ));
+        let proven = self::rows(path, &bytes, &mut trust);
+        rows.extend(proven.unwrap_or_else(|error| {
+            exit = Exit::Invalid;
+            vec![json!({"file": path, "verified": format!("NO: {error}")})]
+        }));
     }
     output::print(format, &rows)?;
     Ok(exit)

@@ -4,7 +4,7 @@
 //!
 //! Every method passes the gate with what it asks before it answers.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tally_ledger::{
     entry::Entry,
@@ -20,7 +20,7 @@ use tally_ledger::{
 use tally_proto::{
     Local,
     convert::{bytes_of, key},
-    v1::{self, audit_service_server::AuditService},
+    v1::{self, audit_service_server::AuditService, get_receipt_request::By},
 };
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
@@ -126,6 +126,18 @@ fn ask_of_receipt<V: View>(view: &V, index: u64) -> Result<Ask, Status> {
     })
 }
 
+/// The same of many, each once.
+fn asks_of_receipts<V: View>(view: &V, indexes: &BTreeSet<u64>) -> Result<Vec<Ask>, Status> {
+    let mut asks: Vec<Ask> = Vec::new();
+    for index in indexes {
+        let ask = ask_of_receipt(view, *index)?;
+        if !asks.contains(&ask) {
+            asks.push(ask);
+        }
+    }
+    Ok(asks)
+}
+
 fn no_block(height: u64) -> Status {
     Local::NotFound.status(format!("there is no block {height} here (yet)"))
 }
@@ -143,9 +155,33 @@ fn block_at<V: View>(view: &V, height: u64) -> Result<Arc<CommittedBlock>, Statu
     block.ok_or_else(|| no_block(height))
 }
 
-fn receipt_index<V: View>(view: &V, request: &v1::GetReceiptRequest) -> Result<u64, Status> {
-    use v1::get_receipt_request::By;
-    let name = match &request.by {
+/// The log indexes of all receipts that a request names, at most `most`.
+fn receipt_indexes<V: View>(
+    view: &V,
+    request: v1::GetReceiptsRequest,
+    most: usize,
+) -> Result<BTreeSet<u64>, Status> {
+    let v1::GetReceiptsRequest {
+        indexes,
+        holds,
+        debits,
+        ..
+    } = request;
+    let count = indexes.len() + holds.len() + debits.len();
+    if count == 0 || count > most {
+        let why = format!("name 1 to {most} receipts by index, hold or debit");
+        return Err(Local::BadRequest.status(why));
+    }
+    let indexes = indexes.into_iter().map(By::Index);
+    let holds = holds.into_iter().map(By::Hold);
+    let named = indexes
+        .chain(holds)
+        .chain(debits.into_iter().map(By::Debit));
+    named.map(|by| receipt_index(view, Some(&by))).collect()
+}
+
+fn receipt_index<V: View>(view: &V, by: Option<&By>) -> Result<u64, Status> {
+    let name = match by {
         Some(By::Index(index)) => return Ok(*index),
         Some(By::Hold(hold)) => ReceiptName::Hold(
             GatewayNumber(hold.gateway),
@@ -294,9 +330,30 @@ impl<V: View> AuditService for Service<V> {
         let request = request.into_inner();
         let (blocks, gate) = (self.blocks.clone(), self.gate.clone());
         let read = move |view: &V| {
-            let index = receipt_index(view, &request)?;
+            let index = receipt_index(view, request.by.as_ref())?;
             gate.pass(&visit, &ask_of_receipt(view, index)?)?;
             receipts::receipt(view, &blocks, index)
+        };
+        blocking(&self.view, read).await.map(Response::new)
+    }
+
+    async fn get_receipts(
+        &self,
+        request: Request<v1::GetReceiptsRequest>,
+    ) -> Result<Response<v1::GetReceiptsResponse>, Status> {
+        let visit = Visit::of(&request, "GetReceipts");
+        self.gate.pass(&visit, &Ask::Login)?;
+        let request = request.into_inner();
+        let busy = |_| Local::Busy.status("too many files are being gathered; ask again later");
+        let _place = self.histories.try_acquire().map_err(busy)?;
+        let (blocks, gate) = (self.blocks.clone(), self.gate.clone());
+        let (most, without) = (self.history_entries, request.without_details);
+        let read = move |view: &V| {
+            let indexes = receipt_indexes(view, request, most)?;
+            for ask in asks_of_receipts(view, &indexes)? {
+                gate.pass(&visit, &ask)?;
+            }
+            receipts::together(view, &blocks, &indexes, without)
         };
         blocking(&self.view, read).await.map(Response::new)
     }

@@ -17,7 +17,7 @@ use tally_ledger::{
     action::{Action, Debits},
     block::{Certificate, Header},
     codec::List,
-    debit::{Debit, Fixed, Position, RawDebit, debit_count, raw_debits},
+    debit::{Debit, Detail, Fixed, Position, RawDebit, debit_count, raw_debits},
     entry::Entry,
     hash::Hash,
     ids::{DebitNumber, Height},
@@ -197,22 +197,36 @@ impl ProvenBlock {
     }
 
     /// A debit that this block brought, or only its fixed part if its detail
-    /// is not kept; and the proof of it.
-    pub(super) fn debit(&self, position: &Position) -> Option<(Result<Debit, Fixed>, DebitProof)> {
+    /// is not kept; with its batch, and its place there.
+    fn find(&self, position: &Position) -> Option<(&Batch, u64, Result<Debit, Fixed>)> {
         let batch = self.batches.iter().find(|batch| batch.has(position))?;
-        let transaction = self.block.block.transactions.get(batch.index)?;
-        let redacted = batch_of(&self.block.redacted, batch.index);
         let offset = position.number.0 - batch.debits.first.0;
-        let debit = match redacted {
+        let debit = match batch_of(&self.block.redacted, batch.index) {
             Some(redacted) => redacted.debit(offset as usize)?,
             None => {
+                let transaction = self.block.block.transactions.get(batch.index)?;
                 let raw = raw_debits(&transaction.payload).nth(offset as usize)?;
                 Ok(raw.read()?)
             }
         };
+        Some((batch, offset, debit))
+    }
+
+    /// The detail of a debit that this block brought, if it is kept.
+    pub(super) fn detail(&self, position: &Position) -> Option<Detail> {
+        let (.., debit) = self.find(position)?;
+        Some(debit.ok()?.detail)
+    }
+
+    /// A debit that this block brought, or only its fixed part if its detail
+    /// is not kept; and the proof of it.
+    pub(super) fn debit(&self, position: &Position) -> Option<(Result<Debit, Fixed>, DebitProof)> {
+        let (batch, offset, debit) = self.find(position)?;
         let fixed = debit
             .as_ref()
             .map_or_else(|fixed| *fixed, |debit| debit.fixed);
+        let transaction = self.block.block.transactions.get(batch.index)?;
+        let redacted = batch_of(&self.block.redacted, batch.index);
         let levels = batch.levels(transaction, redacted, position);
         let tree = self.tree();
         let leaf = tree.leaves.get(batch.index)?;

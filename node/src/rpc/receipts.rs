@@ -1,14 +1,28 @@
-//! Receipts with the file that proves them; without the detail, if that was
-//! dropped here.
+//! Receipts with the file that proves them, and many receipts in one file;
+//! without the detail, if that was dropped here.
+
+use std::{collections::BTreeSet, sync::Arc};
 
 use tally_ledger::{
-    codec::List, entry::Entry, ids::TableVersion, receipt::ReceiptFile, state_file::StateFile,
+    certified::CertifiedHeader,
+    codec::List,
+    debit::Detail,
+    entry::{Entry, Receipt},
+    ids::TableVersion,
+    receipt::ReceiptFile,
+    receipts::{ReceiptsFile, ShownReceipt},
+    state_file::StateFile,
+    state_proof::StateProof,
     tree::Table,
 };
 use tally_proto::{Local, v1};
 use tonic::Status;
 
-use super::{proofs, proven_block::ProvenBlocks, unreadable};
+use super::{
+    proofs,
+    proven_block::{ProvenBlock, ProvenBlocks},
+    unreadable,
+};
 use crate::view::View;
 
 /// The receipt at a log index.
@@ -17,19 +31,9 @@ pub(super) fn receipt<V: View>(
     blocks: &ProvenBlocks,
     index: u64,
 ) -> Result<v1::GetReceiptResponse, Status> {
-    let none = || Local::NotFound.status(format!("entry {index} of the log is no receipt"));
-    let entries = view
-        .entries(index..index.saturating_add(1))
-        .map_err(unreadable)?;
-    let Some(Entry::Receipt(receipt)) = entries.first() else {
-        return Err(none());
-    };
-    let block = blocks
-        .get(receipt.height, view.rewrites(), || {
-            view.block(receipt.height)
-        })
-        .map_err(unreadable)?
-        .ok_or_else(|| Local::NotFound.status("the receipt's block is not kept here"))?;
+    let none = || no_receipt(index);
+    let receipt = &receipt_at(view, index)?;
+    let block = block_of(view, blocks, receipt)?;
     let header = block.header();
     let path = view
         .inclusion(index, header.log_size)
@@ -48,9 +52,87 @@ pub(super) fn receipt<V: View>(
     };
     let gateway = receipt.position.gateway;
     Ok(v1::GetReceiptResponse {
-        entry: Some(v1::Entry::new(index, &entries[0])),
+        entry: Some(v1::Entry::new(index, &Entry::Receipt(*receipt))),
         detail: debit.map(|debit| v1::Detail::new(gateway, &debit)),
         file: file.encode().into(),
+    })
+}
+
+fn no_receipt(index: u64) -> Status {
+    Local::NotFound.status(format!("entry {index} of the log is no receipt"))
+}
+
+fn receipt_at<V: View>(view: &V, index: u64) -> Result<Receipt, Status> {
+    let entries = view
+        .entries(index..index.saturating_add(1))
+        .map_err(unreadable)?;
+    match entries.first() {
+        Some(Entry::Receipt(receipt)) => Ok(*receipt),
+        _ => Err(no_receipt(index)),
+    }
+}
+
+fn block_of<V: View>(
+    view: &V,
+    blocks: &ProvenBlocks,
+    receipt: &Receipt,
+) -> Result<Arc<ProvenBlock>, Status> {
+    let read = || view.block(receipt.height);
+    let block = blocks.get(receipt.height, view.rewrites(), read);
+    let block = block.map_err(unreadable)?;
+    block.ok_or_else(|| Local::NotFound.status("the receipt's block is not kept here"))
+}
+
+/// The receipts at these log indexes in one file, under the last header.
+pub(super) fn together<V: View>(
+    view: &V,
+    blocks: &ProvenBlocks,
+    indexes: &BTreeSet<u64>,
+    without_details: bool,
+) -> Result<v1::GetReceiptsResponse, Status> {
+    let mut shown = Vec::with_capacity(indexes.len());
+    for index in indexes.iter().copied() {
+        let receipt = receipt_at(view, index)?;
+        let detail = match without_details {
+            true => None,
+            false => block_of(view, blocks, &receipt)?.detail(&receipt.position),
+        };
+        shown.push(ShownReceipt {
+            index,
+            receipt,
+            detail,
+        });
+    }
+    let (certified, prices) = under_last(view, &shown)?;
+    let indexes: Vec<u64> = indexes.iter().copied().collect();
+    let path = view.multi_path(&indexes, certified.header.log_size);
+    let path = path.map_err(unreadable)?;
+    let path = path.ok_or_else(|| Local::NotFound.status("a receipt is not final yet"))?;
+    let file = ReceiptsFile {
+        certified,
+        receipts: bounded(shown)?,
+        path: bounded(path)?,
+        prices: bounded(prices)?,
+    };
+    Ok(v1::GetReceiptsResponse {
+        file: file.encode().into(),
+    })
+}
+
+/// The last header, and under it the price tables that details name.
+fn under_last<V: View>(
+    view: &V,
+    shown: &[ShownReceipt],
+) -> Result<(CertifiedHeader, Vec<StateProof>), Status> {
+    let details = shown.iter().filter_map(|shown| shown.detail);
+    let later = |Detail { table, .. }: Detail| Some(table.0).filter(|version| *version > 1);
+    let versions: BTreeSet<u32> = details.filter_map(later).collect();
+    view.with_state(|state, certificate| {
+        let (header, certificate) = proofs::last_certified(state, certificate)?;
+        let proofs = versions
+            .iter()
+            .map(|version| state.prove(Table::PriceTables, version - 1));
+        Ok((proofs::certified(header, certificate), proofs.collect()))
     })
 }
 

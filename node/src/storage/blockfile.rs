@@ -153,7 +153,7 @@ pub enum BlockFileError {
     },
 }
 
-/// What was cut off on opening.
+/// What was cut off, or passed over, on opening.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cut {
     /// The file.
@@ -192,6 +192,58 @@ fn crc(length: u32, parts: &[&[u8]]) -> u32 {
         .fold(start, |crc, part| crc32c::crc32c_append(crc, part))
 }
 
+/// What to do with a broken end of the last segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Torn {
+    /// Cut it off, durably; and remove what is left of files that were being
+    /// written again.
+    Cut,
+    /// Pass over it.
+    Leave,
+}
+
+/// Opens the segments of a folder; the last height in them, and what was cut
+/// off or passed over.
+fn open_segments(
+    disk: &dyn Disk,
+    folder: &Path,
+    chain: &ChainId,
+    torn: Torn,
+) -> Result<(BlockReader, Height, Option<Cut>), BlockFileError> {
+    let read = |error| BlockFileError::Read {
+        path: folder.into(),
+        error,
+    };
+    let paths = disk.list(folder).map_err(read)?;
+    if torn == Torn::Cut {
+        rewrite::remove_half_written(disk, &paths).map_err(read)?;
+    }
+    let mut segments: Vec<Arc<Segment>> = Vec::new();
+    for (first, path) in paths
+        .iter()
+        .filter_map(|path| Some((first_of(path)?, path)))
+    {
+        let segment = Segment::open(disk, path, first, chain)?;
+        if let Some(before) = segments.last() {
+            before.seal(first);
+        }
+        segments.push(Arc::new(segment));
+    }
+    if let Some(first) = segments.first().filter(|segment| segment.first.0 != 1) {
+        return Err(BlockFileError::Gap {
+            path: first.path.clone(),
+            found: first.first,
+            wanted: Height(1),
+        });
+    }
+    let (mut last, mut cut) = (Height(0), None);
+    if let Some(segment) = segments.last() {
+        cut = segment.recover(torn)?;
+        last = segment.last()?;
+    }
+    Ok((BlockReader(Arc::new(RwLock::new(segments))), last, cut))
+}
+
 impl BlockFiles {
     /// Opens the files of a folder, which may be empty. Says what was cut
     /// off, if anything.
@@ -201,41 +253,13 @@ impl BlockFiles {
         chain: ChainId,
         segment_bytes: u64,
     ) -> Result<(Self, Option<Cut>), BlockFileError> {
-        let read = |error| BlockFileError::Read {
-            path: folder.into(),
-            error,
-        };
-        let paths = disk.list(folder).map_err(read)?;
-        rewrite::remove_half_written(disk.as_ref(), &paths).map_err(read)?;
-        let mut segments: Vec<Arc<Segment>> = Vec::new();
-        for (first, path) in paths
-            .iter()
-            .filter_map(|path| Some((first_of(path)?, path)))
-        {
-            let segment = Segment::open(disk.as_ref(), path, first, &chain)?;
-            if let Some(before) = segments.last() {
-                before.seal(first);
-            }
-            segments.push(Arc::new(segment));
-        }
-        if let Some(first) = segments.first().filter(|segment| segment.first.0 != 1) {
-            return Err(BlockFileError::Gap {
-                path: first.path.clone(),
-                found: first.first,
-                wanted: Height(1),
-            });
-        }
-        let (mut last, mut cut) = (Height(0), None);
-        if let Some(segment) = segments.last() {
-            cut = segment.recover()?;
-            last = segment.last()?;
-        }
+        let (reader, last, cut) = open_segments(disk.as_ref(), folder, &chain, Torn::Cut)?;
         let files = Self {
             disk,
             folder: folder.into(),
             chain,
             segment_bytes,
-            reader: BlockReader(Arc::new(RwLock::new(segments))),
+            reader,
             last,
             closed: false,
             full: false,
@@ -341,6 +365,17 @@ impl BlockFiles {
 }
 
 impl BlockReader {
+    /// Opens the files of a folder to read them only: nothing is changed, and
+    /// a node may be writing to them. The last whole block's height, and the
+    /// broken end after it that was passed over, if there is one.
+    pub fn open(
+        disk: &dyn Disk,
+        folder: &Path,
+        chain: &ChainId,
+    ) -> Result<(Self, Height, Option<Cut>), BlockFileError> {
+        open_segments(disk, folder, chain, Torn::Leave)
+    }
+
     /// The block of a height; `None` above the last.
     pub fn read(&self, height: Height) -> Result<Option<Record>, BlockFileError> {
         match self.segment_of(height) {

@@ -1,6 +1,53 @@
 //! The few file operations that storage needs; the same as consensus uses.
 
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
 pub use tally_consensus::disk::{Disk, DiskFile, RealDisk};
+
+/// The machine's own, of which nothing can be changed: files are opened for
+/// reading only, and a missing folder is not made.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReadOnlyDisk;
+
+fn refuse<T>() -> io::Result<T> {
+    Err(io::Error::new(
+        io::ErrorKind::ReadOnlyFilesystem,
+        "only reading was asked for",
+    ))
+}
+
+impl Disk for ReadOnlyDisk {
+    fn open(&self, path: &Path, _: bool) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(File::open(path)?))
+    }
+
+    fn open_alone(&self, _: &Path) -> io::Result<Box<dyn DiskFile>> {
+        refuse()
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<PathBuf>> {
+        let paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+        let mut files = paths.collect::<io::Result<Vec<_>>>()?;
+        files.sort();
+        Ok(files)
+    }
+
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        refuse()
+    }
+
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        refuse()
+    }
+
+    fn sync_folder(&self, _: &Path) -> io::Result<()> {
+        refuse()
+    }
+}
 
 #[cfg(test)]
 pub(crate) mod faulty {
@@ -107,5 +154,32 @@ pub(crate) mod faulty {
             self.step(Fault::SyncFolder)?;
             RealDisk.sync_folder(folder)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_to_read_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("a"), folder.path().join("b"));
+        fs::write(&path, [1, 2, 3]).unwrap();
+        let disk = ReadOnlyDisk;
+        let file = disk.open(&path, true).unwrap();
+        let mut bytes = [0; 2];
+        file.read_at(&mut bytes, 1).unwrap();
+        assert_eq!((bytes, file.len().unwrap()), ([2, 3], 3));
+        assert!(file.write_at(&[9], 0).is_err());
+        assert!(file.set_len(1).is_err());
+        assert!(disk.open(&other, true).is_err());
+        assert!(disk.open_alone(&path).is_err());
+        assert!(disk.rename(&path, &other).is_err());
+        assert!(disk.remove(&path).is_err());
+        assert!(disk.sync_folder(folder.path()).is_err());
+        assert!(disk.list(&folder.path().join("c")).is_err());
+        assert_eq!(disk.list(folder.path()).unwrap().len(), 1);
+        assert_eq!(fs::read(path).unwrap(), [1, 2, 3]);
     }
 }

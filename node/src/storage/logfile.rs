@@ -16,6 +16,8 @@
 //! `check` is the lowest byte of the CRC32C of the slot's first 87. A path
 //! reads at most 255 neighbours per level of tiles: well below 100 us.
 
+mod walk;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -33,6 +35,8 @@ use tally_ledger::{
 };
 
 use super::disk::{Disk, DiskFile};
+
+pub use walk::{LogWalk, Slots};
 
 const SLOT: usize = 88;
 const RECEIPT: u8 = 1;
@@ -99,6 +103,18 @@ struct Files {
     size: AtomicU64,
 }
 
+impl Files {
+    fn open(disk: &dyn Disk, folder: &Path) -> Result<Self, LogFileError> {
+        let tile = |level| NamedFile::open(disk, folder.join(format!("tiles-{level}")));
+        Ok(Files {
+            leaves: NamedFile::open(disk, folder.join("leaves"))?,
+            events: NamedFile::open(disk, folder.join("events"))?,
+            tiles: [tile(TILES[0])?, tile(TILES[1])?, tile(TILES[2])?],
+            size: AtomicU64::new(0),
+        })
+    }
+}
+
 /// Reads entries and makes paths; cheap to clone, from any thread.
 #[derive(Debug, Clone)]
 pub struct LogReader(Arc<Files>);
@@ -158,13 +174,7 @@ impl LogFiles {
             path: folder.into(),
             error,
         })?;
-        let tile = |level| NamedFile::open(disk, folder.join(format!("tiles-{level}")));
-        let files = Files {
-            leaves: NamedFile::open(disk, folder.join("leaves"))?,
-            events: NamedFile::open(disk, folder.join("events"))?,
-            tiles: [tile(TILES[0])?, tile(TILES[1])?, tile(TILES[2])?],
-            size: AtomicU64::new(0),
-        };
+        let files = Files::open(disk, folder)?;
         let size = frontier.size();
         let mut lengths = vec![(&files.leaves, size * SLOT as u64)];
         for (file, level) in files.tiles.iter().zip(TILES) {

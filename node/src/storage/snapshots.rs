@@ -35,6 +35,11 @@ pub struct SnapshotFileError {
     pub error: io::Error,
 }
 
+/// The name of a height's file.
+pub(crate) fn file_name(height: Height) -> String {
+    format!("snapshot-{:020}", height.0)
+}
+
 fn height_of(path: &Path) -> Option<Height> {
     let digits = path.file_name()?.to_str()?.strip_prefix("snapshot-")?;
     (digits.len() == 20).then(|| digits.parse().ok().map(Height))?
@@ -66,7 +71,7 @@ impl Snapshots {
     }
 
     fn path(&self, height: Height) -> PathBuf {
-        self.folder.join(format!("snapshot-{:020}", height.0))
+        self.folder.join(file_name(height))
     }
 
     /// Reads one; `None` if it cannot be used, which is logged.

@@ -13,4 +13,5 @@ mod privacy;
 mod receipts;
 mod solo;
 mod testimony;
+mod verify;
 mod watchers;

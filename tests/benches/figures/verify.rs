@@ -1,18 +1,17 @@
 //! How fast history is verified: receipt files with nothing but the genesis,
-//! and blocks executed again from the genesis on one core.
+//! and a validator's stored history as `tally verify` does, on one core, while
+//! the validators stand still.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tally_ledger::{
-    block::Block,
-    certified::Trust,
-    crypto::{ChainId, Domain, PublicKey, Signature},
-    execute::{SignatureCheck, Strict, check},
-    receipt::ReceiptFile,
-    state::State,
+use tally_ledger::{certified::Trust, receipt::ReceiptFile};
+use tally_node::{
+    Home,
+    verify::{Level, Report, Sources, Task},
 };
-use tally_proto::v1::{GetBlockRequest, GetReceiptRequest, Wait, get_receipt_request::By};
+use tally_proto::v1::{GetReceiptRequest, Wait, get_receipt_request::By};
+use tokio::task::JoinSet;
 
 use crate::{
     Options,
@@ -23,18 +22,30 @@ use crate::{
 };
 
 const RECEIPTS: u64 = 1_000;
+/// Batches of 1,000 debits that are put into the history, so many at a time.
+const BATCHES: (usize, usize) = (200, 10);
 
-/// Believes signatures: a certificate vouched for the block.
-struct Certified;
+/// What is verified, and which part of the entries counts.
+const TASKS: [(&str, Level, bool); 4] = [
+    ("verify_history_roots", Level::Roots, true),
+    ("verify_history_bytes", Level::Bytes, true),
+    ("verify_history_replay_certified", Level::Replay, true),
+    ("verify_history_replay", Level::Replay, false),
+];
 
-impl SignatureCheck for Certified {
-    fn verify(&self, _: &PublicKey, _: Domain, _: &ChainId, _: &[u8], _: &Signature) -> bool {
-        true
-    }
-}
-
-/// Entries per second of both.
+/// Files per second, and entries per second of each level.
 pub(crate) async fn verify(cluster: &Cluster, driver: &mut Driver, options: &Options) {
+    for _ in 0..BATCHES.0 / BATCHES.1 {
+        let mut calls = JoinSet::new();
+        for _ in 0..BATCHES.1 {
+            calls.spawn(submit(
+                driver.ledger.clone(),
+                driver.batch(1_000),
+                Wait::Final,
+            ));
+        }
+        calls.join_all().await;
+    }
     let last = submit(driver.ledger.clone(), driver.batch(1_000), Wait::Final).await;
     let finality = last.finality.unwrap();
     let mut audit = cluster.audit(0).await;
@@ -45,17 +56,11 @@ pub(crate) async fn verify(cluster: &Cluster, driver: &mut Driver, options: &Opt
         };
         files.push(audit.get_receipt(request).await.unwrap().into_inner().file);
     }
-    let mut blocks = Vec::new();
-    for height in 1..=finality.height.min(400) {
-        let answer = audit.get_block(GetBlockRequest { height }).await.unwrap();
-        blocks.push(answer.into_inner().block);
-    }
+    let _stopped = cluster.stop();
     let probe = Probe::start(cluster.folder());
-    let (mut receipts, mut replayed, mut strictly) = (Vec::new(), Vec::new(), Vec::new());
+    let mut receipts = Vec::new();
     for _ in 0..options.runs {
         receipts.push(verify_files(cluster, &files));
-        replayed.push(replay(cluster, &blocks, &Certified));
-        strictly.push(replay(cluster, &blocks, &Strict));
     }
     let load = json!({"files": files.len(), "one batch": true});
     print(
@@ -65,21 +70,32 @@ pub(crate) async fn verify(cluster: &Cluster, driver: &mut Driver, options: &Opt
         summary(&receipts),
         &probe,
     );
-    let load = json!({"blocks": blocks.len()});
-    print(
-        "replay_certified",
-        "entries/s, one core",
-        load.clone(),
-        summary(&replayed),
-        &probe,
-    );
-    print(
-        "replay_all_signatures",
-        "entries/s, one core",
-        load,
-        summary(&strictly),
-        &probe,
-    );
+    for (name, level, trust_signatures) in TASKS {
+        let mut rates = Vec::new();
+        let mut last = None;
+        for _ in 0..options.runs {
+            let report = history(cluster, level, trust_signatures);
+            rates.push(report.entries as f64 / report.seconds);
+            last = Some(report);
+        }
+        let load = last.map_or(
+            json!({}),
+            |report| json!({"blocks": report.height, "entries": report.entries}),
+        );
+        let unit = "entries/s, one core";
+        print(name, unit, load, summary(&rates), &probe);
+    }
+}
+
+fn history(cluster: &Cluster, level: Level, trust_signatures: bool) -> Report {
+    let sources = Sources::of_data(&Home::new(cluster.home(0)).data());
+    let task = Task {
+        level,
+        trust_signatures,
+        from_snapshot: None,
+        expected: Vec::new(),
+    };
+    tally_node::verify::verify(&cluster.genesis, &sources, &task, &mut |_, _| ()).unwrap()
 }
 
 fn verify_files(cluster: &Cluster, files: &[bytes::Bytes]) -> f64 {
@@ -92,15 +108,4 @@ fn verify_files(cluster: &Cluster, files: &[bytes::Bytes]) -> f64 {
             .unwrap();
     }
     files.len() as f64 / started.elapsed().max(Duration::from_nanos(1)).as_secs_f64()
-}
-
-fn replay(cluster: &Cluster, blocks: &[bytes::Bytes], signatures: &dyn SignatureCheck) -> f64 {
-    let mut state = State::genesis(&cluster.genesis).unwrap();
-    let started = Instant::now();
-    for bytes in blocks {
-        let block = Block::decode(bytes, 64 << 20).unwrap();
-        let execution = check(&state, &block, signatures).unwrap();
-        state.commit(execution);
-    }
-    state.log().size() as f64 / started.elapsed().max(Duration::from_nanos(1)).as_secs_f64()
 }

@@ -153,6 +153,12 @@ impl AuditService for Node {
     ) -> Answer<v1::GetHistoryResponse> {
         not_here()
     }
+    async fn get_receipts(
+        &self,
+        _: Request<v1::GetReceiptsRequest>,
+    ) -> Answer<v1::GetReceiptsResponse> {
+        not_here()
+    }
     async fn get_supply(&self, _: Request<v1::GetSupplyRequest>) -> Answer<v1::GetSupplyResponse> {
         not_here()
     }

@@ -58,12 +58,17 @@ pub(crate) async fn run(
     let at = evidence::states(&mut client, &dir).await?;
     let histories = evidence::histories(&mut client, &dir).await?;
     let grown = evidence::consistency(&mut client, &dir, at).await?;
+    let indexes: Vec<u64> = chain.receipts.keys().copied().collect();
+    let together = evidence::together(&mut client, &indexes, &dir).await?;
     compare(&seen, &files)?;
     say("receipt files fetched; their usage is what the clients were told");
     let genesis = world.net.genesis_file();
     let report = tally(&genesis, &["receipt", "audit"], std::slice::from_ref(&dir)).await?;
     complete(&genesis, &histories, files.len()).await?;
     tally(&genesis, &["consistency", "verify"], &grown).await?;
+    tally(&genesis, &["receipt", "verify"], &together).await?;
+    let home = world.net.dir.join("v1");
+    let verified = tally(&genesis, &["verify", "--home"], &[home]).await?;
     let status = status::ask(&world.node(0)).await?;
     let finality = finality(&chain, &files);
     let receipts = files.len().max(1) as u64;
@@ -83,6 +88,8 @@ pub(crate) async fn run(
         "audit by a separate process": report,
         "histories that it found complete": histories.len(),
         "proofs that the log only grew": grown.len(),
+        "files of many receipts": together.len(),
+        "blocks that it executed again": verified["height"],
     });
     output::print(format, &value)?;
     Ok(Exit::Done)

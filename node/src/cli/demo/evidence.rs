@@ -21,10 +21,13 @@ use crate::cli::{
     consistency,
     history::{self, HISTORY},
     receipt::fetch,
+    receipts,
 };
 
 /// Receipts that are fetched at the same time.
 const IN_FLIGHT: usize = 16;
+/// Receipts of a file of many.
+const IN_A_FILE: usize = 1_000;
 
 /// Fetches the receipts at these log indexes, writes their files and gives
 /// them back, decoded but not verified: that is the auditor's part.
@@ -48,6 +51,26 @@ pub(crate) async fn receipts(
         .buffered(IN_FLIGHT)
         .try_collect()
         .await
+}
+
+/// Fetches the same receipts in files of many, and writes those.
+pub(crate) async fn together(
+    client: &mut Client,
+    indexes: &[u64],
+    dir: &Path,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for indexes in indexes.chunks(IN_A_FILE) {
+        let request = v1::GetReceiptsRequest {
+            indexes: indexes.to_vec(),
+            ..Default::default()
+        };
+        let bytes = receipts::fetch(client, request).await?;
+        let path = dir.join(format!("{:08}.receipts", indexes[0]));
+        fs::write(&path, &bytes).with_context(|| format!("writing {}", path.display()))?;
+        paths.push(path);
+    }
+    Ok(paths)
 }
 
 /// Fetches the complete histories of all accounts, of gateway 0 and of

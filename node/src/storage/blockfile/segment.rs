@@ -11,7 +11,7 @@ use tally_ledger::{block::Certificate, codec, crypto::ChainId, ids::Height};
 
 use super::{
     BlockFileError, Cut, HEAD_BYTES, MAGIC, MAX_CERTIFICATE, MAX_RECORD, PREFIX, RECORD_HEAD,
-    Record, VERSION, crc,
+    Record, Torn, VERSION, crc,
 };
 use crate::storage::disk::{Disk, DiskFile};
 
@@ -207,8 +207,8 @@ impl Segment {
         }
     }
 
-    /// Reads the last segment, and cuts off a torn end.
-    pub(super) fn recover(&self) -> Result<Option<Cut>, BlockFileError> {
+    /// Reads the last segment; cuts a torn end off, or passes over it.
+    pub(super) fn recover(&self, torn: Torn) -> Result<Option<Cut>, BlockFileError> {
         let bytes = self.content()?;
         let Scan { offsets, broken } = self.scan(&bytes);
         let end = *offsets.last().expect("there is one at least");
@@ -222,14 +222,9 @@ impl Segment {
             if rest.clone().any(follows) {
                 return Err(self.damaged(end, height, why));
             }
-            self.file
-                .set_len(end)
-                .and_then(|()| self.file.sync())
-                .map_err(|error| BlockFileError::Sync {
-                    path: self.path.clone(),
-                    height: Height(height),
-                    error,
-                })?;
+            if torn == Torn::Cut {
+                self.cut_at(end, Height(height))?;
+            }
             cut = Some(Cut {
                 path: self.path.clone(),
                 offset: end,
@@ -242,6 +237,15 @@ impl Segment {
             .lock()
             .expect("nobody panics while it is locked") = Some(offsets);
         Ok(cut)
+    }
+
+    fn cut_at(&self, end: u64, height: Height) -> Result<(), BlockFileError> {
+        let cut = self.file.set_len(end).and_then(|()| self.file.sync());
+        cut.map_err(|error| BlockFileError::Sync {
+            path: self.path.clone(),
+            height,
+            error,
+        })
     }
 
     /// Reads a sealed segment in full; it must end where the next begins.

@@ -6,7 +6,7 @@ use tally_ledger::{codec::List, crypto::Signature, hash::Hash};
 
 use super::*;
 use crate::storage::disk::{
-    RealDisk,
+    ReadOnlyDisk, RealDisk,
     faulty::{Fault, FaultyDisk},
 };
 
@@ -102,6 +102,16 @@ fn a_torn_end_full_of_zeros_or_garbage_is_cut_too() {
     let whole = fs::read(&path).unwrap();
     for tail in [vec![0; 5000], vec![0xff; 77], body(9)] {
         fs::write(&path, [&whole[..], &tail].concat()).unwrap();
+        // Who only reads passes over it.
+        let (reader, last, passed) =
+            BlockReader::open(&ReadOnlyDisk, folder.path(), &CHAIN).unwrap();
+        assert_eq!(
+            (last, passed.unwrap().bytes),
+            (Height(3), tail.len() as u64)
+        );
+        assert_eq!(reader.read(last).unwrap().unwrap().body, body(3));
+        assert_eq!(reader.read(Height(4)).unwrap(), None);
+        assert_eq!(fs::read(&path).unwrap().len(), whole.len() + tail.len());
         let (files, cut) = open(folder.path(), 1 << 20).unwrap();
         assert_eq!(cut.unwrap().bytes, tail.len() as u64);
         check(&files, 3);
