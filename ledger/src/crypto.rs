@@ -3,6 +3,9 @@
 //! or chain can be shown for another.
 //!
 //! Signed message = `u8` length of domain, domain, chain id (32), bytes.
+//!
+//! Only notes ([`crate::note`]) are signed without: their form is fixed by
+//! others, names the chain in its first line, and has keys of its own.
 
 use std::{fmt, str::FromStr};
 
@@ -113,6 +116,14 @@ impl PublicKey {
                 .is_ok()
         })
     }
+
+    /// Checks a signature over what a note signs, strictly.
+    pub(crate) fn verify_note(&self, message: &[u8], signature: &Signature) -> bool {
+        self.verifier().is_some_and(|key| {
+            let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+            key.verify_strict(message, &signature).is_ok()
+        })
+    }
 }
 
 impl fmt::Display for PublicKey {
@@ -194,6 +205,11 @@ impl SecretKey {
     /// Signs `bytes` in `domain` on `chain`.
     pub fn sign(&self, domain: Domain, chain: &ChainId, bytes: &[u8]) -> Signature {
         Signature(self.0.sign(&domain.message(chain, bytes)).to_bytes())
+    }
+
+    /// Signs what a note signs.
+    pub(crate) fn sign_note(&self, message: &[u8]) -> Signature {
+        Signature(self.0.sign(message).to_bytes())
     }
 }
 
