@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 use tally_consensus::{Multiaddr, peer_id};
 use tally_ledger::crypto::PublicKey;
 
+mod witness;
+
+pub use witness::{Checkpoints, Witness};
+
 /// All of `config.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,9 +42,15 @@ pub struct NodeConfig {
     /// Files.
     #[serde(default)]
     pub storage: Storage,
+    /// Checkpoints of the log.
+    #[serde(default)]
+    pub checkpoint: Checkpoints,
     /// What is logged, and how.
     #[serde(default)]
     pub log: Log,
+    /// Outside parties that are asked to cosign checkpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witness: Vec<Witness>,
     /// The other validators. Nobody else may connect.
     #[serde(default)]
     pub peers: Vec<Peer>,
@@ -254,6 +264,14 @@ pub enum ConfigError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A witness's address is none, its key does not cosign, or is another's.
+    #[error("witness {name}: {why}")]
+    Witness {
+        /// Which.
+        name: String,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// A number is out of its range.
     #[error("{name} must be between {min} and {max}")]
     Range {
@@ -277,7 +295,9 @@ impl NodeConfig {
             rpc: Rpc::default(),
             mempool: MempoolConfig::default(),
             storage: Storage::default(),
+            checkpoint: Checkpoints::default(),
             log: Log::default(),
+            witness: Vec::new(),
             peers,
         }
     }
@@ -309,7 +329,14 @@ impl NodeConfig {
         }
         self.validate_listeners()?;
         self.validate_peers()?;
-        let ranges: [(&'static str, u64, u64, u64); 11] = [
+        witness::validate(&self.witness)?;
+        let ranges: [(&'static str, u64, u64, u64); 12] = [
+            (
+                "checkpoint.period_ms",
+                self.checkpoint.period_ms,
+                100,
+                24 * 3600 * 1000,
+            ),
             (
                 "rpc.max_message_bytes",
                 self.rpc.max_message_bytes as u64,

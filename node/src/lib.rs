@@ -8,6 +8,7 @@
 
 pub mod application;
 pub mod chain;
+pub mod checkpoint;
 pub mod config;
 pub mod health;
 pub mod home;
@@ -23,6 +24,8 @@ mod statvfs;
 pub mod storage;
 pub mod store;
 pub mod view;
+pub mod web;
+pub mod witness;
 
 pub use home::Home;
 pub use run::{Engine, NodeError, RunningNode, run_node};

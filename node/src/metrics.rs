@@ -39,6 +39,16 @@ pub struct Metrics {
     pub execute: Histogram,
     /// Seconds to make a block durable and take it over.
     pub commit: Histogram,
+    /// Size of the log that this validator signed last.
+    pub checkpoint_signed: Gauge,
+    /// Size of the newest checkpoint with a quorum.
+    pub checkpoint_size: Gauge,
+    /// Configured witnesses that have cosigned it.
+    pub checkpoint_cosignatures: Gauge,
+    /// Signatures of validators for another log than this node's.
+    pub checkpoint_conflicts: Counter,
+    /// Requests that a witness did not answer with a cosignature.
+    pub witness_failures: Counter,
     /// Free bytes on the data folder's disk.
     pub disk_free: Gauge<f64, AtomicU64>,
     registry: Arc<Registry>,
@@ -61,6 +71,11 @@ impl Metrics {
             waiting_bytes: Gauge::default(),
             execute: seconds(),
             commit: seconds(),
+            checkpoint_signed: Gauge::default(),
+            checkpoint_size: Gauge::default(),
+            checkpoint_cosignatures: Gauge::default(),
+            checkpoint_conflicts: Counter::default(),
+            witness_failures: Counter::default(),
             disk_free: Gauge::default(),
             registry: Arc::new(Registry::default()),
         };
@@ -89,6 +104,18 @@ impl Metrics {
         registry.register("execute_seconds", text, self.execute.clone());
         let text = "Seconds to make a block durable and take it over";
         registry.register("commit_seconds", text, self.commit.clone());
+        let text = "Size of the log that this validator signed last";
+        registry.register("checkpoint_signed", text, self.checkpoint_signed.clone());
+        let text = "Size of the newest checkpoint with a quorum";
+        registry.register("checkpoint_size", text, self.checkpoint_size.clone());
+        let text = "Configured witnesses that have cosigned it";
+        let gauge = self.checkpoint_cosignatures.clone();
+        registry.register("checkpoint_cosignatures", text, gauge);
+        let text = "Signatures of validators for another log than this node's";
+        let counter = self.checkpoint_conflicts.clone();
+        registry.register("checkpoint_conflicts", text, counter);
+        let text = "Requests that a witness did not answer with a cosignature";
+        registry.register("witness_failures", text, self.witness_failures.clone());
         let text = "Free bytes on the data folder's disk";
         registry.register("disk_free_bytes", text, self.disk_free.clone());
         registry

@@ -6,6 +6,7 @@ mod args;
 mod audit;
 mod audit_queue;
 mod batch;
+mod checkpoint;
 mod class;
 mod client;
 mod clock;
@@ -13,6 +14,8 @@ mod consistency;
 mod demo;
 mod entry;
 mod exit;
+mod export;
+mod finality;
 mod gateway;
 mod gateway_key;
 mod genesis;
@@ -37,9 +40,11 @@ mod status;
 mod stop;
 mod submit;
 mod testnet;
+mod tiled;
 mod tx;
 mod tx_file;
 mod validator_file;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -115,6 +120,19 @@ enum Command {
     #[command(subcommand)]
     Consistency(consistency::ConsistencyCommand),
     #[command(subcommand)]
+    Checkpoint(checkpoint::CheckpointCommand),
+    #[command(subcommand)]
+    Export(export::ExportCommand),
+    /// Cosign a chain's checkpoints, as a party outside of it
+    #[command(
+        after_help = "Example:\n  tally keypair create w1.key --kind witness\n  tally witness \
+        --state w1.state --new --genesis genesis.json --key w1.key \\\n    --name \
+        council.example/w1 --listen 127.0.0.1:7380\n\nIt prints its verifier key, for the \
+        validators' config.toml and for everybody who verifies.\nFrom the second start on, \
+        without --new."
+    )]
+    Witness(witness::WitnessCommand),
+    #[command(subcommand)]
     Entry(entry::EntryCommand),
     #[command(subcommand)]
     Role(role::RoleCommand),
@@ -154,6 +172,9 @@ impl Command {
             Command::Receipt(command) => command.run(format),
             Command::History(command) => command.run(format),
             Command::Consistency(command) => command.run(format),
+            Command::Checkpoint(command) => command.run(format),
+            Command::Export(command) => command.run(format),
+            Command::Witness(command) => command.run(format),
             Command::Entry(command) => command.run(format),
             Command::Role(command) => command.run(format),
             Command::Class(command) => command.run(format),

@@ -2,6 +2,8 @@
 //! asks for one of their own. One program for all, so that it is linked once.
 #![allow(clippy::unwrap_used)]
 
+mod auditors;
+mod checkpoints;
 #[path = "../cli_common/mod.rs"]
 mod cli_common;
 mod four;
