@@ -66,7 +66,7 @@ impl TileKind {
     /// How wide tile `index` is in a log of `size` entries; 0: it has none.
     pub fn width(self, index: u64, size: u64) -> u16 {
         let items = self.shift().map_or(0, |shift| size >> shift);
-        let start = index.checked_mul(TILE_WIDTH).unwrap_or(u64::MAX);
+        let start = index.saturating_mul(TILE_WIDTH);
         items.saturating_sub(start).min(TILE_WIDTH) as u16
     }
 }

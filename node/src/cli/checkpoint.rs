@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 use tally_ledger::{
     checkpoint::{Checkpoint, LogKeys, SignedCheckpoint},
-    note::{Note, NoteSignature},
+    note::{Note, NoteSignature, VerifierKey},
     witness::{Relation, relate},
 };
 
@@ -20,6 +20,9 @@ use super::{
 /// Checkpoints: the log's head, signed by validators and cosigned by witnesses
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum CheckpointCommand {
+    /// Print the log's name and the keys that sign for it, for any C2SP witness or client
+    #[command(after_help = "Example:\n  tally checkpoint keys --genesis genesis.json")]
+    Keys(Keys),
     /// Print what a checkpoint says and who seems to have signed it; believes nothing
     #[command(after_help = "Example:\n  tally checkpoint show http://127.0.0.1:26653/checkpoint")]
     Show(Show),
@@ -36,6 +39,13 @@ pub(crate) enum CheckpointCommand {
         genesis.json\n\nCheckpoints of different sizes need the tiles of the larger one's log. \
         Exit code 7: two\nhistories, and who signed both.")]
     Compare(Compare),
+}
+
+/// Arguments of `checkpoint keys`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Keys {
+    #[command(flatten)]
+    genesis: GenesisArg,
 }
 
 /// Arguments of `checkpoint show`.
@@ -78,10 +88,26 @@ impl CheckpointCommand {
     /// Runs the command.
     pub(crate) fn run(self, format: Format) -> anyhow::Result<Exit> {
         match self {
+            CheckpointCommand::Keys(keys) => keys.run(format),
             CheckpointCommand::Show(show) => show.run(format),
             CheckpointCommand::Verify(verify) => verify.run(format),
             CheckpointCommand::Compare(compare) => compare.run(format),
         }
+    }
+}
+
+impl Keys {
+    fn run(self, format: Format) -> anyhow::Result<Exit> {
+        let log = LogKeys::new(&self.genesis.read()?);
+        let keys = log.keys().iter().map(VerifierKey::to_string);
+        let value = json!({
+            "log": log.origin(),
+            "SHA-256 of it": log.origin_hash(),
+            "a quorum is": log.quorum(),
+            "keys": keys.collect::<Vec<_>>(),
+        });
+        output::print(format, &value)?;
+        Ok(Exit::Done)
     }
 }
 

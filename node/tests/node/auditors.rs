@@ -135,6 +135,12 @@ async fn an_auditor_learns_whether_it_is_final_or_witnessed() {
         finality(tally(&format!("{verify} --log site WITNESS"))),
         witnessed.as_str()
     );
+    let keys = tally("checkpoint keys GENESIS").json();
+    assert_eq!(keys["keys"], json!([log.keys()[0].to_string()]));
+    assert_eq!(
+        (&keys["log"], &keys["a quorum is"]),
+        (&json!(log.origin()), &json!(1))
+    );
     let shown = tally("checkpoint show site").json();
     assert_eq!(shown["log"], log.origin());
     for name in ["tile/0/000", "tile/entries/000", "tile/1/000.p/1"] {
