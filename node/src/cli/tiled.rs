@@ -26,11 +26,15 @@ const REMEMBERED: usize = 4096;
 #[derive(Debug)]
 enum Place {
     Folder(PathBuf),
-    Web {
-        prefix: String,
-        web: Web,
-        runtime: Runtime,
-    },
+    Web(Box<Site>),
+}
+
+/// An address, and what asks there.
+#[derive(Debug)]
+struct Site {
+    prefix: String,
+    web: Web,
+    runtime: Runtime,
 }
 
 /// Where a log's tiles are.
@@ -44,11 +48,11 @@ impl TiledLog {
     /// A folder, or an address that begins with `http://` or `https://`.
     pub(crate) fn open(prefix: &str) -> anyhow::Result<Self> {
         let place = if is_url(prefix) {
-            Place::Web {
+            Place::Web(Box::new(Site {
                 prefix: prefix.trim_end_matches('/').to_owned(),
                 web: Web::new(),
                 runtime: runtime()?,
-            }
+            }))
         } else {
             Place::Folder(prefix.into())
         };
@@ -67,11 +71,12 @@ impl TiledLog {
                     Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
                 }
             }
-            Place::Web {
-                prefix,
-                web,
-                runtime,
-            } => {
+            Place::Web(site) => {
+                let Site {
+                    prefix,
+                    web,
+                    runtime,
+                } = site.as_ref();
                 let url = format!("{prefix}/{name}");
                 let answer = runtime.block_on(web.get(&url));
                 let (status, bytes) =
