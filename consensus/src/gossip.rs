@@ -10,7 +10,8 @@
 //! reconnection nothing is replayed; a node may publish again what it still
 //! holds.
 //!
-//! The same connections carry what consensus sends [`Direct`].
+//! The same connections carry what consensus sends [`Direct`], and
+//! [`Notices`].
 //!
 //! Peers are known by their peer ids; all others are refused.
 
@@ -18,6 +19,7 @@ mod direct;
 mod frame;
 mod inbound;
 mod lane;
+mod notices;
 mod seen;
 mod swarm;
 
@@ -40,6 +42,7 @@ use tokio::{
 pub use direct::Direct;
 use inbound::Taker;
 use lane::{Lane, Settings};
+pub use notices::{MAX_NOTICE_BYTES, Notices};
 use seen::Seen;
 use swarm::Mesh;
 
@@ -160,6 +163,7 @@ pub struct Gossip {
     lanes: Arc<[Arc<Lane>]>,
     seen: Arc<Seen>,
     direct: Option<Direct>,
+    notices: Notices,
     max_message: usize,
     counters: Arc<Counters>,
     listening: watch::Receiver<Option<Multiaddr>>,
@@ -213,28 +217,38 @@ pub fn start(
         node,
     };
     mesh.accept(TRANSACTIONS, max_message, None, to_node);
-    let direct = config.direct.then(|| {
+    let mut streams = |protocol: StreamProtocol, room, limit, rate| {
         let settings = Settings {
-            protocol: direct::PROTOCOL,
-            room: direct::ROOM,
+            protocol: protocol.clone(),
+            room,
             gap: Duration::ZERO,
-            ..settings
+            ..settings.clone()
         };
         let inbox = direct::Inbox::default();
         let lanes = mesh.lanes(&settings, &inbox.counters);
-        mesh.accept(
-            direct::PROTOCOL,
-            codec::MAX_FRAME,
-            Some(direct::RATE),
-            inbox.clone(),
-        );
+        mesh.accept(protocol, limit, Some(rate), inbox.clone());
         Direct { lanes, inbox }
+    };
+    let direct = config.direct.then(|| {
+        streams(
+            direct::PROTOCOL,
+            direct::ROOM,
+            codec::MAX_FRAME,
+            direct::RATE,
+        )
     });
+    let notices = Notices(streams(
+        notices::PROTOCOL,
+        notices::ROOM,
+        MAX_NOTICE_BYTES,
+        notices::RATE,
+    ));
     let task = tokio::spawn(mesh.run(stop.clone()));
     let gossip = Gossip {
         lanes,
         seen,
         direct,
+        notices,
         max_message,
         counters,
         listening,
@@ -265,6 +279,11 @@ impl Gossip {
     /// The streams for consensus, if configured.
     pub fn direct(&self) -> Option<Direct> {
         self.direct.clone()
+    }
+
+    /// The streams for notices.
+    pub fn notices(&self) -> Notices {
+        self.notices.clone()
     }
 
     /// What happened so far.

@@ -8,6 +8,9 @@
 //! in a handshake of TLS. Neither can be a signed message of the ledger: one
 //! begins with a character of base64url (45 or more), the other with a space
 //! (32), a signed message with the length of its domain (below 32).
+//!
+//! Notes ([`crate::note`]) are signed without a domain as well: their form is
+//! fixed by others, names the chain in its first line, and has keys of its own.
 
 use std::{fmt, str::FromStr};
 
@@ -128,6 +131,14 @@ impl PublicKey {
                 .is_ok()
         })
     }
+
+    /// Checks a signature over what a note signs, strictly.
+    pub(crate) fn verify_note(&self, message: &[u8], signature: &Signature) -> bool {
+        self.verifier().is_some_and(|key| {
+            let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+            key.verify_strict(message, &signature).is_ok()
+        })
+    }
 }
 
 impl PublicKey {
@@ -233,6 +244,11 @@ impl SecretKey {
     /// `None` if it is none: nothing else is ever signed without a domain.
     pub fn sign_jws(&self, input: &str) -> Option<Signature> {
         is_jws(input).then(|| Signature(self.0.sign(input.as_bytes()).to_bytes()))
+    }
+
+    /// Signs what a note signs.
+    pub(crate) fn sign_note(&self, message: &[u8]) -> Signature {
+        Signature(self.0.sign(message).to_bytes())
     }
 }
 

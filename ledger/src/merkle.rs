@@ -17,7 +17,9 @@ use sha2::{Digest, Sha256, compress256, digest::generic_array::GenericArray};
 use crate::hash::Hash;
 
 pub use multi::{multi_path, verify_multi};
-pub use proof::{consistency_path, inclusion_path, verify_consistency, verify_inclusion};
+pub use proof::{
+    consistency_path, inclusion_path, tree_root, verify_consistency, verify_inclusion,
+};
 
 /// Initial state of SHA-256 (FIPS 180-4, 5.3.3).
 const SHA256_START: [u32; 8] = [

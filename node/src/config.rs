@@ -15,6 +15,10 @@ use serde::{Deserialize, Serialize};
 use tally_consensus::{Multiaddr, peer_id};
 use tally_ledger::crypto::PublicKey;
 
+mod witness;
+
+pub use witness::{Checkpoints, Witness};
+
 /// All of `config.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,9 +53,15 @@ pub struct NodeConfig {
     /// `tally prune --by-retention`; a class that is not here is not pruned.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub retention: BTreeMap<String, u32>,
+    /// Checkpoints of the log.
+    #[serde(default)]
+    pub checkpoint: Checkpoints,
     /// What is logged, and how.
     #[serde(default)]
     pub log: Log,
+    /// Outside parties that are asked to cosign checkpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witness: Vec<Witness>,
     /// The other validators. Nobody else may connect.
     #[serde(default)]
     pub peers: Vec<Peer>,
@@ -325,6 +335,14 @@ pub enum ConfigError {
          out, or set rpc.login = \"none\" for what it did"
     )]
     RemoteAudit,
+    /// A witness's address is none, its key does not cosign, or is another's.
+    #[error("witness {name}: {why}")]
+    Witness {
+        /// Which.
+        name: String,
+        /// What is wrong.
+        why: &'static str,
+    },
     /// A number is out of its range.
     #[error("{name} must be between {min} and {max}")]
     Range {
@@ -353,7 +371,9 @@ impl NodeConfig {
             mempool: MempoolConfig::default(),
             storage: Storage::default(),
             retention: BTreeMap::new(),
+            checkpoint: Checkpoints::default(),
             log: Log::default(),
+            witness: Vec::new(),
             peers,
         }
     }
@@ -388,7 +408,14 @@ impl NodeConfig {
         if self.rpc.allow_remote_audit {
             return Err(ConfigError::RemoteAudit);
         }
-        let ranges: [(&'static str, u64, u64, u64); 13] = [
+        witness::validate(&self.witness)?;
+        let ranges: [(&'static str, u64, u64, u64); 14] = [
+            (
+                "checkpoint.period_ms",
+                self.checkpoint.period_ms,
+                100,
+                24 * 3600 * 1000,
+            ),
             (
                 "rpc.max_message_bytes",
                 self.rpc.max_message_bytes as u64,

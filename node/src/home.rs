@@ -215,6 +215,12 @@ impl Home {
         self.0.join("data")
     }
 
+    /// Folder of what was signed of the log, and of checkpoints. It is no part
+    /// of `data`: it outlives a history that is fetched again.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.0.join("checkpoints")
+    }
+
     fn unsigned_file(&self) -> PathBuf {
         self.0.join("unsigned")
     }

@@ -1,4 +1,5 @@
-//! `/metrics` and `/healthz`, on loopback only: there is no access control.
+//! `/metrics` and `/healthz`, and the pages that the node adds, on loopback
+//! only: there is no access control.
 //!
 //! `/healthz` answers 503 when something is wrong, else 200; either way a JSON
 //! object with height, mode and what is wrong and what to do about it. That a
@@ -29,6 +30,7 @@ pub async fn serve<V: View>(
     address: SocketAddr,
     view: Arc<V>,
     metrics: Metrics,
+    pages: Router,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<(SocketAddr, JoinHandle<std::io::Result<()>>)> {
     let listener = TcpListener::bind(address).await?;
@@ -36,7 +38,8 @@ pub async fn serve<V: View>(
     let router = Router::new()
         .route("/metrics", get(show_metrics::<V>))
         .route("/healthz", get(show_health::<V>))
-        .with_state(Arc::new(Shared { view, metrics }));
+        .with_state(Arc::new(Shared { view, metrics }))
+        .merge(pages);
     let server = axum::serve(listener, router).with_graceful_shutdown(shutdown);
     Ok((bound, tokio::spawn(server.into_future())))
 }

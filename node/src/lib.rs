@@ -9,6 +9,7 @@
 pub mod access_log;
 pub mod application;
 pub mod chain;
+pub mod checkpoint;
 pub mod config;
 pub mod forget;
 pub mod health;
@@ -27,6 +28,8 @@ pub mod store;
 pub mod testimony;
 pub mod verify;
 pub mod view;
+pub mod web;
+pub mod witness;
 
 pub use home::Home;
 pub use run::{Engine, NodeError, RunningNode, run_node};

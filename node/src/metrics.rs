@@ -43,6 +43,16 @@ pub struct Metrics {
     pub evidence: Gauge,
     /// Pieces of evidence that this node has and the chain does not yet.
     pub evidence_waiting: Gauge,
+    /// Size of the log that this validator signed last.
+    pub checkpoint_signed: Gauge,
+    /// Size of the newest checkpoint with a quorum.
+    pub checkpoint_size: Gauge,
+    /// Configured witnesses that have cosigned it.
+    pub checkpoint_cosignatures: Gauge,
+    /// Signatures of validators for another log than this node's.
+    pub checkpoint_conflicts: Counter,
+    /// Requests that a witness did not answer with a cosignature.
+    pub witness_failures: Counter,
     /// Free bytes on the data folder's disk.
     pub disk_free: Gauge<f64, AtomicU64>,
     /// Details of erased accounts that were dropped since the start.
@@ -71,6 +81,11 @@ impl Metrics {
             commit: seconds(),
             evidence: Gauge::default(),
             evidence_waiting: Gauge::default(),
+            checkpoint_signed: Gauge::default(),
+            checkpoint_size: Gauge::default(),
+            checkpoint_cosignatures: Gauge::default(),
+            checkpoint_conflicts: Counter::default(),
+            witness_failures: Counter::default(),
             disk_free: Gauge::default(),
             details_dropped: Counter::default(),
             erasures_pending: Gauge::default(),
@@ -105,6 +120,18 @@ impl Metrics {
         registry.register("evidence", text, self.evidence.clone());
         let text = "Evidence seen here that the chain does not have yet";
         registry.register("evidence_waiting", text, self.evidence_waiting.clone());
+        let text = "Size of the log that this validator signed last";
+        registry.register("checkpoint_signed", text, self.checkpoint_signed.clone());
+        let text = "Size of the newest checkpoint with a quorum";
+        registry.register("checkpoint_size", text, self.checkpoint_size.clone());
+        let text = "Configured witnesses that have cosigned it";
+        let gauge = self.checkpoint_cosignatures.clone();
+        registry.register("checkpoint_cosignatures", text, gauge);
+        let text = "Signatures of validators for another log than this node's";
+        let counter = self.checkpoint_conflicts.clone();
+        registry.register("checkpoint_conflicts", text, counter);
+        let text = "Requests that a witness did not answer with a cosignature";
+        registry.register("witness_failures", text, self.witness_failures.clone());
         let text = "Free bytes on the data folder's disk";
         registry.register("disk_free_bytes", text, self.disk_free.clone());
         let text = "Details of erased accounts dropped";

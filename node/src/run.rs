@@ -18,11 +18,16 @@ use tally_consensus::{
     solo,
 };
 use tally_ledger::crypto::PublicKey;
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::timeout,
+};
 use tracing::{error, info};
 
 use crate::{
     application::NodeApplication,
+    checkpoint::{self, Board, CheckpointFault, Submitter},
     config::{Log, NodeConfig, Spread, multiaddr},
     forget::{HoldsFile, Journal, Sweeper, sweeper},
     home::{Home, HomeError, NodeKeys},
@@ -35,6 +40,7 @@ use crate::{
     storage::{Disk, RealDisk},
     store::{Store, StoreError},
     testimony::{Testimony, TestimonyError},
+    web::Web,
 };
 
 /// How long servers may take to finish their calls.
@@ -61,6 +67,9 @@ pub enum NodeError {
     /// The folder of evidence.
     #[error(transparent)]
     Testimony(#[from] TestimonyError),
+    /// Checkpoints cannot go on.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointFault),
     /// Gossip cannot start.
     #[error("gossip: {0}")]
     Gossip(#[from] GossipError),
@@ -91,7 +100,7 @@ pub enum NodeError {
 pub struct RunningNode {
     /// Where gRPC is served.
     pub grpc: SocketAddr,
-    /// Where `/metrics` and `/healthz` are served.
+    /// Where `/metrics`, `/healthz`, `/checkpoint` and tiles are served.
     pub http: SocketAddr,
     /// The node, for tests in the same process.
     pub node: Arc<Node>,
@@ -101,6 +110,8 @@ pub struct RunningNode {
     rpc_task: JoinHandle<Result<(), RpcError>>,
     http_task: JoinHandle<std::io::Result<()>>,
     _sweeper: Sweeper,
+    board: Arc<Board>,
+    checkpoints: JoinSet<Result<(), CheckpointFault>>,
     _lock: std::fs::File,
 }
 
@@ -110,7 +121,15 @@ async fn stopped(mut shutdown: watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
-/// Opens the store and what stands on it; blocks on the disk.
+/// The store and what stands on it.
+struct Opened {
+    node: Arc<Node>,
+    application: NodeApplication,
+    sweeper: Sweeper,
+    board: Arc<Board>,
+}
+
+/// Opens them; blocks on the disk.
 fn open(
     home: &Home,
     config: &NodeConfig,
@@ -118,12 +137,12 @@ fn open(
     gossip: Option<Gossip>,
     wake: Wake,
     disk: Arc<dyn Disk>,
-) -> Result<(Arc<Node>, NodeApplication, Sweeper), NodeError> {
+) -> Result<Opened, NodeError> {
     let genesis = home.genesis()?;
     let folder = home.data().join("evidence");
     let key = keys.consensus.clone();
     let testimony = Testimony::open(disk.clone(), folder, &genesis, key)?;
-    let store = Store::open(disk, &home.data(), genesis, &config.storage)?;
+    let store = Store::open(disk.clone(), &home.data(), genesis, &config.storage)?;
     let node = Arc::new(Node {
         chain: store.chain(),
         mempool: Arc::new(Mempool::new(config.mempool)),
@@ -152,7 +171,38 @@ fn open(
         node.metrics.clone(),
     );
     let application = application.testifying(testimony, node.clone());
-    Ok((node, application, sweeper))
+    let settings = checkpoint::Settings {
+        folder: home.checkpoints(),
+        key: keys.checkpoint.clone(),
+        period_ms: config.checkpoint.period_ms,
+        witnesses: config.witness.iter().map(|w| w.key.clone()).collect(),
+    };
+    let board = Board::open(node.chain.clone(), disk, settings, node.metrics.clone())?;
+    Ok(Opened {
+        node,
+        application,
+        sweeper,
+        board: Arc::new(board),
+    })
+}
+
+/// Signs, gathers and hands in checkpoints.
+fn start_checkpoints(
+    board: &Arc<Board>,
+    config: &NodeConfig,
+    node: &Node,
+) -> JoinSet<Result<(), CheckpointFault>> {
+    let mut tasks = JoinSet::new();
+    let notices = node.gossip.as_ref().map(Gossip::notices);
+    tasks.spawn(checkpoint::run(board.clone(), notices));
+    if !config.witness.is_empty() {
+        let web = Web::new();
+        for witness in &config.witness {
+            let (board, metrics) = (board.clone(), node.metrics.clone());
+            tasks.spawn(Submitter::new(board, witness, web.clone(), metrics).run());
+        }
+    }
+    tasks
 }
 
 /// Admits what other validators send, on a thread of its own.
@@ -195,7 +245,12 @@ impl RunningNode {
             (gossip, incoming) = (Some((handle, task)), Some(received));
         }
         let wake = Wake::new();
-        let (node, application, sweeper) = {
+        let Opened {
+            node,
+            application,
+            sweeper,
+            board,
+        } = {
             let (home, config, keys) = (home.clone(), config.clone(), keys.clone());
             let gossip = gossip.as_ref().map(|(handle, _)| handle.clone());
             let (wake, disk) = (wake.clone(), disk.clone());
@@ -210,10 +265,18 @@ impl RunningNode {
         let (grpc, rpc_task) =
             rpc::serve(&config, home.folder(), node.clone(), stopped(stop.clone())).await?;
         let address = config.listen.http;
-        let (http, http_task) =
-            http::serve(address, node.clone(), node.metrics.clone(), stopped(stop))
-                .await
-                .map_err(|error| NodeError::Http { address, error })?;
+        let pages = checkpoint::pages(board.clone());
+        let served = http::serve(
+            address,
+            node.clone(),
+            node.metrics.clone(),
+            pages,
+            stopped(stop),
+        );
+        let (http, http_task) = served
+            .await
+            .map_err(|error| NodeError::Http { address, error })?;
+        let checkpoints = start_checkpoints(&board, &config, &node);
         let direct = gossip.as_ref().and_then(|(handle, _)| handle.direct());
         let consensus = match engine {
             Engine::Solo => solo::start(consensus_keys(&keys), application, wake),
@@ -235,6 +298,8 @@ impl RunningNode {
             rpc_task,
             http_task,
             _sweeper: sweeper,
+            board,
+            checkpoints,
             _lock: lock,
         })
     }
@@ -246,6 +311,8 @@ impl RunningNode {
             gossip,
             mut rpc_task,
             mut http_task,
+            board,
+            mut checkpoints,
             shutdown: stop,
             ..
         } = self;
@@ -263,6 +330,10 @@ impl RunningNode {
                 _ => NodeError::Ended("gRPC"),
             }),
             _ = &mut http_task => Err(NodeError::Ended("HTTP")),
+            ended = checkpoints.join_next() => Err(match ended {
+                Some(Ok(Err(fault))) => NodeError::Checkpoint(fault),
+                _ => NodeError::Ended("signing checkpoints"),
+            }),
         };
         if let Err(error) = &result {
             error!(%error, "the node stops");
@@ -270,6 +341,9 @@ impl RunningNode {
         let consensus_ended = matches!(&result, Err(NodeError::Consensus(_)))
             || matches!(&result, Err(NodeError::Ended("consensus")));
         stop.send_replace(true);
+        checkpoints.abort_all();
+        // What they had begun to write is written; nothing more will be.
+        let _ = tokio::task::spawn_blocking(move || board.close()).await;
         stopper.stop();
         let mut result = result;
         if !consensus_ended {

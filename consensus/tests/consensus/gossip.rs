@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tally_consensus::{
     Multiaddr, PeerId,
-    gossip::{self, Gossip, GossipConfig, GossipCounts, Incoming},
+    gossip::{self, Gossip, GossipConfig, GossipCounts, Incoming, MAX_NOTICE_BYTES},
     peer_id,
 };
 use tally_ledger::crypto::SecretKey;
@@ -154,4 +154,26 @@ async fn an_unknown_peer_is_refused_and_a_known_one_may_come_back() {
     let (from, got) = timeout(LONG, incoming.recv()).await.unwrap().unwrap();
     assert_eq!((from, got), (id(1), transaction(2, 10)));
     counts(&one, |counts| counts.received == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notices_reach_every_peer_and_those_too_large_none() {
+    let nodes = mesh(3, |_| {}).await;
+    let mut incoming: Vec<_> = nodes[1..]
+        .iter()
+        .map(|(gossip, _)| gossip.notices().receive())
+        .collect();
+    let notices = nodes[0].0.notices();
+    assert!(!notices.send(&vec![1; MAX_NOTICE_BYTES + 1].into()));
+    let largest = Bytes::from(vec![2; MAX_NOTICE_BYTES]);
+    for incoming in &mut incoming {
+        // One sent before the stream is there is lost, and sent again.
+        let got = loop {
+            assert!(notices.send(&largest));
+            if let Ok(got) = timeout(Duration::from_millis(50), incoming.recv()).await {
+                break got.unwrap();
+            }
+        };
+        assert!(got == (id(0), largest.clone()), "another notice");
+    }
 }

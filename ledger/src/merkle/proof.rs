@@ -33,6 +33,17 @@ pub(super) fn range_root<E>(
     Ok(node_hash(&left, &right))
 }
 
+/// Root of the tree of the first `size` leaves.
+pub fn tree_root<E>(
+    size: u64,
+    mut subtree: impl FnMut(u32, u64) -> Result<Hash, E>,
+) -> Result<Hash, E> {
+    match size {
+        0 => Ok(empty_root()),
+        size => range_root(0, size, &mut subtree),
+    }
+}
+
 /// PATH(index, D_size), from the leaf upwards.
 ///
 /// # Panics

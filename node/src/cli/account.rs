@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tally_ledger::{
     account::Account,
     action::{Action, OpenAccount, Surrender},
+    checkpoint::Finality,
     crypto::PublicKey,
     genesis::Genesis,
     ids::{AccountNumber, Amount, GrantNumber, Height},
@@ -348,6 +349,8 @@ fn describe(number: u32, height: Height, account: &Account) -> Value {
     json!({
         "account": number,
         "proven at height": height,
+        // Witnesses see the log, not the state.
+        "finality": Finality::Final.to_string(),
         "unit": account.unit,
         "holder": account.holder,
         "frozen": account.frozen,

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use tally_ledger::{genesis::Genesis, ids::Amount};
 
+use super::finality::WitnessArgs;
+
 /// The genesis that identifies the chain. Never asked of a node: a signature
 /// must name the chain that its signer means.
 #[derive(Debug, Clone, clap::Args)]
@@ -29,6 +31,8 @@ pub(crate) struct ProofFiles {
     pub(crate) files: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) genesis: GenesisArg,
+    #[command(flatten)]
+    pub(crate) witness: WitnessArgs,
 }
 
 /// The bytes of such a file.

@@ -17,6 +17,7 @@ use super::{
     client::{Client, NodeArg, failure},
     evidence::unproven,
     exit::{Exit, Failure},
+    finality::{Measure, WitnessArgs},
     keys::write_new_file,
     output::{self, Format},
 };
@@ -57,6 +58,8 @@ pub(crate) struct Get {
     #[command(flatten)]
     genesis: GenesisArg,
     #[command(flatten)]
+    witness: WitnessArgs,
+    #[command(flatten)]
     node: NodeArg,
 }
 
@@ -77,7 +80,8 @@ impl Get {
             let mut client = self.node.connect_to(&genesis).await?;
             fetch(&mut client, self.old, self.new).await
         })?;
-        let row = verify(&bytes, &mut Trust::new(&genesis)?)?;
+        let measure = self.witness.open(&genesis)?;
+        let row = verify(&bytes, &mut Trust::new(&genesis)?, &measure)?;
         write_new_file(&self.out, &bytes, 0o644)?;
         output::print(format, &row)?;
         Ok(Exit::Done)
@@ -87,10 +91,11 @@ impl Get {
 fn verify_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
     let genesis = files.genesis.read()?;
     let mut trust = Trust::new(&genesis)?;
+    let measure = files.witness.open(&genesis)?;
     let (mut rows, mut exit) = (Vec::new(), Exit::Done);
     for path in &files.files {
         let bytes = read_file(path)?;
-        let mut row = verify(&bytes, &mut trust).unwrap_or_else(|error| {
+        let mut row = verify(&bytes, &mut trust, &measure).unwrap_or_else(|error| {
             exit = Exit::Invalid;
             json!({"verified": format!("NO: {error}")})
         });
@@ -132,15 +137,17 @@ async fn certified(client: &mut Client, height: u64) -> anyhow::Result<Certified
 }
 
 /// Decodes and verifies a file's bytes; what it proves.
-fn verify(bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<Value> {
+fn verify(bytes: &[u8], trust: &mut Trust<'_>, measure: &Measure) -> anyhow::Result<Value> {
     let invalid = |why: String| Failure::error(Exit::Invalid, why);
     let file = ConsistencyFile::decode(bytes).map_err(|e| invalid(e.to_string()))?;
     let (old, new) = file.verify_with(trust).map_err(|e| unproven(trust, e))?;
+    let finality = measure.header(&new)?;
     Ok(json!({
         "verified": "yes, the log only grew",
         "old height": old.height,
         "old entries": old.log_size,
         "new height": new.height,
         "new entries": new.log_size,
+        "finality": finality.to_string(),
     }))
 }

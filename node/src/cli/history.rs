@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tally_ledger::{
     certified::Trust,
+    checkpoint::Finality,
     entry::Entry,
     history::{HistoryFile, Subject, VerifiedHistory},
     ids::{AccountNumber, GatewayNumber, Height},
@@ -18,6 +19,7 @@ use super::{
     client::{Client, NodeArg, failure},
     evidence::unproven,
     exit::{Exit, Failure},
+    finality::WitnessArgs,
     keys::write_new_file,
     output::{self, Format},
 };
@@ -73,6 +75,8 @@ pub(crate) struct Get {
     #[command(flatten)]
     genesis: GenesisArg,
     #[command(flatten)]
+    witness: WitnessArgs,
+    #[command(flatten)]
     node: NodeArg,
 }
 
@@ -98,6 +102,7 @@ impl Get {
     fn run(self, format: Format) -> anyhow::Result<Exit> {
         let genesis = self.genesis.read()?;
         let mut trust = Trust::new(&genesis)?;
+        let measure = self.witness.open(&genesis)?;
         let mut rows = Vec::new();
         let runtime = runtime()?;
         let mut client = runtime.block_on(self.node.connect_to(&genesis))?;
@@ -115,9 +120,10 @@ impl Get {
                 let why = "the node's file is of another history; ask another node";
                 return Err(Failure::error(Exit::Invalid, why.to_owned()));
             }
+            let finality = measure.header(&verified.header)?;
             let path = self.path(rows.len() + 1);
             write_new_file(&path, &bytes, 0o644)?;
-            rows.push(row(&path, &verified));
+            rows.push(row(&path, &verified, &finality));
             if verified.to.0 >= to {
                 break;
             }
@@ -147,15 +153,20 @@ impl Get {
 fn verify_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
     let genesis = files.genesis.read()?;
     let mut trust = Trust::new(&genesis)?;
+    let measure = files.witness.open(&genesis)?;
     let mut rows = Vec::new();
     let mut exit = Exit::Done;
     let mut proven = Vec::new();
     for path in &files.files {
         let bytes = read_file(path)?;
-        match verify(&bytes, &mut trust) {
-            Ok(verified) => {
+        let verified = verify(&bytes, &mut trust).and_then(|verified| {
+            let finality = measure.header(&verified.header)?;
+            Ok((verified, finality))
+        });
+        match verified {
+            Ok((verified, finality)) => {
                 proven.push((verified.subject, verified.from, verified.to, rows.len()));
-                rows.push(row(path, &verified));
+                rows.push(row(path, &verified, &finality));
             }
             Err(error) => {
                 exit = Exit::Invalid;
@@ -214,7 +225,7 @@ fn verify(bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<VerifiedHistory
     file.verify_with(trust).map_err(|e| unproven(trust, e))
 }
 
-fn row(path: &Path, verified: &VerifiedHistory) -> Value {
+fn row(path: &Path, verified: &VerifiedHistory, finality: &Finality) -> Value {
     let receipts = verified
         .entries
         .iter()
@@ -236,6 +247,7 @@ fn row(path: &Path, verified: &VerifiedHistory) -> Value {
         "receipts": receipts.count(),
         "charged": super::audit::amount(charged),
         "under height": verified.header.height,
+        "finality": finality.to_string(),
     })
 }
 

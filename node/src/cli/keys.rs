@@ -2,7 +2,7 @@
 //! and a public file to hand to others.
 //!
 //! ```toml
-//! kind = "person"      # person, gateway, account or api-key
+//! kind = "person"      # person, gateway, account, api-key or witness
 //! number = 3           # as the ledger numbers it; absent until it is known
 //! public = "..."       # 64 hex digits
 //! seed = "..."         # 64 hex digits; only in the secret file
@@ -36,22 +36,25 @@ pub(crate) enum KeyKind {
     Account,
     /// An API key of an account.
     ApiKey,
+    /// A witness of checkpoints; the ledger does not know it.
+    Witness,
 }
 
 impl KeyKind {
-    /// As bodies name it.
-    pub(crate) fn author_kind(self) -> AuthorKind {
+    /// As bodies name it; `None` for who signs no transaction.
+    pub(crate) fn author_kind(self) -> Option<AuthorKind> {
         match self {
-            KeyKind::Person => AuthorKind::Person,
-            KeyKind::Gateway => AuthorKind::Gateway,
-            KeyKind::Account => AuthorKind::Account,
-            KeyKind::ApiKey => AuthorKind::ApiKey,
+            KeyKind::Person => Some(AuthorKind::Person),
+            KeyKind::Gateway => Some(AuthorKind::Gateway),
+            KeyKind::Account => Some(AuthorKind::Account),
+            KeyKind::ApiKey => Some(AuthorKind::ApiKey),
+            KeyKind::Witness => None,
         }
     }
 
     /// As files and command lines name it.
     pub(crate) fn name(self) -> &'static str {
-        self.author_kind().name()
+        self.author_kind().map_or("witness", AuthorKind::name)
     }
 }
 
@@ -139,7 +142,7 @@ impl KeyFile {
 
     /// Who signs with it.
     pub(crate) fn author(&self) -> Option<Author> {
-        let kind = self.kind.author_kind();
+        let kind = self.kind.author_kind()?;
         self.number.map(|number| Author { kind, number })
     }
 

@@ -7,6 +7,7 @@ mod audit;
 mod audit_queue;
 mod auth;
 mod batch;
+mod checkpoint;
 mod class;
 mod client;
 mod clock;
@@ -15,6 +16,8 @@ mod demo;
 mod entry;
 mod evidence;
 mod exit;
+mod export;
+mod finality;
 mod gateway;
 mod gateway_key;
 mod genesis;
@@ -43,10 +46,12 @@ mod status;
 mod stop;
 mod submit;
 mod testnet;
+mod tiled;
 mod tx;
 mod tx_file;
 mod validator_file;
 mod verify;
+mod witness;
 
 use std::process::ExitCode;
 
@@ -132,6 +137,19 @@ enum Command {
     #[command(subcommand)]
     Evidence(evidence::EvidenceCommand),
     #[command(subcommand)]
+    Checkpoint(checkpoint::CheckpointCommand),
+    #[command(subcommand)]
+    Export(export::ExportCommand),
+    /// Cosign a chain's checkpoints, as a party outside of it
+    #[command(
+        after_help = "Example:\n  tally keypair create w1.key --kind witness\n  tally witness \
+        --state w1.state --new --genesis genesis.json --key w1.key \\\n    --name \
+        council.example/w1 --listen 127.0.0.1:7380\n\nIt prints its verifier key, for the \
+        validators' config.toml and for everybody who verifies.\nFrom the second start on, \
+        without --new."
+    )]
+    Witness(witness::WitnessCommand),
+    #[command(subcommand)]
     Entry(entry::EntryCommand),
     #[command(subcommand)]
     Role(role::RoleCommand),
@@ -177,6 +195,9 @@ impl Command {
             Command::History(command) => command.run(format),
             Command::Consistency(command) => command.run(format),
             Command::Evidence(command) => command.run(format),
+            Command::Checkpoint(command) => command.run(format),
+            Command::Export(command) => command.run(format),
+            Command::Witness(command) => command.run(format),
             Command::Entry(command) => command.run(format),
             Command::Role(command) => command.run(format),
             Command::Class(command) => command.run(format),

@@ -8,12 +8,15 @@ use serde_json::{Value, json};
 use tally_ledger::{
     action::{Action, Correct},
     certified::Trust,
+    checkpoint::{Finality, LogKeys},
     codec,
     genesis::Genesis,
     ids::{Amount, Time},
+    merkle::leaf_hash,
     price::PriceTable,
     receipt::{PriceCheck, ReceiptFile, VerifiedReceipt},
     receipts::RECEIPTS_MAGIC,
+    tlog_proof::TlogProof,
 };
 use tally_proto::v1::{self, get_receipt_request::By};
 
@@ -23,10 +26,12 @@ use super::{
     clock::{parse_date, show_date},
     evidence::unproven,
     exit::{Exit, Failure},
+    finality::{CosignerArgs, Measure, WitnessArgs, invalid},
     keys::write_new_file,
     output::{self, Format},
     receipts,
     submit::SubmitArgs,
+    tiled::TiledLog,
 };
 
 /// Receipts: proofs of what was charged
@@ -41,11 +46,21 @@ pub(crate) enum ReceiptCommand {
         the file of a single one shows fee, limit, lease and API key."
     )]
     Get(Get),
-    /// Verify receipt files, of one or many, with nothing but the genesis
+    /// Verify receipt files with nothing but the genesis
     #[command(
-        after_help = "Example:\n  tally receipt verify *.receipt *.receipts --genesis genesis.json"
+        after_help = "Example:\n  tally receipt verify *.receipt --genesis genesis.json\n  tally \
+        receipt verify 17.receipt --genesis genesis.json --checkpoint 17.tlog-proof \\\n    \
+        --witness council.example/w1+cb6cf90e+BGKmEbRy2JsOX8k8BpufcAtMVS1VvA6HtWAI7xe2sr6+ \
+        --witnesses 1\n\nIt is final: a quorum certified it. With cosignatures it is witnessed: \
+        no other history\nwas shown to these witnesses."
     )]
     Verify(ProofFiles),
+    /// Make a tlog-proof: the receipt under a checkpoint that witnesses cosigned
+    #[command(
+        after_help = "Example:\n  tally receipt prove 17.receipt --log http://127.0.0.1:26653 \
+        --out 17.tlog-proof \\\n    --genesis genesis.json"
+    )]
+    Prove(Prove),
     /// Print how a receipt's cost was computed: the formula with its numbers
     #[command(after_help = "Example:\n  tally receipt explain 17.receipt --genesis genesis.json")]
     Explain(ProofFiles),
@@ -97,7 +112,26 @@ pub(crate) struct Get {
     #[command(flatten)]
     genesis: GenesisArg,
     #[command(flatten)]
+    witness: WitnessArgs,
+    #[command(flatten)]
     node: NodeArg,
+}
+
+/// Arguments of `receipt prove`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Prove {
+    /// Receipt file
+    file: PathBuf,
+    /// Tiled log with its checkpoint: a node's HTTP address, or a folder
+    #[arg(long, value_name = "PREFIX")]
+    log: String,
+    /// Where to write the tlog-proof
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    genesis: GenesisArg,
+    #[command(flatten)]
+    cosigners: CosignerArgs,
 }
 
 /// Arguments of `receipt correct`.
@@ -136,6 +170,7 @@ impl ReceiptCommand {
         match self {
             ReceiptCommand::Get(get) => get.run(format),
             ReceiptCommand::Verify(files) => verify_all(&files, format),
+            ReceiptCommand::Prove(prove) => prove.run(format),
             ReceiptCommand::Explain(files) => explain_all(&files, format),
             ReceiptCommand::Audit(audit) => audit.run(format),
             ReceiptCommand::Correct(args) => {
@@ -216,12 +251,56 @@ impl Get {
             }
             receipts::fetch(&mut client, request).await
         })?;
-        let rows = rows(&self.out, &bytes, &mut Trust::new(&genesis)?)?;
+        let measure = self.witness.open(&genesis)?;
+        let rows = rows(&self.out, &bytes, &mut Trust::new(&genesis)?, &measure)?;
         write_new_file(&self.out, &bytes, 0o644)?;
         match (&rows[..], self.single()) {
             ([row], Some(_)) => output::print(format, row)?,
             _ => output::print(format, &rows)?,
         }
+        Ok(Exit::Done)
+    }
+}
+
+impl Prove {
+    fn run(self, format: Format) -> anyhow::Result<Exit> {
+        let genesis = self.genesis.read()?;
+        let log = LogKeys::new(&genesis);
+        let bytes = read_file(&self.file)?;
+        let verified = verify(&bytes, &mut Trust::new(&genesis)?)?;
+        let tiles = TiledLog::open(&self.log)?;
+        let signed = log.read(&tiles.checkpoint()?).map_err(invalid)?;
+        let finality = self.cosigners.of(&signed.note)?;
+        let (index, size) = (verified.index, signed.checkpoint.size);
+        if index >= size {
+            let why = format!(
+                "the checkpoint is of {size} entries and does not have entry {index} yet: the \
+                 next one will"
+            );
+            return Err(Failure::error(Exit::NotNow, why));
+        }
+        let proof = TlogProof {
+            extra: None,
+            index,
+            path: tiles.inclusion(index, size)?,
+            checkpoint: signed.note,
+        };
+        let leaf = leaf_hash(&verified.receipt.leaf());
+        proof.verify(&leaf, &log).map_err(|error| {
+            invalid(format!(
+                "{error}: the tiles are of another log than the receipt"
+            ))
+        })?;
+        write_new_file(&self.out, proof.to_string().as_bytes(), 0o644)?;
+        let value = json!({
+            "file": self.out,
+            "entry": index,
+            "entries": size,
+            "root": signed.checkpoint.root,
+            "validators": signed.signers,
+            "finality": finality.to_string(),
+        });
+        output::print(format, &value)?;
         Ok(Exit::Done)
     }
 }
@@ -244,13 +323,35 @@ pub(crate) fn verify(bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<Veri
     file.verify_with(trust).map_err(|e| unproven(trust, e))
 }
 
-/// What a file of one receipt or of many proves, a row per receipt.
-fn rows(path: &Path, bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<Vec<Value>> {
-    let verified = match bytes.starts_with(&RECEIPTS_MAGIC) {
-        true => receipts::verify(bytes, trust)?,
-        false => vec![verify(bytes, trust)?],
-    };
-    Ok(verified.iter().map(|one| row(path, one)).collect())
+/// What a file of one receipt or of many proves, and how sure it is that it
+/// stays; a row per receipt.
+fn rows(
+    path: &Path,
+    bytes: &[u8],
+    trust: &mut Trust<'_>,
+    measure: &Measure,
+) -> anyhow::Result<Vec<Value>> {
+    if bytes.starts_with(&RECEIPTS_MAGIC) {
+        let (verified, header) = receipts::verify(bytes, trust)?;
+        let finality = measure.header(&header)?;
+        let row = |one| row(path, one, &finality);
+        return Ok(verified.iter().map(row).collect());
+    }
+    let (verified, finality) = measured(bytes, trust, measure)?;
+    Ok(vec![row(path, &verified, &finality)])
+}
+
+/// What a file of one receipt proves, and how sure it is that it stays.
+fn measured(
+    bytes: &[u8],
+    trust: &mut Trust<'_>,
+    measure: &Measure,
+) -> anyhow::Result<(VerifiedReceipt, Finality)> {
+    let verified = verify(bytes, trust)?;
+    let header = ReceiptFile::decode(bytes)?.certified.header;
+    let leaf = leaf_hash(&verified.receipt.leaf());
+    let finality = measure.entry(verified.index, &leaf, &header)?;
+    Ok((verified, finality))
 }
 
 fn price_check(check: &PriceCheck) -> String {
@@ -262,7 +363,7 @@ fn price_check(check: &PriceCheck) -> String {
     }
 }
 
-fn row(path: &Path, verified: &VerifiedReceipt) -> Value {
+fn row(path: &Path, verified: &VerifiedReceipt, finality: &Finality) -> Value {
     let VerifiedReceipt { receipt, index, .. } = verified;
     let position = receipt.position;
     json!({
@@ -278,17 +379,19 @@ fn row(path: &Path, verified: &VerifiedReceipt) -> Value {
         "loss": verified.loss(),
         "price": price_check(&verified.price),
         "flags": receipt.flags.names(),
+        "finality": finality.to_string(),
     })
 }
 
 fn verify_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
     let genesis = files.genesis.read()?;
     let mut trust = Trust::new(&genesis)?;
+    let measure = files.witness.open(&genesis)?;
     let mut rows = Vec::new();
     let mut exit = Exit::Done;
     for path in &files.files {
         let bytes = read_file(path)?;
-        let proven = self::rows(path, &bytes, &mut trust);
+        let proven = self::rows(path, &bytes, &mut trust, &measure);
         rows.extend(proven.unwrap_or_else(|error| {
             exit = Exit::Invalid;
             vec![json!({"file": path, "verified": format!("NO: {error}")})]
@@ -301,13 +404,16 @@ fn verify_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
 fn explain_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
     let genesis = files.genesis.read()?;
     let mut trust = Trust::new(&genesis)?;
+    let measure = files.witness.open(&genesis)?;
     let mut all = Vec::new();
     for path in &files.files {
         let at = || format!("receipt file {}", path.display());
         let bytes = read_file(path)?;
-        let verified = verify(&bytes, &mut trust).with_context(at)?;
+        let (verified, finality) = measured(&bytes, &mut trust, &measure).with_context(at)?;
         let file = ReceiptFile::decode(&bytes).with_context(at)?;
-        all.push(explain(&genesis, &file, &verified).with_context(at)?);
+        let mut one = explain(&genesis, &file, &verified).with_context(at)?;
+        one["finality"] = json!(finality.to_string());
+        all.push(one);
     }
     match &all[..] {
         [one] => output::print(format, one)?,

@@ -1,12 +1,15 @@
 //! Many receipts in one file: fetching and verifying, for `tally receipt`.
 
 use anyhow::Context;
-use tally_ledger::{certified::Trust, receipt::VerifiedReceipt, receipts::ReceiptsFile};
+use tally_ledger::{
+    block::Header, certified::Trust, receipt::VerifiedReceipt, receipts::ReceiptsFile,
+};
 use tally_proto::v1::{self, entry::Fact, list_entries_request::Of};
 
 use super::{
     client::{Client, failure},
-    exit::{Exit, Failure},
+    evidence::unproven,
+    finality::invalid,
 };
 
 /// Entries that are listed at once.
@@ -54,9 +57,12 @@ pub(crate) async fn of_account(
     Ok(found)
 }
 
-/// Decodes and verifies a file's bytes.
-pub(crate) fn verify(bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<Vec<VerifiedReceipt>> {
-    let invalid = |why: String| Failure::error(Exit::Invalid, why);
-    let file = ReceiptsFile::decode(bytes).map_err(|e| invalid(e.to_string()))?;
-    file.verify_with(trust).map_err(|e| invalid(e.to_string()))
+/// Decodes and verifies a file's bytes; what it shows, and under which header.
+pub(crate) fn verify(
+    bytes: &[u8],
+    trust: &mut Trust<'_>,
+) -> anyhow::Result<(Vec<VerifiedReceipt>, Header)> {
+    let file = ReceiptsFile::decode(bytes).map_err(invalid)?;
+    let verified = file.verify_with(trust).map_err(|e| unproven(trust, e))?;
+    Ok((verified, file.certified.header))
 }

@@ -117,7 +117,7 @@ impl SignArgs {
 
 /// A key's owner: by its own number, or by its place in the genesis.
 pub(crate) fn author_of(key: &KeyFile, genesis: &Genesis) -> Option<Author> {
-    let kind = key.kind.author_kind();
+    let kind = key.kind.author_kind()?;
     let listed = match kind {
         AuthorKind::Person => genesis.persons.iter().position(|p| p.key == key.public),
         AuthorKind::Gateway => genesis.gateways.iter().position(|g| g.key == key.public),

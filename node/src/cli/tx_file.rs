@@ -90,7 +90,7 @@ impl TxFile {
         let kind = key.kind.author_kind();
         let named = |signer: &&Author| {
             key.author()
-                .map_or(signer.kind == kind, |me| **signer == me)
+                .map_or(Some(signer.kind) == kind, |me| **signer == me)
         };
         let candidates: Vec<&Author> = body.signers.iter().filter(named).collect();
         let signer = match candidates[..] {

@@ -49,6 +49,26 @@ impl Disk for ReadOnlyDisk {
     }
 }
 
+/// Replaces a file, or makes it, durably: whatever happens, its name then
+/// names all of the old bytes or all of the new ones. `temporary` is in the
+/// same folder, which must exist.
+pub(crate) fn replace(
+    disk: &dyn Disk,
+    path: &Path,
+    temporary: &Path,
+    bytes: &[u8],
+) -> io::Result<()> {
+    let file = disk.open(temporary, true)?;
+    file.set_len(0)?;
+    file.write_at(bytes, 0)?;
+    file.sync()?;
+    disk.rename(temporary, path)?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    disk.sync_folder(folder.unwrap_or(Path::new(".")))
+}
+
 #[cfg(test)]
 pub(crate) mod faulty {
     //! A disk whose n-th operation fails.

@@ -378,6 +378,22 @@ impl LogReader {
         Ok(frontier.root())
     }
 
+    /// The leaves of entries, as the log's tree has them; fewer past the end.
+    pub fn leaves(&self, from: u64, count: u64) -> Result<Vec<Vec<u8>>, LogFileError> {
+        let slots = self.slots(from, count)?;
+        let leaf = |(i, slot)| self.leaf(from + i as u64, slot).map(<[u8]>::to_vec);
+        slots.chunks_exact(SLOT).enumerate().map(leaf).collect()
+    }
+
+    /// Root of the log of the first `size` entries.
+    ///
+    /// # Panics
+    /// Unless `size <= self.size()`.
+    pub fn root(&self, size: u64) -> Result<Hash, LogFileError> {
+        assert!(size <= self.size(), "a log of {size} entries is not here");
+        merkle::tree_root(size, |level, index| self.subtree(level, index))
+    }
+
     /// Inclusion path of an entry in the log of the first `size` ones.
     ///
     /// # Panics

@@ -15,7 +15,7 @@ use std::{
 use tally_ledger::{genesis::Genesis, ids::Height, state::State};
 use tracing::warn;
 
-use super::disk::Disk;
+use super::disk::{Disk, replace};
 
 /// The folder of snapshots.
 #[derive(Debug, Clone)]
@@ -101,12 +101,7 @@ impl Snapshots {
         let write = || -> io::Result<()> {
             self.disk.list(&self.folder)?;
             let temporary = self.folder.join("new");
-            let file = self.disk.open(&temporary, true)?;
-            file.set_len(0)?;
-            file.write_at(bytes, 0)?;
-            file.sync()?;
-            self.disk.rename(&temporary, &self.path(height))?;
-            self.disk.sync_folder(&self.folder)
+            replace(self.disk.as_ref(), &self.path(height), &temporary, bytes)
         };
         write().map_err(|e| self.error(e))?;
         for old in self.heights()?.into_iter().skip(self.kept) {

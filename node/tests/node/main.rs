@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod access;
+mod auditors;
+mod checkpoints;
 #[path = "../cli_common/mod.rs"]
 mod cli_common;
 mod four;
