@@ -102,15 +102,9 @@ impl<V: View> Logins<V> {
             };
             return self.known(named.caller, named.until, by_key);
         }
-        let trusted = match self.who {
-            LoginOf::None => true,
-            LoginOf::Remote => from.is_some_and(|from| from.to_canonical().is_loopback()),
-            LoginOf::All => false,
-        };
-        Ok(if trusted {
-            Caller::Trusted
-        } else {
-            Caller::Nobody
+        Ok(match is_trusted(self.who, from) {
+            true => Caller::Trusted,
+            false => Caller::Nobody,
         })
     }
 
@@ -141,6 +135,15 @@ impl<V: View> Interceptor for Logins<V> {
         let caller = self.find(&request, from).map_err(Box::new);
         request.extensions_mut().insert(Found { caller, from });
         Ok(request)
+    }
+}
+
+/// Whether who comes from this address need not log in.
+fn is_trusted(who: LoginOf, from: Option<IpAddr>) -> bool {
+    match who {
+        LoginOf::None => true,
+        LoginOf::Remote => from.is_some_and(|from| from.to_canonical().is_loopback()),
+        LoginOf::All => false,
     }
 }
 
@@ -218,4 +221,32 @@ fn ed25519(certificate: &X509Certificate<'_>) -> Option<PublicKey> {
     }
     let bytes = info.subject_public_key.data.as_ref().try_into().ok()?;
     Some(PublicKey(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remote_callers_log_in_unless_the_operator_says_otherwise() {
+        let here = ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"];
+        let there = [
+            "10.0.0.1",
+            "192.0.2.1",
+            "::ffff:10.0.0.1",
+            "2001:db8::1",
+            "0.0.0.0",
+        ];
+        let trusted = |who, from: &str| is_trusted(who, Some(from.parse().unwrap()));
+        for from in here {
+            assert!(trusted(LoginOf::Remote, from), "{from}");
+        }
+        for from in there {
+            assert!(!trusted(LoginOf::Remote, from), "{from}");
+        }
+        for from in here.into_iter().chain(there) {
+            assert!(!trusted(LoginOf::All, from) && trusted(LoginOf::None, from));
+        }
+        assert!(!is_trusted(LoginOf::Remote, None) && !is_trusted(LoginOf::All, None));
+    }
 }

@@ -162,9 +162,9 @@ impl<V: View> Reading<V> {
 
     /// The block of the next height, once it is there and may be shown.
     async fn next_block(&mut self) -> Result<Part, Status> {
-        let block = match self.read_stored().await? {
+        let block = match self.read_past().await? {
             Some(block) => block,
-            None => self.read_news().await?,
+            None => self.await_next().await?,
         };
         let Watcher {
             gate,
@@ -180,7 +180,7 @@ impl<V: View> Reading<V> {
     }
 
     /// A block that was committed already; `None`: the next one was not.
-    async fn read_stored(&mut self) -> Result<Option<Arc<CommittedBlock>>, Status> {
+    async fn read_past(&mut self) -> Result<Option<Arc<CommittedBlock>>, Status> {
         let height = self.watcher.next;
         let last = self.watcher.view.with_state(|state, _| state.height());
         if height > last {
@@ -199,14 +199,14 @@ impl<V: View> Reading<V> {
     }
 
     /// Waits for the block of the next height.
-    async fn read_news(&mut self) -> Result<Arc<CommittedBlock>, Status> {
+    async fn await_next(&mut self) -> Result<Arc<CommittedBlock>, Status> {
         loop {
             match self.news.recv().await {
                 Ok(block) if block.block.header.height < self.watcher.next => {}
                 Ok(block) if block.block.header.height == self.watcher.next => return Ok(block),
                 // Blocks were passed over: they are on disk.
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {
-                    if let Some(block) = self.read_stored().await? {
+                    if let Some(block) = self.read_past().await? {
                         return Ok(block);
                     }
                 }
