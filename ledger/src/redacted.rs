@@ -121,15 +121,14 @@ impl RedactedBatch {
 
     /// Hashes of the batch leaves, for the first debit's position.
     pub fn leaf_hashes(&self, first: Position) -> impl Iterator<Item = Hash> {
-        (first.number.0..)
-            .zip(self.remains())
-            .map(move |(number, (fixed, remains))| {
-                let position = Position {
-                    number: DebitNumber(number),
-                    ..first
-                };
-                merkle::leaf_hash(&batch_leaf(&position, &fixed.write(), &remains.hash()))
-            })
+        (0..).zip(self.remains()).map(move |(i, (fixed, remains))| {
+            let position = Position {
+                // Nobody has signed numbers that run over.
+                number: DebitNumber(first.number.0.wrapping_add(i)),
+                ..first
+            };
+            merkle::leaf_hash(&batch_leaf(&position, &fixed.write(), &remains.hash()))
+        })
     }
 
     /// One of `dropped` for each detail that is missing, and one at least;

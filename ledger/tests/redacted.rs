@@ -23,7 +23,7 @@ use tally_ledger::{
     receipt::{DebitProof, PriceCheck, ReceiptFile},
     redacted::{OtherReceipts, REDACTED_VERSION, RedactedBlock, StoredBlock, leaf_of},
     state::State,
-    transaction::Transaction,
+    transaction::{Body, Transaction},
 };
 use world::*;
 
@@ -206,6 +206,18 @@ fn lies_about_what_was_dropped_are_found_out() {
         ),
         "{error}"
     );
+    // Numbers that run over are found out and harm nobody.
+    let other = lie(&|block| {
+        let transaction = &mut block.block.transactions[0];
+        let mut body = Body::decode(&transaction.body).unwrap();
+        let Action::Debits(debits) = &mut body.action else {
+            panic!("the first is a batch");
+        };
+        debits.first = DebitNumber(u64::MAX - 1);
+        transaction.body = body.encode();
+    });
+    assert!(!other.is_whole());
+    assert!(made.run(&other).is_err());
     // Another transaction's payload is none to redact.
     let other = lie(&|block| block.batches[0].index = 1);
     assert!(!other.is_whole());

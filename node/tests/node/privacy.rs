@@ -4,20 +4,25 @@
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use crate::net::{CHECKER, CT, GATEWAY, ISSUER, Net, Running, submit, until};
+use tally_consensus::{Application, Slot, Source, Verdict};
 use tally_ledger::{
     action::Action,
     certified::Trust,
     entry::Entry,
+    genesis::Genesis,
     history::HistoryFile,
     ids::{AccountNumber, Amount, ClassNumber, Height},
     receipt::{PriceCheck, ReceiptFile, VerifiedReceipt},
-    redacted::StoredBlock,
+    redacted::{REDACTED_VERSION, StoredBlock},
 };
 use tally_node::{
     Engine,
+    application::NodeApplication,
     config::Storage,
     forget::{Hold, HoldsFile, Journal, Rule, Swept},
     home::Home,
+    mempool::Mempool,
+    metrics::Metrics,
     storage::RealDisk,
     store::{self, Store},
 };
@@ -249,7 +254,77 @@ async fn pruned_details_leave_the_disk_and_all_else_is_as_it_was() {
     assert!(block.is_whole());
     spend(&net, &node, 181, 1).await;
     check_details(&net, &node, 200, |number| number > 168).await;
+    // The check of queues counts what it cannot judge.
+    let ask = format!(
+        "--format json gateway audit-queue --node {} --genesis {}",
+        home.config().unwrap().listen.grpc,
+        home.genesis_file().display()
+    );
+    let folder = net.dir.path().to_owned();
+    let asked = tokio::task::spawn_blocking(move || crate::cli_common::run(&folder, &ask).json());
+    let audit = asked.await.unwrap();
+    assert_eq!(audit["without a kept detail"], 168);
+    assert_eq!(audit["requests"], 200);
     node.stop().await;
+    take_certified(&net);
+}
+
+fn application(home: &Home, genesis: &Genesis, data: &Path) -> NodeApplication {
+    let config = home.config().unwrap();
+    let disk = Arc::new(RealDisk);
+    let store = Store::open(disk, data, genesis.clone(), &config.storage).unwrap();
+    let mempool = Arc::new(Mempool::new(config.mempool));
+    NodeApplication::new(store, mempool, Arc::default(), Metrics::new())
+}
+
+/// A node that has nothing takes all blocks from a pruned one's history: with
+/// their certificates, and never as proposals.
+fn take_certified(net: &Net) {
+    let home = &net.homes[0];
+    let mut from = application(home, &net.genesis, &home.data());
+    let data = net.dir.path().join("new");
+    let mut to = application(home, &net.genesis, &data);
+    let mut other_forms = 0;
+    for height in (1..=from.committed().0).map(Height) {
+        let decision = from.history(height..=height, 1 << 20).unwrap().remove(0);
+        let slot = Slot {
+            height,
+            round: 0,
+            proposer: 0,
+        };
+        let live = Source::Live {
+            first_seen: false,
+            pol_round: None,
+        };
+        let body = &decision.body;
+        let whole = to.id(body);
+        let (ids, proposed) = (
+            (whole, to.certified_id(body)),
+            to.validate(slot, body, live),
+        );
+        let id = Some(decision.id);
+        if body[0] == REDACTED_VERSION {
+            other_forms += 1;
+            assert_eq!(ids, (None, id));
+            let Verdict::Invalid(why) = proposed.unwrap() else {
+                panic!("a proposal without details is no block");
+            };
+            assert!(why.contains("not certified"), "{why}");
+        } else {
+            assert_eq!(ids, (id, None));
+            assert_eq!(proposed.unwrap(), Verdict::Valid);
+        }
+        assert_eq!(
+            to.validate(slot, body, Source::Synced).unwrap(),
+            Verdict::Valid
+        );
+        to.commit(decision).unwrap();
+    }
+    assert_eq!(other_forms, 8);
+    drop(to);
+    // It starts again from these.
+    let again = application(home, &net.genesis, &data);
+    assert_eq!(again.committed(), from.committed());
 }
 
 fn hold(account: Option<u32>) -> Hold {
