@@ -23,6 +23,7 @@ use crate::{
     class::{Class, Totals},
     codec,
     debit::Position,
+    evidence::Evidence,
     gateway::Gateway,
     genesis::{Genesis, GenesisError},
     ids::{ClassNumber, DebitNumber, GatewayNumber, Height, JournalNumber},
@@ -204,6 +205,11 @@ impl<'a> Audit<'a> {
             per_class: BTreeMap::new(),
             per_gateway: BTreeMap::new(),
         })
+    }
+
+    /// What the last refusal proves, once, if it was for a fork.
+    pub fn take_fork(&mut self) -> Option<Evidence> {
+        self.trust.take_fork()
     }
 
     /// Takes the leaf of a class or gateway, all of one header.

@@ -6,6 +6,7 @@ mod support;
 
 use support::{Chain, GATEWAY, certify, validator_key};
 use tally_ledger::{
+    audit::{Audit, AuditError},
     block::{Certificate, CertificateError},
     certified::{HeaderError, Trust},
     codec::List,
@@ -262,10 +263,23 @@ fn a_fork_is_noticed_across_files() {
         first: good.certified.header.id(),
         second: forked.header.id(),
     };
+    assert_eq!(trust.take_fork(), None);
     assert_eq!(
         file.verify_with(&mut trust),
-        Err(VerifyError::Header(expected))
+        Err(VerifyError::Header(expected.clone()))
     );
+    // It is proof against all who signed both, handed out once.
+    let fork = trust.take_fork().unwrap();
+    let offences = fork.verify(&chain.id, &chain.genesis.validators).unwrap();
+    let named: Vec<u16> = offences.iter().map(|o| o.place.validator).collect();
+    assert_eq!(named, [0, 1, 3]);
+    assert_eq!(trust.take_fork(), None);
+    let mut audit = Audit::new(&chain.genesis).unwrap();
+    audit.receipt(&good).unwrap();
+    let error = VerifyError::Header(expected);
+    let expected = AuditError::Receipt { index: 1, error };
+    assert_eq!(audit.receipt(&file), Err(expected));
+    assert_eq!(audit.take_fork(), Some(fork));
 }
 
 #[test]

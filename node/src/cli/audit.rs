@@ -20,6 +20,7 @@ use tally_ledger::{
 
 use super::{
     args::{GenesisArg, read_file},
+    evidence::with_fork,
     exit::{Exit, Failure},
     output::{self, Format},
 };
@@ -71,12 +72,15 @@ impl AuditArgs {
         for path in files(&self.dir, STATE)? {
             let bytes = read_file(&path)?;
             let file = StateFile::decode(&bytes).map_err(|e| invalid(&path, e))?;
-            audit.state(&file).map_err(|e| invalid(&path, e))?;
+            let taken = audit.state(&file);
+            taken.map_err(|e| invalid(&path, with_fork(e, audit.take_fork(), &genesis)))?;
         }
         for path in files(&self.dir, RECEIPT)? {
             let bytes = read_file(&path)?;
             let file = ReceiptFile::decode(&bytes).map_err(|e| invalid(&path, e))?;
-            let verified = audit.receipt(&file).map_err(|e| invalid(&path, e))?;
+            let verified = audit.receipt(&file);
+            let verified =
+                verified.map_err(|e| invalid(&path, with_fork(e, audit.take_fork(), &genesis)))?;
             exact += u64::from(verified.price == PriceCheck::Exact);
         }
         let report = audit.finish().map_err(|e| invalid(&self.dir, e))?;

@@ -404,22 +404,31 @@ impl Submit {
     }
 }
 
-/// What is said of a file or answer that does not verify. If it is because
-/// another header of its height was certified too, both are kept as evidence
-/// in this folder: whoever gave them lied, and cannot deny it.
+/// What is said of a file or answer that does not verify.
 pub(crate) fn unproven(trust: &mut Trust<'_>, why: impl std::fmt::Display) -> anyhow::Error {
-    let mut message = why.to_string();
-    if let Some(evidence) = trust.take_fork() {
-        let name = &evidence.hash().to_string()[..16];
-        let path = PathBuf::from(format!("fork-{}-{name}.{ENDING}", evidence.height()));
-        let kept = path.exists() || write(&path, trust.genesis(), evidence, &mut json!({})).is_ok();
-        message += &match kept {
-            true => format!(
-                "; kept as {}: show it to the owners and auditors, and see `tally evidence verify`",
-                path.display()
-            ),
-            false => "; keep both files, and see `tally evidence make`".to_owned(),
-        };
-    }
+    let message = with_fork(why, trust.take_fork(), trust.genesis());
     Failure::error(Exit::Invalid, message)
+}
+
+/// Why something does not verify. If it is because another header of its
+/// height was certified too, both are kept as evidence in this folder:
+/// whoever gave them lied, and cannot deny it.
+pub(crate) fn with_fork(
+    why: impl std::fmt::Display,
+    fork: Option<Evidence>,
+    genesis: &Genesis,
+) -> String {
+    let Some(evidence) = fork else {
+        return why.to_string();
+    };
+    let name = &evidence.hash().to_string()[..16];
+    let path = PathBuf::from(format!("fork-{}-{name}.{ENDING}", evidence.height()));
+    let kept = path.exists() || write(&path, genesis, evidence, &mut json!({})).is_ok();
+    match kept {
+        true => format!(
+            "{why}; kept as {}: show it to the owners and auditors, and see `tally evidence verify`",
+            path.display()
+        ),
+        false => format!("{why}; keep both files, and see `tally evidence make`"),
+    }
 }
