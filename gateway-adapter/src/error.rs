@@ -43,6 +43,9 @@ pub enum GatewayError {
         /// Why.
         error: io::Error,
     },
+    /// No threads to serve with.
+    #[error("cannot start threads: {0}; allow this process more of them")]
+    Threads(io::Error),
     /// The key is not the registered one.
     #[error("the key file is not the key of gateway {0} on this chain")]
     NotOurs(GatewayNumber),

@@ -43,6 +43,7 @@ use crate::{
         terms::{Current, Terms},
     },
     config::GatewayConfig,
+    cores::Cores,
     error::GatewayError,
     holds::Holds,
     job::Jobs,
@@ -87,6 +88,7 @@ pub struct Gateway {
     limits: crate::config::Limits,
     fatal: mpsc::Receiver<ChainError>,
     tasks: JoinSet<()>,
+    cores: Arc<Cores>,
     _lock: std::fs::File,
 }
 
@@ -219,6 +221,7 @@ impl Gateway {
             optional(config.listen.admin).await?,
             optional(config.listen.envoy).await?,
         );
+        let cores = Cores::start(crate::journal::write_here).map_err(GatewayError::Threads)?;
         let store =
             Directory::open(&config.path(&config.journal)).map_err(GatewayError::Journal)?;
         let metrics = Metrics::shared();
@@ -255,6 +258,10 @@ impl Gateway {
         let (proven_tx, proven) = watch::channel(journal.proven_last());
         let (fatal_tx, fatal) = mpsc::channel(4);
         let mut tasks = JoinSet::new();
+        cores.on_each(&mut tasks, || {
+            let journal = journal.clone();
+            async move { journal.usher().await }
+        });
         tasks.spawn(async move { checks::run(&checked).await });
         let sender = Sender {
             light: light.clone(),
@@ -346,6 +353,7 @@ impl Gateway {
             limits,
             fatal,
             tasks,
+            cores: Arc::new(cores),
             _lock: lock,
         })
     }
@@ -395,7 +403,8 @@ impl Gateway {
             envoy,
         };
         let (proxy, metering) = (self.proxy.clone(), self.metering.clone());
-        let mut servers = listeners.serve(proxy, metering, &self.limits, &stop);
+        let cores = self.cores.clone();
+        let mut servers = listeners.serve((proxy, metering), &cores, &self.limits, &stop);
         let ended = tokio::select! {
             () = shutdown => Ok(()),
             () = self.journal.failure() => Err(GatewayError::Journal(std::io::Error::other("a write or fsync failed"))),
@@ -446,8 +455,8 @@ impl Listeners {
     /// pass through would be too.
     fn serve(
         self,
-        proxy: Arc<Proxy>,
-        metering: Arc<Metering>,
+        (proxy, metering): (Arc<Proxy>, Arc<Metering>),
+        cores: &Arc<Cores>,
         limits: &crate::config::Limits,
         stop: &CancellationToken,
     ) -> JoinSet<()> {
@@ -457,7 +466,7 @@ impl Listeners {
             self.http,
             self.tls,
             proxy.clone(),
-            connections,
+            (cores.clone(), connections),
             stop.clone(),
         ));
         if let Some(admin) = self.admin {
@@ -474,6 +483,7 @@ impl Listeners {
                 metrics: true,
                 asking: Semaphore::new(0),
             });
+            let few = (cores.clone(), few);
             servers.spawn(serve::http(admin, None, page, few, stop.clone()));
         }
         if let Some(grpc) = self.grpc {

@@ -9,6 +9,7 @@ pub mod ask;
 pub mod chain;
 pub mod clock;
 pub mod config;
+pub mod cores;
 pub mod envoy;
 pub mod error;
 pub mod gateway;

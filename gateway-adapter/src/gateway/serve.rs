@@ -9,11 +9,16 @@ use envoy_types::pb::envoy::service::{
 };
 use hyper::body::Incoming;
 use tally_proto::v1::metering_service_server::MeteringServiceServer;
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+};
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cores::Cores,
     envoy::{authorize::Authorize, process::Process},
     live::Live,
     metering::{Metering, MeteringRpc},
@@ -33,12 +38,13 @@ const ENVOY_MESSAGE: usize = 1 << 20;
 /// Longest that a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Serves HTTP/1 and HTTP/2 until `stop`, inside TLS if `tls` is given.
+/// Serves HTTP/1 and HTTP/2 until `stop`, inside TLS if `tls` is given, on
+/// all `cores`.
 pub(super) async fn http(
     listener: TcpListener,
     tls: Option<Arc<Live<ServerConfig>>>,
     proxy: Arc<Proxy>,
-    connections: Arc<Semaphore>,
+    (cores, connections): (Arc<Cores>, Arc<Semaphore>),
     stop: CancellationToken,
 ) {
     let builder = connection::builder();
@@ -52,7 +58,8 @@ pub(super) async fn http(
             () = stop.cancelled() => break,
             Some(_) = running.join_next() => continue,
         };
-        let Ok((stream, _)) = stream else {
+        // It is watched on the thread that serves it, not on this one.
+        let Ok(stream) = stream.and_then(|(stream, _)| stream.into_std()) else {
             // Out of files: let some connections end.
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
@@ -67,7 +74,10 @@ pub(super) async fn http(
         };
         // With the certificate of now; who is connected keeps his.
         let tls = tls.as_ref().map(|tls| TlsAcceptor::from(tls.get()));
-        running.spawn(async move {
+        let served = async move {
+            let Ok(stream) = TcpStream::from_std(stream) else {
+                return;
+            };
             match tls {
                 None => connection::serve(&builder, stream, answer, patience, stop).await,
                 Some(tls) => {
@@ -79,7 +89,8 @@ pub(super) async fn http(
                 }
             }
             drop(permit);
-        });
+        };
+        cores.spawn(&mut running, served);
     }
     drop(listener);
     while running.join_next().await.is_some() {}

@@ -1,8 +1,9 @@
 //! The journal: a promise is written here, and fsynced, before it is given.
 //!
-//! - Records are appended in one order by one writer thread; many waiters
-//!   share an fsync (group commit), each is woken after the fsync that made
-//!   its record durable.
+//! - Records are appended in one order; many waiters share an fsync (group
+//!   commit), each is woken after the fsync that made its record durable.
+//! - There is a thread that writes. A thread that serves and has nothing to do
+//!   but to wait writes itself, while the disk is quick: that wakes nobody.
 //! - A debit's number and content are fixed by its record (I5). Only durable
 //!   debits are handed out to be sent (I8).
 //! - Each hold is resolved once, by a debit or a void.
@@ -13,6 +14,7 @@
 //!
 //! What a start does with what it finds is decided in [`start`].
 
+mod durable;
 pub mod names;
 pub mod pending;
 pub mod record;
@@ -26,7 +28,7 @@ mod writer;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     thread::JoinHandle,
 };
 
@@ -35,14 +37,19 @@ use tally_ledger::{
     hash::Hash,
     ids::{DebitNumber, JournalNumber, Time},
 };
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, watch};
 
+pub use durable::Durable;
 pub use names::{Name, Standing};
 pub use pending::Pending;
 pub use record::{DebitBytes, Head, HoldId, HoldRecord, LeaseSent, Record};
 pub use recovery::{Contents, Recovered};
 pub use state::{Carried, State, Unproven};
 pub use store::{Directory, Store};
+pub(crate) use writer::write_here;
+
+use durable::Rooms;
+use writer::Writer;
 
 /// Nothing more can be promised: a write or fsync failed, or the journal was
 /// closed.
@@ -61,34 +68,12 @@ pub struct Diverged {
 /// How soon a record must be durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
-    /// Somebody waits, or a promise depends on it.
+    /// A promise depends on it, and something else is done meanwhile.
     Now,
+    /// The same once somebody waits for it, or nobody ever will.
+    Waited,
     /// With the next urgent record, or after a few milliseconds.
     Soon,
-}
-
-/// Resolves when a record is durable.
-#[derive(Debug)]
-pub struct Durable(oneshot::Receiver<()>);
-
-impl Durable {
-    /// Waits for the fsync.
-    pub async fn wait(self) -> Result<(), JournalFailed> {
-        self.0.await.map_err(|_| JournalFailed)
-    }
-
-    /// Does something once it is durable, before anybody who waits is told.
-    pub fn then(self, done: impl FnOnce() + Send + 'static) -> Durable {
-        let (sender, receiver) = oneshot::channel();
-        tokio::spawn(async move {
-            if self.0.await.is_ok() {
-                done();
-                // Nobody has to wait.
-                let _ = sender.send(());
-            }
-        });
-        Durable(receiver)
-    }
 }
 
 /// Sizes and delays.
@@ -111,9 +96,10 @@ impl Default for Limits {
 
 struct Inner {
     state: State,
-    /// Framed records that the writer has not taken yet, and who waits.
+    /// Framed records that are not written yet.
     buffer: Vec<u8>,
-    waiters: Vec<oneshot::Sender<()>>,
+    /// How many records were appended since the journal was opened.
+    records: u64,
     /// Debits in the buffer; handed out once durable.
     debits: Vec<Unproven>,
     urgent: bool,
@@ -127,6 +113,11 @@ struct Inner {
 
 pub(crate) struct Shared {
     inner: Mutex<Inner>,
+    /// Locked before `inner`.
+    writer: Mutex<Writer>,
+    rooms: Rooms,
+    /// Microseconds that the last write took.
+    took: AtomicU64,
     wake: Condvar,
     /// Durable debits that are not proven, in order.
     unproven: Mutex<VecDeque<Unproven>>,
@@ -151,10 +142,10 @@ impl std::fmt::Debug for Journal {
     }
 }
 
-/// An open journal. Dropping it writes what is buffered and stops the writer.
+/// An open journal. Dropping it writes what is buffered.
 pub struct Journal {
     shared: Arc<Shared>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Journal {
@@ -168,7 +159,7 @@ impl Journal {
             inner: Mutex::new(Inner {
                 state: contents.state,
                 buffer: Vec::new(),
-                waiters: Vec::new(),
+                records: 0,
                 debits: Vec::new(),
                 urgent: false,
                 asleep: false,
@@ -176,43 +167,49 @@ impl Journal {
                 closing: false,
                 proven: before,
             }),
+            writer: Mutex::new(Writer {
+                store,
+                segment_bytes: limits.segment_bytes,
+                segments: contents.segments,
+                length: contents.length,
+                start: 0,
+            }),
+            rooms: Rooms::new(),
+            took: AtomicU64::new(0),
             wake: Condvar::new(),
             unproven: Mutex::new(contents.unproven.into()),
             debits: Notify::new(),
             failed: watch::Sender::new(false),
         });
-        let writer = writer::Writer {
-            shared: shared.clone(),
-            store,
-            limits,
-            segments: contents.segments,
-            length: contents.length,
-            start: 0,
-        };
-        let writer = std::thread::Builder::new()
+        let writing = shared.clone();
+        let thread = std::thread::Builder::new()
             .name("journal".into())
-            .spawn(move || writer.run())
+            .spawn(move || writing.run(limits.linger))
             .expect("a thread can be started when the program starts");
         Journal {
             shared,
-            writer: Mutex::new(Some(writer)),
+            thread: Mutex::new(Some(thread)),
         }
     }
 
+    /// Wakes those who wait on a thread that serves, from within; runs on that
+    /// thread as long as it does. Without it each is woken from outside.
+    pub async fn usher(&self) {
+        self.shared.rooms.usher().await;
+    }
+
     fn push(&self, inner: &mut Inner, record: &Record, urgency: Urgency) -> Durable {
-        let (sender, receiver) = oneshot::channel();
         if inner.failed || inner.closing {
-            return Durable(receiver);
+            return Durable::never(&self.shared);
         }
         record.frame(&mut inner.buffer);
-        inner.waiters.push(sender);
-        let wake = inner.asleep || (urgency == Urgency::Now && !inner.urgent);
-        inner.asleep = false;
-        inner.urgent |= urgency == Urgency::Now;
-        if wake {
-            self.shared.wake.notify_one();
+        inner.records += 1;
+        match urgency {
+            Urgency::Now => self.shared.wake(inner, true),
+            Urgency::Soon => self.shared.wake(inner, false),
+            Urgency::Waited => {}
         }
-        Durable(receiver)
+        Durable::record(&self.shared, inner.records, urgency != Urgency::Waited)
     }
 
     /// Appends a record that is neither a hold nor a debit.
@@ -317,7 +314,7 @@ impl Journal {
         let record = Record::Debit { number, debit };
         let unproven = inner.state.apply(&record).ok()??;
         inner.debits.push(unproven);
-        Some((number, self.push(&mut inner, &record, Urgency::Now)))
+        Some((number, self.push(&mut inner, &record, Urgency::Waited)))
     }
 
     /// Resolves a hold that served nothing; `None` if it is resolved already.
@@ -403,18 +400,20 @@ impl Journal {
         !*self.shared.failed.borrow()
     }
 
-    /// Writes what is buffered and stops the writer.
+    /// Writes what is buffered, and ends the thread that writes.
     pub fn close(&self) {
         self.shared.inner().closing = true;
         self.shared.wake.notify_one();
-        let writer = self
-            .writer
+        let thread = self
+            .thread
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        if let Some(writer) = writer {
-            let _ = writer.join();
+        if let Some(thread) = thread {
+            let _ = thread.join();
         }
+        // A thread that serves may still write.
+        drop(self.shared.writer.lock());
     }
 
     /// The journal's number.

@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use futures::FutureExt;
 use tally_ledger::{
     crypto::ChainId,
     debit::{Debit, Flags, Queued},
@@ -25,6 +26,7 @@ use crate::holds;
 
 mod disk;
 mod starts;
+mod threads;
 mod versions;
 
 use disk::Fake;
@@ -86,7 +88,7 @@ fn started(fake: &Fake, limits: Limits) -> Journal {
 }
 
 fn wait(durable: Durable) -> Result<(), JournalFailed> {
-    durable.0.blocking_recv().map_err(|_| JournalFailed)
+    futures::executor::block_on(durable.wait())
 }
 
 fn contents(fake: &Fake) -> Contents {
@@ -330,8 +332,9 @@ fn a_record_that_is_not_urgent_wakes_a_writer_that_sleeps() {
         soon("the writer sleeps", || journal.shared.inner().asleep);
         let number = journal.number();
         let record = Record::Opened { journal: number };
-        let mut durable = journal.append(&record, Urgency::Soon);
-        soon("it is durable", || durable.0.try_recv().is_ok());
+        let durable = journal.append(&record, Urgency::Soon);
+        let mut durable = Box::pin(durable.wait());
+        soon("it is durable", || (&mut durable).now_or_never().is_some());
     }
 }
 

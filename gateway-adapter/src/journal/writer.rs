@@ -1,20 +1,32 @@
-//! The one thread that writes: takes what has gathered, appends it, fsyncs,
-//! wakes those who wait, and begins and removes segments.
+//! Writing: takes what has gathered, appends it, fsyncs, wakes those who wait,
+//! and begins and removes segments.
+//!
+//! One thread is there for it. With little to do that costs each request two
+//! threads that wake each other; so a thread that serves writes itself when it
+//! has nothing else to do than to wait ([`write_here`]). It does not while
+//! many wait, nor for a slow disk: what else arrives on it would wait as well.
 
-use std::{io, sync::PoisonError, time::Instant};
+use std::{
+    cell::RefCell,
+    io,
+    sync::{Arc, PoisonError, TryLockError, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use tally_ledger::ids::DebitNumber;
-use tokio::sync::oneshot;
 
-use super::{Limits, Shared, Store, Unproven, record::Head, record::Record};
+use super::{Inner, Shared, Store, Unproven, record::Head, record::Record};
+use crate::cores;
 
 /// Turns of waiting without a record after which the writer sleeps.
 const AWAKE: u32 = 100;
+/// A disk is quick if its last write took no longer.
+const QUICK: Duration = Duration::from_millis(2);
 
 pub(super) struct Writer {
-    pub(super) shared: std::sync::Arc<Shared>,
     pub(super) store: Box<dyn Store>,
-    pub(super) limits: Limits,
+    /// A segment ends when it has grown by more.
+    pub(super) segment_bytes: u64,
     /// Segments and the last debit at the end of each.
     pub(super) segments: Vec<(u64, DebitNumber)>,
     /// Length of the last one.
@@ -25,7 +37,8 @@ pub(super) struct Writer {
 
 struct Batch {
     bytes: Vec<u8>,
-    waiters: Vec<oneshot::Sender<()>>,
+    /// Number of its last record.
+    last: u64,
     debits: Vec<Unproven>,
     head: Head,
     proven: DebitNumber,
@@ -33,37 +46,113 @@ struct Batch {
     snapshot: Option<Vec<u8>>,
 }
 
-impl Writer {
-    pub(super) fn run(mut self) {
-        while let Some(batch) = self.next() {
-            if let Err(error) = self.write(batch) {
-                tracing::error!(%error, "the journal cannot be written; free the disk and start again");
-                self.fail();
-                return;
-            }
+thread_local! {
+    /// The journal for which this thread writes when it has nothing to do, and
+    /// the last record that somebody waits for.
+    static ASKED: RefCell<Option<(Arc<Shared>, u64)>> = const { RefCell::new(None) };
+}
+
+/// Writes what somebody on this thread waits for. For a thread that serves and
+/// has nothing else to do now.
+pub(crate) fn write_here() {
+    if let Some((shared, number)) = ASKED.take() {
+        shared.write_up_to(number);
+    }
+}
+
+impl Shared {
+    /// Wakes the writer for a record, if it would not look at it by itself.
+    pub(super) fn wake(&self, inner: &mut Inner, urgent: bool) {
+        let wake = inner.asleep || (urgent && !inner.urgent);
+        inner.asleep = false;
+        inner.urgent |= urgent;
+        if wake {
+            self.wake.notify_one();
         }
     }
 
-    fn fail(&self) {
-        let mut inner = self.shared.inner();
-        inner.failed = true;
-        inner.waiters.clear();
-        self.shared.failed.send_replace(true);
+    /// Has the writer write all that there is.
+    pub(super) fn hurry(&self) {
+        let mut inner = self.inner();
+        if !inner.buffer.is_empty() {
+            self.wake(&mut inner, true);
+        }
     }
 
-    /// Waits for something to write; `None` when closing and all is written.
+    /// Somebody waits for a record.
+    pub(super) fn ask(self: &Arc<Self>, number: u64) {
+        let here = cores::here() != 0
+            && self.took.load(Ordering::Relaxed) <= QUICK.as_micros() as u64
+            && ASKED.with_borrow_mut(|asked| match asked {
+                Some((shared, last)) => {
+                    *last = number.max(*last);
+                    Arc::ptr_eq(shared, self)
+                }
+                None => {
+                    *asked = Some((self.clone(), number));
+                    true
+                }
+            });
+        if !here {
+            self.hurry();
+        }
+    }
+
+    fn write_up_to(&self, number: u64) {
+        if self.rooms.is_durable(number) {
+            return;
+        }
+        let mut writer = match self.writer.try_lock() {
+            Ok(writer) => writer,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Others write.
+            Err(TryLockError::WouldBlock) => return self.hurry(),
+        };
+        let busy = {
+            let inner = self.inner();
+            writer.is_full(&inner) || writer.is_over(inner.proven)
+        };
+        if busy {
+            // That is not done at once.
+            return self.hurry();
+        }
+        self.write(&mut writer);
+    }
+
+    /// The thread that writes.
+    pub(super) fn run(&self, linger: Duration) {
+        while self.wait(linger) {
+            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            self.write(&mut writer);
+        }
+    }
+
+    /// Writes what there is.
+    fn write(&self, writer: &mut Writer) {
+        let Some(batch) = writer.take(&mut self.inner()) else {
+            return;
+        };
+        if let Err(error) = writer.write(self, batch) {
+            tracing::error!(%error, "the journal cannot be written; free the disk and start again");
+            self.inner().failed = true;
+            self.rooms.fail();
+            self.failed.send_replace(true);
+        }
+    }
+
+    /// Waits for something to write; `false` when closing and all is written,
+    /// or when nothing can be written any more.
     ///
     /// A record that is not urgent wakes nobody while records come often: the
     /// writer looks once per `linger` by itself, and takes it along with the
     /// next urgent one. It sleeps only after [`AWAKE`] turns without any.
-    fn next(&self) -> Option<Batch> {
-        let mut inner = self.shared.inner();
+    fn wait(&self, linger: Duration) -> bool {
+        let mut inner = self.inner();
         let (mut since, mut idle) = (None, 0);
-        while !inner.urgent && !inner.closing {
+        while !inner.urgent && !inner.closing && !inner.failed {
             if inner.buffer.is_empty() && idle >= AWAKE {
                 inner.asleep = true;
                 inner = self
-                    .shared
                     .wake
                     .wait(inner)
                     .unwrap_or_else(PoisonError::into_inner);
@@ -74,35 +163,52 @@ impl Writer {
             let rest = if inner.buffer.is_empty() {
                 since = None;
                 idle += 1;
-                Some(self.limits.linger)
+                Some(linger)
             } else {
                 let waited = since.get_or_insert_with(Instant::now).elapsed();
-                self.limits.linger.checked_sub(waited)
+                linger.checked_sub(waited)
             };
             let Some(rest) = rest else {
                 break;
             };
-            let waited = self.shared.wake.wait_timeout(inner, rest);
+            let waited = self.wake.wait_timeout(inner, rest);
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         inner.asleep = false;
-        if inner.buffer.is_empty() {
+        !inner.failed && !(inner.closing && inner.buffer.is_empty())
+    }
+}
+
+impl Writer {
+    /// Whether what there is fills the segment.
+    fn is_full(&self, inner: &Inner) -> bool {
+        let grown = self.length - self.start + inner.buffer.len() as u64;
+        grown > self.segment_bytes
+    }
+
+    /// Whether a segment can be removed: all of its debits are proven, and it
+    /// is not the last one.
+    fn is_over(&self, proven: DebitNumber) -> bool {
+        self.segments.len() > 1 && self.segments[0].1 <= proven
+    }
+
+    fn take(&self, inner: &mut Inner) -> Option<Batch> {
+        inner.urgent = false;
+        if inner.buffer.is_empty() || inner.failed {
             return None;
         }
-        inner.urgent = false;
-        let grown = self.length - self.start + inner.buffer.len() as u64;
-        let full = grown > self.limits.segment_bytes;
         Some(Batch {
+            snapshot: self.is_full(inner).then(|| inner.state.snapshot(false)),
             bytes: std::mem::take(&mut inner.buffer),
-            waiters: std::mem::take(&mut inner.waiters),
+            last: inner.records,
             debits: std::mem::take(&mut inner.debits),
             head: inner.state.head(),
             proven: inner.proven,
-            snapshot: full.then(|| inner.state.snapshot(false)),
         })
     }
 
-    fn write(&mut self, batch: Batch) -> io::Result<()> {
+    fn write(&mut self, shared: &Shared, batch: Batch) -> io::Result<()> {
+        let began = Instant::now();
         let mut bytes = Vec::with_capacity(batch.bytes.len() + 32);
         let offset = self.length;
         Record::Synced { offset }.frame(&mut bytes);
@@ -114,13 +220,12 @@ impl Writer {
             last.1 = batch.head.last;
         }
         if !batch.debits.is_empty() {
-            self.shared.unproven().extend(batch.debits);
-            self.shared.debits.notify_one();
+            shared.unproven().extend(batch.debits);
+            shared.debits.notify_one();
         }
-        for waiter in batch.waiters {
-            // Nobody has to wait.
-            let _ = waiter.send(());
-        }
+        let took = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        shared.took.store(took, Ordering::Relaxed);
+        shared.rooms.open(batch.last);
         if let Some(snapshot) = batch.snapshot {
             self.rotate(&snapshot, batch.head.last)?;
         }
@@ -140,7 +245,7 @@ impl Writer {
 
     /// Removes segments whose debits are all proven, except the last.
     fn trim(&mut self, proven: DebitNumber) -> io::Result<()> {
-        while self.segments.len() > 1 && self.segments[0].1 <= proven {
+        while self.is_over(proven) {
             let (number, _) = self.segments.remove(0);
             self.store.remove(number)?;
         }

@@ -4,7 +4,7 @@
 //! that each piece of an answer passes from task to task, and often from core
 //! to core, on its way. Here whoever reads the answer also reads the
 //! connection: pieces that have arrived together are had together, and
-//! nobody else is woken. A connection that is not in use is driven by nobody:
+//! nobody else is woken. So each thread that serves keeps its own. A connection that is not in use is driven by nobody:
 //! whether the engine has closed it meanwhile shows when it is taken again.
 //!
 //! Dropping a call or its answer closes the connection, and so cancels the
@@ -29,6 +29,8 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+
+use crate::cores;
 
 /// Longest that connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -60,10 +62,13 @@ pub struct Connections {
     host: String,
     port: u16,
     header: HeaderValue,
+    /// On each thread.
     most: usize,
-    /// Those not in use, the last used last.
-    idle: Mutex<Vec<(Box<Used>, Instant)>>,
+    /// Those not in use, by the thread that uses them, the last used last.
+    idle: Box<[Mutex<Idle>]>,
 }
+
+type Idle = Vec<(Box<Used>, Instant)>;
 
 /// An answer's body, with the connection that it comes on.
 pub struct Driven {
@@ -97,28 +102,35 @@ impl Used {
 }
 
 /// How many, from the first on, nobody has used for long.
-fn unused(idle: &[(Box<Used>, Instant)]) -> usize {
+fn unused(idle: &Idle) -> usize {
     let old = idle.iter().take_while(|(_, since)| since.elapsed() >= KEEP);
     old.count()
 }
 
+fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Connections {
     /// To the engine at a URL, whose scheme is `http`; at most `most` are kept
-    /// while they are not in use, one at least.
+    /// while they are not in use, one on each thread at least.
     pub fn new(url: &Uri, most: usize) -> Option<Arc<Self>> {
         let authority = url.authority()?;
         let host = authority.host();
+        // And those that do not serve.
+        let threads = cores::count() + 1;
         Some(Arc::new(Connections {
             host: host.trim_matches(['[', ']']).to_owned(),
             port: authority.port_u16().unwrap_or(80),
             header: HeaderValue::from_str(authority.as_str()).ok()?,
-            most: most.max(1),
-            idle: Mutex::default(),
+            most: (most / threads).max(1),
+            idle: (0..threads).map(|_| Mutex::default()).collect(),
         }))
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<(Box<Used>, Instant)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// This thread's: what watches a connection wakes the thread that made it.
+    fn idle(&self) -> MutexGuard<'_, Idle> {
+        lock(&self.idle[cores::here()])
     }
 
     /// A connection that is not in use and still works.
@@ -143,11 +155,13 @@ impl Connections {
 
     /// Drops those that nobody has used for long.
     pub fn sweep(&self) {
-        let mut idle = self.idle();
-        let old = unused(&idle);
-        let old: Vec<_> = idle.drain(..old).collect();
-        drop(idle);
-        drop(old);
+        for idle in self.idle.iter() {
+            let mut idle = lock(idle);
+            let old = unused(&idle);
+            let old: Vec<_> = idle.drain(..old).collect();
+            drop(idle);
+            drop(old);
+        }
     }
 
     async fn connect(&self) -> Result<Box<Used>, CallError> {

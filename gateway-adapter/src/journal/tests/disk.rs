@@ -1,5 +1,7 @@
 //! A disk that loses what was not synced, and fails at will.
 
+use std::time::Duration;
+
 use super::*;
 
 /// Bytes of each segment, and how many of them are durable.
@@ -10,6 +12,10 @@ pub(super) struct Disk {
     pub(super) aside: usize,
     /// The n-th sync from now fails.
     pub(super) fail_sync: Option<u32>,
+    /// How long a sync takes.
+    pub(super) pause: Duration,
+    /// The threads that synced.
+    pub(super) synced: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -67,7 +73,11 @@ impl Store for Fake {
         Ok(())
     }
     fn sync(&mut self) -> io::Result<()> {
+        let pause = self.disk().pause;
+        std::thread::sleep(pause);
         let mut disk = self.disk();
+        let thread = std::thread::current().name().unwrap_or_default().to_owned();
+        disk.synced.push(thread);
         if let Some(left) = &mut disk.fail_sync {
             if *left == 0 {
                 return Err(io::Error::other("no space"));

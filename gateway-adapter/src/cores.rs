@@ -1,0 +1,191 @@
+//! The threads that serve: one per core of the machine, each with a runtime of
+//! its own. A connection stays on one of them with its requests, and with the
+//! connections to engines that these use, so that nothing on a request's way
+//! wakes another thread. The chain is followed beside them, on the runtime
+//! that the gateway was started in.
+//!
+//! Which thread a connection comes to is decided when it is taken: the one
+//! with the fewest. What is bounded or counted for all (connections, holds,
+//! limits per minute) is shared, and does not know of them.
+
+use std::{
+    cell::Cell,
+    io,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use tokio::{runtime::Handle, task::JoinSet};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+thread_local! {
+    static HERE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The number of this thread, from 1; 0: it is none of those that serve.
+pub fn here() -> usize {
+    HERE.get()
+}
+
+/// How many serve.
+pub fn count() -> usize {
+    // As it was first: what is made later fits to what was made before.
+    static COUNT: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+    *COUNT
+}
+
+/// The threads; they end when this is dropped, with all that runs on them.
+#[derive(Debug)]
+pub struct Cores {
+    cores: Vec<Core>,
+    _end: DropGuard,
+}
+
+#[derive(Debug)]
+struct Core {
+    handle: Handle,
+    connections: Arc<AtomicUsize>,
+}
+
+/// One connection on a thread.
+struct Counted(Arc<AtomicUsize>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Cores {
+    /// Starts them; each does `idle` when it has nothing else to do.
+    pub fn start(idle: fn()) -> io::Result<Self> {
+        let end = CancellationToken::new();
+        let cores = (1..=count()).map(|number| core(number, idle, end.clone()));
+        Ok(Cores {
+            cores: cores.collect::<io::Result<_>>()?,
+            _end: end.drop_guard(),
+        })
+    }
+
+    /// Runs a task on each of them.
+    pub fn on_each<T>(&self, tasks: &mut JoinSet<()>, task: impl Fn() -> T)
+    where
+        T: Future<Output = ()> + Send + 'static,
+    {
+        for core in &self.cores {
+            tasks.spawn_on(task(), &core.handle);
+        }
+    }
+
+    /// Serves a connection on the thread that has the fewest, as one of `all`.
+    pub fn spawn(
+        &self,
+        all: &mut JoinSet<()>,
+        connection: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let fewest = |core: &&Core| core.connections.load(Ordering::Relaxed);
+        let core = self.cores.iter().min_by_key(fewest);
+        let core = core.expect("there is one at least");
+        core.connections.fetch_add(1, Ordering::Relaxed);
+        let counted = Counted(core.connections.clone());
+        let connection = async move {
+            let _counted = counted;
+            connection.await;
+        };
+        all.spawn_on(connection, &core.handle);
+    }
+}
+
+fn core(number: usize, idle: fn(), end: CancellationToken) -> io::Result<Core> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_park(idle)
+        .build()?;
+    let handle = runtime.handle().clone();
+    // What is logged goes where it goes for whoever starts the gateway.
+    let log = tracing::dispatcher::get_default(Clone::clone);
+    std::thread::Builder::new()
+        .name(format!("serve-{number}"))
+        .spawn(move || {
+            HERE.set(number);
+            let _log = tracing::dispatcher::set_default(&log);
+            runtime.block_on(end.cancelled());
+        })?;
+    Ok(Core {
+        handle,
+        connections: Arc::default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Mutex, time::Duration};
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// Where each of `count` connections is served, while all are.
+    async fn places(cores: &Cores, all: &mut JoinSet<()>, count: usize) -> Vec<usize> {
+        let (places, go) = (Arc::<Mutex<Vec<usize>>>::default(), Semaphore::new(0));
+        let go = Arc::new(go);
+        for _ in 0..count {
+            let (places, go) = (places.clone(), go.clone());
+            cores.spawn(all, async move {
+                places.lock().unwrap().push(here());
+                let _ = go.acquire().await;
+            });
+        }
+        while places.lock().unwrap().len() < count {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        go.close();
+        let places = places.lock().unwrap();
+        (0..=super::count())
+            .map(|core| places.iter().filter(|at| **at == core).count())
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn connections_are_dealt_evenly_and_those_that_ended_do_not_count() {
+        assert_eq!(here(), 0);
+        let cores = Cores::start(|| {}).unwrap();
+        for _ in 0..2 {
+            let mut all = JoinSet::new();
+            let places = places(&cores, &mut all, 3 * count()).await;
+            assert_eq!(places[0], 0);
+            assert!(places[1..].iter().all(|at| *at == 3), "{places:?}");
+            while all.join_next().await.is_some() {}
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_done_with_nothing_else_to_do_is_done_on_each_thread() {
+        static IDLE: AtomicUsize = AtomicUsize::new(0);
+        let cores = Cores::start(|| _ = IDLE.fetch_or(1 << here(), Ordering::Relaxed)).unwrap();
+        let mut all = JoinSet::new();
+        cores.on_each(&mut all, || async {});
+        while all.join_next().await.is_some() {}
+        let wanted = (1..=count()).fold(0, |bits, core| bits | 1 << core);
+        while IDLE.load(Ordering::Relaxed) != wanted {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_threads_end_with_what_runs_on_them() {
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        let cores = Cores::start(|| {}).unwrap();
+        let mut all = JoinSet::new();
+        cores.spawn(&mut all, async move {
+            let _sender = sender;
+            std::future::pending::<()>().await;
+        });
+        drop(cores);
+        assert!(receiver.await.is_err());
+        assert!(all.join_next().await.unwrap().unwrap_err().is_cancelled());
+    }
+}

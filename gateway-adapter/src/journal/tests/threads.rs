@@ -1,0 +1,159 @@
+//! Who writes, and who is woken: the journal on threads that serve.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::cores::{self, Cores};
+
+const LONG: Duration = Duration::from_secs(10);
+
+/// A journal that is used on threads that serve.
+fn serving(fake: &Fake, limits: Limits) -> (Arc<Journal>, Cores) {
+    let journal = Arc::new(started(fake, limits));
+    (journal, Cores::start(write_here).unwrap())
+}
+
+/// A hold and its debit, waited for on a thread that serves.
+async fn served(journal: Arc<Journal>) {
+    assert_ne!(cores::here(), 0);
+    let mut record = hold();
+    drop(journal.hold(&mut record, Urgency::Soon));
+    let debit = debit_of(&record, Usage::default(), Flags::default(), 0);
+    let (number, durable) = journal.debit(&debit).unwrap();
+    durable.wait().await.unwrap();
+    let unproven = journal.unproven_after(DebitNumber(number.0 - 1), 1);
+    assert_eq!(unproven[0].number, number);
+}
+
+async fn all(mut tasks: JoinSet<()>) {
+    let ended = async {
+        while let Some(ended) = tasks.join_next().await {
+            ended.unwrap();
+        }
+    };
+    tokio::time::timeout(LONG, ended)
+        .await
+        .expect("all are woken");
+}
+
+fn writers(fake: &Fake) -> Vec<String> {
+    std::mem::take(&mut fake.disk().synced)
+}
+
+#[tokio::test]
+async fn a_thread_that_has_nothing_else_to_do_writes_itself_while_the_disk_is_quick() {
+    let fake = Fake::default();
+    // The writer does not look by itself.
+    let limits = Limits {
+        linger: LONG,
+        ..Limits::default()
+    };
+    let (journal, cores) = serving(&fake, limits);
+    for (pause, by) in [(0, "serve-"), (10, "serve-"), (0, "journal"), (0, "serve-")] {
+        fake.disk().pause = Duration::from_millis(pause);
+        writers(&fake);
+        let mut tasks = JoinSet::new();
+        cores.spawn(&mut tasks, served(journal.clone()));
+        all(tasks).await;
+        let writers = writers(&fake);
+        assert_eq!(writers.len(), 1, "{writers:?}");
+        assert!(writers[0].starts_with(by), "{writers:?}, not {by}");
+        assert_eq!(contents(&fake.crashed()).unproven.len(), journal.unproven());
+    }
+}
+
+#[tokio::test]
+async fn who_waits_is_woken_on_every_thread_with_ushers_and_without() {
+    for ushers in [false, true] {
+        let fake = Fake::default();
+        let (journal, cores) = serving(&fake, Limits::default());
+        let mut rest = JoinSet::new();
+        if ushers {
+            cores.on_each(&mut rest, || {
+                let journal = journal.clone();
+                async move { journal.usher().await }
+            });
+        }
+        fake.disk().pause = Duration::from_millis(1);
+        let mut tasks = JoinSet::new();
+        for _ in 0..50 {
+            for _ in 0..4 {
+                cores.spawn(&mut tasks, served(journal.clone()));
+            }
+            let journal = journal.clone();
+            tasks.spawn(async move { journal.barrier().wait().await.unwrap() });
+            tokio::time::sleep(Duration::from_micros(300)).await;
+        }
+        all(tasks).await;
+        assert_eq!(contents(&fake.crashed()).unproven.len(), 200);
+        rest.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_debit_for_which_nobody_waits_is_written_all_the_same() {
+    let fake = Fake::default();
+    let limits = Limits {
+        linger: LONG,
+        ..Limits::default()
+    };
+    let (journal, _cores) = serving(&fake, limits);
+    let mut record = hold();
+    drop(journal.hold(&mut record, Urgency::Soon));
+    let debit = debit_of(&record, Usage::default(), Flags::default(), 0);
+    drop(journal.debit(&debit).unwrap());
+    soon("it is durable", || journal.unproven() == 1);
+}
+
+#[tokio::test]
+async fn a_fsync_that_fails_on_a_thread_that_serves_ends_all_promises() {
+    let fake = Fake::default();
+    let (journal, cores) = serving(&fake, Limits::default());
+    fake.disk().fail_sync = Some(0);
+    let mut tasks = JoinSet::new();
+    for _ in 0..8 {
+        let journal = journal.clone();
+        cores.spawn(&mut tasks, async move {
+            let mut record = hold();
+            drop(journal.hold(&mut record, Urgency::Soon));
+            let debit = debit_of(&record, Usage::default(), Flags::default(), 0);
+            let (_, durable) = journal.debit(&debit).unwrap();
+            assert_eq!(durable.wait().await, Err(JournalFailed));
+        });
+    }
+    all(tasks).await;
+    assert!(!journal.works());
+    assert_eq!(journal.unproven(), 0);
+    assert_eq!(wait(journal.barrier()), Err(JournalFailed));
+    // Nothing is left that would wait.
+    journal.close();
+}
+
+#[tokio::test]
+async fn segments_end_and_go_as_ever_where_threads_write_themselves() {
+    let fake = Fake::default();
+    let limits = Limits {
+        segment_bytes: 4_096,
+        ..Limits::default()
+    };
+    let (journal, cores) = serving(&fake, limits);
+    for _ in 0..30 {
+        let mut tasks = JoinSet::new();
+        for _ in 0..4 {
+            cores.spawn(&mut tasks, served(journal.clone()));
+        }
+        all(tasks).await;
+    }
+    assert!(fake.disk().segments.len() > 4);
+    let found = contents(&fake.crashed());
+    assert_eq!(found.unproven.len(), 120);
+    assert_eq!(found.state, journal.look(Clone::clone));
+    let last = found.unproven.last().unwrap();
+    journal.proven(head(1, last.number.0, last.hash)).unwrap();
+    let mut tasks = JoinSet::new();
+    cores.spawn(&mut tasks, served(journal.clone()));
+    all(tasks).await;
+    soon("they are removed", || fake.disk().segments.len() <= 2);
+}
