@@ -261,3 +261,72 @@ fn codes_tell_usage_from_reach() {
     assert_eq!(out.code, 9, "{}", out.out);
     assert!(run(folder, "--help").ok().contains("Exit codes:"));
 }
+
+/// A party outside needs the genesis, a key and a state, and no node.
+#[test]
+fn a_witness_starts_with_its_memory_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    ceremony(folder);
+    run(folder, "keypair create w1.key --kind witness").ok();
+    let line = "--format json witness --state w1.state --genesis genesis.json --key w1.key \
+                --name council.example/w1 --listen 127.0.0.1:0";
+    let error = run(folder, line).fails(1);
+    assert!(
+        error.contains("w1.state") && error.contains("--new"),
+        "{error}"
+    );
+    let other_key = line.replace("w1.key", "admin-0.key");
+    let error = run(folder, &format!("{other_key} --new")).fails(1);
+    assert!(error.contains("--kind witness"), "{error}");
+    let bad_name = line.replace("council.example/w1", "a+b");
+    run(folder, &format!("{bad_name} --new")).fails(1);
+
+    let (running, said) = start(folder, &format!("{line} --new"));
+    let keys = run(
+        folder,
+        "--format json checkpoint keys --genesis genesis.json",
+    )
+    .json();
+    assert_eq!(said["log"], keys["log"]);
+    assert_eq!(
+        (&keys["a quorum is"], keys["keys"].as_array().unwrap().len()),
+        (&3.into(), 4)
+    );
+    let key = said["witness"].as_str().unwrap();
+    assert!(key.starts_with("council.example/w1+"), "{key}");
+    let address = said["listen"].as_str().unwrap().to_owned();
+    let status = http(&address, "GET", "/", "");
+    assert!(
+        status.starts_with("HTTP/1.1 200") && status.contains(key),
+        "{status}"
+    );
+    let page = format!("/{}/checkpoint", keys["SHA-256 of it"].as_str().unwrap());
+    assert!(http(&address, "GET", &page, "").starts_with("HTTP/1.1 404"));
+    let noise = http(&address, "POST", "/add-checkpoint", "noise");
+    assert!(noise.starts_with("HTTP/1.1 400"), "{noise}");
+    let error = run(folder, line).fails(1);
+    assert!(error.contains("another witness runs"), "{error}");
+    drop(running); // SIGKILL
+    run(folder, &format!("{line} --new")).fails(1);
+    let (mut again, said_again) = start(folder, line);
+    assert_eq!(said_again["witness"], said["witness"]);
+    assert_eq!(again.terminate(cli_common::LIMIT), 0);
+
+    // A checkpoint file that is none proves nothing; a witness needs one.
+    write(folder, "noise", "noise\n");
+    run(folder, "checkpoint show noise").fails(7);
+    run(folder, "checkpoint verify noise --genesis genesis.json").fails(7);
+    run(folder, "checkpoint verify nowhere --genesis genesis.json").fails(1);
+    let ask = format!("receipt verify noise --genesis genesis.json --witness {key}");
+    assert!(run(folder, &ask).fails(2).contains("--checkpoint"));
+    let twice = format!("{ask} --witness {key} --checkpoint noise");
+    assert!(run(folder, &twice).code != 0);
+    run(
+        folder,
+        "export tiles there --home v0 --genesis genesis.json",
+    )
+    .fails(1);
+    let gone = "export tiles there --log http://127.0.0.1:1 --genesis genesis.json";
+    run(folder, gone).fails(6);
+}

@@ -218,9 +218,13 @@ impl Board {
     /// Signs the head of the period's first block, unless that was done; the
     /// notice for the others.
     pub(crate) fn sign_due(&self) -> Result<Option<Vec<u8>>, CheckpointFault> {
-        let Some(header) = first_of_period(&self.chain, self.period_ms)? else {
+        let last = self
+            .chain
+            .read(|committed| committed.state.header().copied());
+        let Some(last) = last.filter(|last| self.may_be_due(last.time.0)) else {
             return Ok(None);
         };
+        let header = first_of_period(&self.chain, last, self.period_ms)?;
         let mut pins = self.pins();
         pins.period = Some(header.time.0 / self.period_ms);
         let Some((validator, key)) = self.signer.as_ref().filter(|_| !pins.closed) else {
@@ -355,19 +359,18 @@ impl Board {
         size: u64,
         mut by: BTreeMap<u16, Signature>,
     ) -> Result<(), CheckpointFault> {
-        let root = self.chain.log.root(size).map_err(unreadable)?;
-        let checkpoint = Checkpoint::new(&self.id, size, root);
         let mut cosignatures = Vec::new();
         if let Some(latest) = &pins.latest {
             let known = &latest.signed;
             if size < known.checkpoint.size {
                 return Ok(());
             }
+            let same = size == known.checkpoint.size;
+            if same && by.keys().all(|v| known.signers.contains(v)) {
+                return Ok(());
+            }
             self.must_begin_with(known.checkpoint.size, known.checkpoint.root)?;
-            if size == known.checkpoint.size {
-                if by.keys().all(|v| known.signers.contains(v)) {
-                    return Ok(());
-                }
+            if same {
                 // What a restart has forgotten is still in the note.
                 for line in known.note.signatures() {
                     let of = self.log.keys().iter().position(|key| key.is_named_by(line));
@@ -383,11 +386,12 @@ impl Board {
                 }
             }
         }
+        let root = self.chain.log.root(size).map_err(unreadable)?;
+        let checkpoint = Checkpoint::new(&self.id, size, root);
         let note = sign_note(&checkpoint, self.log.keys(), by);
-        let note = cosignatures
-            .into_iter()
-            .fold(note, |note, line| note?.with(line));
         let note = note.expect("a quorum's note can be read");
+        let add = |note: Note, line| note.with(line).unwrap_or(note);
+        let note = cosignatures.into_iter().fold(note, add);
         let signed = self.log.check(note).expect("a quorum signed it");
         self.files.write(LATEST, &signed.note)?;
         self.pin(pins, signed);
@@ -487,29 +491,33 @@ fn advance(pins: &mut Pins) {
     }
 }
 
-/// The first block of the last block's period: the same on every validator.
-/// Block 1 is the first of its period.
-fn first_of_period(chain: &Chain, period_ms: u64) -> Result<Option<Header>, ReadError> {
-    let last = chain.last();
-    let header = |height| match chain.header(height)? {
+/// The first block of the period of `last`, the last block's header: the same
+/// on every validator. Block 1 is the first of its period.
+fn first_of_period(chain: &Chain, last: Header, period_ms: u64) -> Result<Header, ReadError> {
+    let header = |height| match chain.header(Height(height))? {
         Some((header, _)) => Ok(header),
         None => Err(unreadable("a block is missing")),
     };
-    if last.0 == 0 {
-        return Ok(None);
+    let period = last.time.0 / period_ms;
+    // Times ascend strictly with heights. Steps that double go back to a block
+    // of another period: most periods are short, and their blocks in memory.
+    let (mut before, mut first, mut step) = (0, last, 1);
+    while first.height.0 > 1 {
+        let back = header(first.height.0.saturating_sub(step).max(1))?;
+        if back.time.0 / period_ms != period {
+            before = back.height.0;
+            break;
+        }
+        (first, step) = (back, step * 2);
     }
-    let mut first = header(last)?;
-    let period = first.time.0 / period_ms;
-    // Times ascend strictly with heights.
-    let (mut from, mut to) = (1, last.0);
-    while from < to {
-        let middle = from + (to - from) / 2;
-        let at = header(Height(middle))?;
-        if at.time.0 / period_ms == period {
-            (to, first) = (middle, at);
+    // `before` is of another period, or no block at all; `first` is of this.
+    while before + 1 < first.height.0 {
+        let middle = header(before + (first.height.0 - before) / 2)?;
+        if middle.time.0 / period_ms == period {
+            first = middle;
         } else {
-            from = middle + 1;
+            before = middle.height.0;
         }
     }
-    Ok(Some(first))
+    Ok(first)
 }

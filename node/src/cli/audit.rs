@@ -13,6 +13,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use tally_ledger::{
     audit::{Audit, AuditReport, ClassReport},
+    checkpoint::Finality,
     ids::Amount,
     receipt::{PriceCheck, ReceiptFile},
     state_file::StateFile,
@@ -123,6 +124,8 @@ fn describe(report: &AuditReport, exact: u64) -> Value {
     json!({
         "verified at height": report.header.height,
         "log entries": report.header.log_size,
+        // The totals are the state's, which witnesses do not see.
+        "finality": Finality::Final.to_string(),
         "receipts": report.receipts,
         "price recomputed exactly": exact,
         "every debit once (I5), sums equal the state's, buckets add up (I1)": "yes",

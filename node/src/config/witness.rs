@@ -33,6 +33,9 @@ pub struct Witness {
     pub key: VerifierKey,
 }
 
+/// Most witnesses: their lines and those of all validators fit into a note.
+const MOST: usize = 32;
+
 /// Values that are written as their text.
 mod text {
     use std::{fmt::Display, str::FromStr};
@@ -60,7 +63,9 @@ mod text {
 pub(super) fn validate(witnesses: &[Witness]) -> Result<(), ConfigError> {
     for (i, Witness { url, key }) in witnesses.iter().enumerate() {
         let others = &witnesses[..i];
-        let why = if !is_url(url) {
+        let why = if i >= MOST {
+            "is one more than 32"
+        } else if !is_url(url) {
             "url is neither http:// nor https:// with a host"
         } else if key.kind() != KeyType::Cosignature {
             "key is no witness's (type 0x04)"
@@ -94,7 +99,10 @@ mod tests {
         let good = witness("https://council.example/tally", KeyType::Cosignature, 1);
         let other = witness("http://127.0.0.1:7380", KeyType::Cosignature, 2);
         assert!(validate(&[good.clone(), other]).is_ok());
+        let many = |i| witness("http://127.0.0.1:7380", KeyType::Cosignature, i);
+        assert!(validate(&(0..32).map(many).collect::<Vec<_>>()).is_ok());
         let refused = [
+            (0..33).map(many).collect(),
             vec![witness("council.example", KeyType::Cosignature, 1)],
             vec![witness("ftp://council.example", KeyType::Cosignature, 1)],
             vec![witness("https://council.example", KeyType::Ed25519, 1)],
