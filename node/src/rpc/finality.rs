@@ -5,7 +5,7 @@ use tally_ledger::{
     entry::Entry,
     transaction::{Body, Transaction},
 };
-use tally_proto::{convert::entry::event_transaction, v1};
+use tally_proto::v1;
 
 use crate::view::CommittedBlock;
 
@@ -23,7 +23,7 @@ pub(super) fn finality(block: &CommittedBlock, index: u32) -> v1::Finality {
         .iter()
         .enumerate()
         .filter(|(_, entry)| match entry {
-            Entry::Event(_, event) => event_transaction(event) == Some(id),
+            Entry::Event(_, event) => event.transaction() == Some(&id),
             Entry::Receipt(_) => false,
         });
     v1::Finality {

@@ -6,7 +6,6 @@ use tally_ledger::{
     debit::{Debit, Detail, Position},
     entry::{Entry, Event, EventLeaf, Receipt, Shortfall},
     ids::GatewayNumber,
-    transaction::TransactionId,
 };
 
 use super::{bytes_of, key_bytes, state::grant_to_proto};
@@ -116,41 +115,10 @@ impl v1::Event {
             control: leaf.control,
             entry: leaf.entry,
             account,
-            transaction: event_transaction(event).map_or_else(Bytes::new, |id| bytes_of(&id)),
+            transaction: event.transaction().map_or_else(Bytes::new, bytes_of),
             ..Default::default()
         };
         fill(base, event)
-    }
-}
-
-/// The transaction that caused an event, if one did.
-pub fn event_transaction(event: &Event) -> Option<TransactionId> {
-    match event {
-        Event::LeaseClosed { transaction, .. } => *transaction,
-        Event::LeaseEnded { .. }
-        | Event::Genesis { .. }
-        | Event::GrantVested { .. }
-        | Event::GrantExpired { .. } => None,
-        Event::LeaseGranted { transaction, .. }
-        | Event::AccountOpened { transaction, .. }
-        | Event::GrantIssued { transaction, .. }
-        | Event::GrantRevoked { transaction, .. }
-        | Event::Surrendered { transaction, .. }
-        | Event::Corrected { transaction, .. }
-        | Event::Frozen { transaction }
-        | Event::Unfrozen { transaction }
-        | Event::ApiKeyBound { transaction, .. }
-        | Event::ApiKeyRevoked { transaction, .. }
-        | Event::HolderKeyRotated { transaction, .. }
-        | Event::JournalOpened { transaction, .. }
-        | Event::RoleSet { transaction, .. }
-        | Event::ClassSet { transaction, .. }
-        | Event::PriceTableSet { transaction, .. }
-        | Event::ParametersSet { transaction }
-        | Event::RatesSet { transaction }
-        | Event::GatewayRegistered { transaction, .. }
-        | Event::GatewayKeySet { transaction, .. }
-        | Event::GatewaySuspended { transaction, .. } => Some(*transaction),
     }
 }
 
