@@ -25,6 +25,7 @@ use tally_ledger::{
     ids::*,
     merkle::Frontier,
     receipt::{MAX_RECEIPT_FILE_BYTES, ReceiptFile},
+    receipts::{MAX_RECEIPTS_FILE_BYTES, ReceiptsFile},
     state_file::{MAX_STATE_FILE_BYTES, StateFile},
     state_proof::StateProof,
     transaction::{Author, AuthorKind, Body, MAX_BODY_BYTES, MAX_TRANSACTION_BYTES, Transaction},
@@ -86,7 +87,7 @@ fn outside() -> Vec<(&'static str, Again, Vec<u8>)> {
         samples::evidence::certificates(),
     ];
     all.extend(kinds.map(|sample| ("evidence", evidence, sample.encode())));
-    let rest: [(&str, Again, Vec<u8>); 11] = [
+    let rest: [(&str, Again, Vec<u8>); 12] = [
         (
             "evidence file",
             |bytes| again(EvidenceFile::decode(bytes), EvidenceFile::encode),
@@ -123,6 +124,11 @@ fn outside() -> Vec<(&'static str, Again, Vec<u8>)> {
             "receipt file",
             |bytes| again(ReceiptFile::decode(bytes), ReceiptFile::encode),
             receipt.encode(),
+        ),
+        (
+            "receipts file",
+            |bytes| again(ReceiptsFile::decode(bytes), ReceiptsFile::encode),
+            chain.receipts_file(&[0, 3, 6], &[3]).encode(),
         ),
         (
             "state file",
@@ -209,6 +215,7 @@ fn more_bytes_than_the_limit_are_refused() {
     assert!(ReceiptFile::decode(&too_long(MAX_RECEIPT_FILE_BYTES)).is_err());
     assert!(StateFile::decode(&too_long(MAX_STATE_FILE_BYTES)).is_err());
     assert!(EvidenceFile::decode(&too_long(MAX_EVIDENCE_FILE_BYTES)).is_err());
+    assert!(ReceiptsFile::decode(&too_long(MAX_RECEIPTS_FILE_BYTES)).is_err());
 }
 
 #[test]
@@ -227,9 +234,13 @@ fn files_of_another_kind_or_version_are_refused() {
     let state = chain.state_file(Height(1), Table::Classes, 0).encode();
     assert!(ReceiptFile::decode(&state).is_err());
     assert!(StateFile::decode(&receipt).is_err());
+    let receipts = chain.receipts_file(&[0, 1], &[]).encode();
+    assert!(ReceiptsFile::decode(&receipt).is_err());
+    assert!(ReceiptFile::decode(&receipts).is_err());
     for version in [0, 2, 255] {
         let with = |bytes: &[u8]| [&bytes[..8], &[version], &bytes[9..]].concat();
         assert!(ReceiptFile::decode(&with(&receipt)).is_err());
+        assert!(ReceiptsFile::decode(&with(&receipts)).is_err());
         assert!(StateFile::decode(&with(&state)).is_err());
     }
 }

@@ -133,6 +133,7 @@ impl Verify {
             return Err(Failure::error(Exit::Usage, why));
         }
         let mut bar = Bar::new();
+        let mut unreachable = None;
         let mut progress = |at, last| bar.show(at, last);
         let verified = match self.node.clone() {
             None => verify::verify(&genesis, &sources, &task, &mut progress),
@@ -147,10 +148,14 @@ impl Verify {
                 let blocks: &mut NodeBlocks = &mut blocks;
                 let verified =
                     verify::verify_blocks(&genesis, blocks, &sources, &task, &mut progress);
-                blocks.failure.take().map_or(Ok(verified), Err)?
+                unreachable = blocks.failure.take();
+                verified
             }
         };
         bar.clear();
+        if let Some(error) = unreachable {
+            return Err(error);
+        }
         let mut value = json!({
             "verified": "yes",
             "level": task.level.name(),

@@ -18,6 +18,7 @@ use tally_ledger::{
 use tally_node::{
     Engine,
     storage::{BlockFiles, BlockReader, ReadOnlyDisk, RealDisk},
+    verify::{Level, Sources, Task},
 };
 use tally_proto::v1::{self, get_receipt_request::By};
 
@@ -444,6 +445,93 @@ async fn what_ends_early_is_taken_as_the_end_and_said() {
     });
     let value = verify(&net, &format!("{home} --level bytes")).json();
     assert_eq!(value["height"].as_u64(), Some(whole - 1));
+}
+
+/// Height and number of notes of a verification; `None`: it was refused.
+fn outcome(net: &Net, data: &Path, level: Level) -> Option<(u64, usize)> {
+    let task = Task {
+        level,
+        trust_signatures: false,
+        from_snapshot: None,
+        expected: Vec::new(),
+    };
+    let sources = Sources::of_data(data);
+    let verified = tally_node::verify::verify(&net.genesis, &sources, &task, &mut |_, _| ());
+    verified
+        .ok()
+        .map(|report| (report.height.0, report.notes.len()))
+}
+
+/// The ledger's tests flip every bit of what records and slots hold; here it is
+/// all of their frames, and some between.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_bit_of_a_file_can_be_another() {
+    let (net, node) = chain().await;
+    node.stop().await;
+    changed(&net, "flipped", |_| ());
+    let data = net.dir.path().join("flipped/data");
+    let (whole, _) = outcome(&net, &data, Level::Bytes).unwrap();
+    let flip = |path: &Path, bytes: &[u8], bit: usize| {
+        let mut other = bytes.to_vec();
+        other[bit / 8] ^= 1 << (bit % 8);
+        fs::write(path, other).unwrap();
+    };
+
+    let path = segment(&data);
+    let bytes = fs::read(&path).unwrap();
+    // Where each record begins; 20 bytes of it are its frame.
+    let mut starts = vec![56];
+    while *starts.last().unwrap() < bytes.len() {
+        let at = *starts.last().unwrap();
+        let length = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        starts.push(at + 8 + length as usize);
+    }
+    let last = starts[starts.len() - 2];
+    for bit in 0..bytes.len() * 8 {
+        let at = bit / 8;
+        let start = starts.iter().rev().find(|start| **start <= at);
+        let framed = start.is_none_or(|start| at < start + 20);
+        if !framed && (at % 5 > 0 || bit % 8 != at % 8) {
+            continue;
+        }
+        flip(&path, &bytes, bit);
+        match outcome(&net, &data, Level::Roots) {
+            None => assert!(at < last, "byte {at} of the last record"),
+            // Nothing tells a last record that is not whole from a torn one.
+            Some(end) => assert_eq!((at >= last, end), (true, (whole - 1, 1)), "bit {bit}"),
+        }
+    }
+    fs::write(&path, &bytes).unwrap();
+
+    let path = data.join("log/leaves");
+    let bytes = fs::read(&path).unwrap();
+    for bit in 0..bytes.len() * 8 {
+        let (slot, at) = (bit / 8 / SLOT, bit / 8 % SLOT);
+        let leaf = if bytes[slot * SLOT] == 1 { 86 } else { 58 };
+        if (1..=leaf).contains(&at) && (at % 5 > 0 || bit % 8 != at % 8) {
+            continue;
+        }
+        flip(&path, &bytes, bit);
+        assert_eq!(
+            outcome(&net, &data, Level::Bytes),
+            None,
+            "slot {slot}, bit {bit}"
+        );
+    }
+    fs::write(&path, &bytes).unwrap();
+
+    let path = data.join("log/events");
+    let bytes = fs::read(&path).unwrap();
+    for bit in (0..bytes.len()).map(|at| at * 8 + at % 8) {
+        flip(&path, &bytes, bit);
+        assert_eq!(
+            outcome(&net, &data, Level::Bytes),
+            None,
+            "events, bit {bit}"
+        );
+    }
+    fs::write(&path, &bytes).unwrap();
+    assert_eq!(outcome(&net, &data, Level::Replay), Some((whole, 0)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
