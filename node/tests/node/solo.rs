@@ -200,7 +200,7 @@ async fn handing_in_twice_gives_the_recorded_result_and_refusals_have_numbers() 
         1,
         "counted transactions are idempotent too"
     );
-    let unknown = submit(&node.ledger, net.issue(9, 1)).await.unwrap_err();
+    let unknown = submit(&node.ledger, net.issue(99, 1)).await.unwrap_err();
     let problem = Problem::of(&unknown).unwrap();
     assert_eq!(problem.reason, Some(Reason::UnknownAccount));
     let mut forged = net.open_account(1);
