@@ -6,7 +6,7 @@
 //! the oldest goes when there are too many: the log is bounded.
 //!
 //! A call never waits for it. What comes faster than the disk takes it is left
-//! out, and so are refusals beyond [`MOST_REFUSALS`] in a second: nobody who is
+//! out, and so are refusals beyond `MOST_REFUSALS` in a second: nobody who is
 //! refused can push out what others did. Numbers go on all the same, so a gap
 //! shows what is missing. A torn last line is cut off at the start.
 
