@@ -66,7 +66,12 @@ impl Node {
     ) -> Result<TransactionId, NotAdmitted> {
         let id = transaction.id();
         if self.mempool.get(&id).is_some() {
-            return Ok(id);
+            // It leaves the mempool a moment after its block was announced:
+            // who waited for that block then would wait in vain.
+            return match self.chain.find_transaction(&id) {
+                Ok(Some(_)) => Err(NotAdmitted::Refused(Reason::Duplicate)),
+                _ => Ok(id),
+            };
         }
         admit(&self.chain, &self.signatures, &transaction).map_err(|reason| {
             self.metrics.refused.inc();

@@ -2,8 +2,8 @@
 //!
 //! A plain listener is on loopback only ([`NodeConfig::validate`]
 //! (crate::config::NodeConfig::validate) sees to it). Who is calling is found
-//! out in [`login`]; what a caller may ask is in [`rules`], and every method
-//! passes [`gate`]. Nothing here blocks the runtime: what may touch the disk
+//! out in `login`; what a caller may ask is in `rules`, and every method
+//! passes `gate`. Nothing here blocks the runtime: what may touch the disk
 //! runs on blocking threads.
 
 mod audit;

@@ -187,6 +187,12 @@ async fn handing_in_twice_gives_the_recorded_result_and_refusals_have_numbers() 
     let node = net.start(0, SOLO).await;
     let first = node.finalise(net.open_account(0)).await;
     assert_eq!(node.finalise(net.open_account(0)).await, first);
+    // At once: the first answer may be there before all of the node has
+    // noticed that the block is.
+    for number in 10..60 {
+        let first = node.finalise(net.open_account(number)).await;
+        assert_eq!(node.finalise(net.open_account(number)).await, first);
+    }
     node.finalise(net.open_journal()).await;
     let journal = node.finalise(net.open_journal()).await;
     assert_eq!(
@@ -194,7 +200,7 @@ async fn handing_in_twice_gives_the_recorded_result_and_refusals_have_numbers() 
         1,
         "counted transactions are idempotent too"
     );
-    let unknown = submit(&node.ledger, net.issue(9, 1)).await.unwrap_err();
+    let unknown = submit(&node.ledger, net.issue(99, 1)).await.unwrap_err();
     let problem = Problem::of(&unknown).unwrap();
     assert_eq!(problem.reason, Some(Reason::UnknownAccount));
     let mut forged = net.open_account(1);
