@@ -210,6 +210,42 @@ fn a_quorum_signs_and_what_does_not_count_is_left_out() {
     assert_eq!(read(&spoilt), Err(NoteError::False { name, id }.into()));
 }
 
+/// Key ids are short: somebody may choose a key whose id is another's.
+#[test]
+fn a_key_with_anothers_id_does_not_spoil_what_the_other_signs() {
+    let secret = |number: u32| {
+        let seed: Vec<u8> = [number.to_le_bytes(); 8].concat();
+        SecretKey::from_seed(&seed.try_into().unwrap())
+    };
+    let secrets = [secret(97_273), secret(100_167)];
+    let name = "log.example";
+    let key =
+        |secret: &SecretKey| VerifierKey::new(name, KeyType::Ed25519, secret.public()).unwrap();
+    let keys = [key(&secrets[0]), key(&secrets[1])];
+    assert_eq!(
+        (keys[0].id(), keys[0].key() == keys[1].key()),
+        (keys[1].id(), false)
+    );
+    let line = |secret: &SecretKey, text| NoteSignature::sign(name, secret, text).unwrap();
+    let text = "text\n";
+    for (by, signed) in [
+        (&[0][..], [Some(0), None]),
+        (&[1], [None, Some(0)]),
+        (&[0, 1], [Some(0), Some(0)]),
+        (&[1, 1], [None, Some(0)]),
+    ] {
+        let lines = by
+            .iter()
+            .map(|i: &usize| line(&secrets[*i], text))
+            .collect();
+        let note = Note::new(text, lines).unwrap();
+        assert_eq!(note.verify(&keys), Ok(signed.to_vec()));
+    }
+    let other = line(&secrets[0], "another\n");
+    let note = Note::new(text, vec![line(&secrets[1], text), other]).unwrap();
+    assert!(note.verify(&keys).is_err());
+}
+
 #[test]
 fn checkpoints_of_other_logs_or_forms_are_refused() {
     let genesis = four();

@@ -9,7 +9,6 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 TALLY=${TALLY:-$PWD/target/debug/tally}
 PYTHON=${PYTHON:-python3}
-export TALLY_END_WITH_PARENT=1
 dir=$(mktemp -d)
 started=()
 stop() {
@@ -18,9 +17,11 @@ stop() {
     rm -rf "$dir"
 }
 trap stop EXIT
-# Runs beside this script, its standard input open as long as this lives.
+# Runs beside this script; what it says first goes to a file.
 beside() {
-    "$@" < <(exec sleep infinity) >>"$dir/out" 2>>"$dir/err" &
+    local said=$1
+    shift
+    "$@" </dev/null >"$said" 2>>err &
     started+=($!)
 }
 cd "$dir"
@@ -35,12 +36,11 @@ jq -r '.keys[]' keys.json | while read -r key; do
     "$PYTHON" -m aics_witness add-log --config other.json --origin "$origin" --vkey "$key"
 done
 other=$(grep -o 'other.example/w1+[0-9a-f]*+[A-Za-z0-9+/=]*' init.out | head -n 1)
-beside "$PYTHON" -m aics_witness serve --config other.json
+beside other.out "$PYTHON" -m aics_witness serve --config other.json
 
 "$TALLY" keypair create w1.key --kind witness >/dev/null
-"$TALLY" --format json witness --state w1.state --new --genesis net/genesis.json --key w1.key \
-    --name ours.example/w1 --listen 127.0.0.1:17380 < <(exec sleep infinity) >ours.json 2>>err &
-started+=($!)
+beside ours.json "$TALLY" --format json witness --state w1.state --new \
+    --genesis net/genesis.json --key w1.key --name ours.example/w1 --listen 127.0.0.1:17380
 until jq -e .witness ours.json >/dev/null 2>&1; do sleep 0.1; done
 ours=$(jq -r .witness ours.json)
 
@@ -48,7 +48,7 @@ for i in 0 1 2 3; do
     sed -i 's/^period_ms = .*/period_ms = 500/' "net/v$i/config.toml"
     printf '\n[[witness]]\nurl = "http://127.0.0.1:17380"\nkey = "%s"\n' "$ours" >>"net/v$i/config.toml"
     printf '\n[[witness]]\nurl = "http://127.0.0.1:17381"\nkey = "%s"\n' "$other" >>"net/v$i/config.toml"
-    beside "$TALLY" node --home "net/v$i"
+    beside "v$i.out" "$TALLY" node --home "net/v$i"
 done
 node=$(jq -r '.validators[0].grpc' net.json)
 http=http://$(jq -r '.validators[0].metrics' net.json)
@@ -68,9 +68,8 @@ both
 
 # The other one's client hands two checkpoints of this log to a witness of ours
 # that has seen none, with proofs of its own making from the exported entries.
-"$TALLY" --format json witness --state w2.state --new --genesis net/genesis.json --key w1.key \
-    --name ours.example/w2 --listen 127.0.0.1:17382 < <(exec sleep infinity) >second.json 2>>err &
-started+=($!)
+beside second.json "$TALLY" --format json witness --state w2.state --new \
+    --genesis net/genesis.json --key w1.key --name ours.example/w2 --listen 127.0.0.1:17382
 until jq -e .witness second.json >/dev/null 2>&1; do sleep 0.1; done
 "$TALLY" account open --unit 2 --holder net/keys/holder-1.key --class innovation \
     --genesis net/genesis.json --key net/keys/issuer-0.key --node "$node" >/dev/null

@@ -17,6 +17,6 @@ python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet --disable-pip-version-check blake3==1.0.11 cryptography==50.0.2
 python=$work/venv/bin/python
 
-(cd "$here" && "$python" -m unittest test_tally_verify)
+(cd "$here" && "$python" -m unittest test_tally_verify test_checkpoint_verify)
 (cd "$root" && cargo run --bin tally -- demo --check --requests 16000 --dir "$work/chain")
 "$python" "$here/test_tally_verify.py" "$work/chain/genesis.json" "$work/chain/audit" --mutations 4 --least 10000

@@ -98,14 +98,15 @@ impl Submitter {
                     }
                 }
                 Ok(Outcome::Behind(size)) => {
-                    self.size = size;
                     let behind = signed.checkpoint.size;
                     info!(
                         witness = self.key.name(),
                         size, behind, "a witness is ahead"
                     );
                     // Another validator's newer checkpoint: ours comes soon.
-                    if !self.wait(&mut latest, FIRST_PAUSE).await {
+                    // What it says is no proof, so it is asked again.
+                    self.size = 0;
+                    if !self.wait(&mut latest, LONGEST_PAUSE).await {
                         return Ok(());
                     }
                 }

@@ -4,7 +4,8 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -580,4 +581,74 @@ async fn a_validator_that_signs_another_history_is_named_and_the_others_go_on() 
     for node in nodes {
         node.stop().await;
     }
+}
+
+/// Gives each request one of these answers, and then no more.
+fn canned(listener: TcpListener, answers: &'static [&'static str]) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            let mut some = [0; 4096];
+            // The checkpoint ends the request, and a newline the checkpoint.
+            while !request.ends_with(b"\n") || !request.windows(4).any(|w| w == b"old ") {
+                let count = stream.read(&mut some).unwrap();
+                request.extend_from_slice(&some[..count]);
+            }
+            let head = "connection: close\r\ncontent-length";
+            let (status, body) = answer.split_once(' ').unwrap();
+            write!(
+                stream,
+                "HTTP/1.1 {status} X\r\n{head}: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .unwrap();
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_witness_answers_is_checked_and_it_is_asked_again() {
+    let net = Net::new(1);
+    let log = LogKeys::new(&net.genesis);
+    // The configuration needs the key before the witness runs.
+    let outsider = Outsider::start(&net, "127.0.0.1:0".parse().unwrap(), true).await;
+    configure(&net, Some(&outsider));
+    let (address, key) = (outsider.address, outsider.key.clone());
+    outsider.stop().await;
+    let listener = TcpListener::bind(address).unwrap();
+    let liar = canned(
+        listener,
+        &[
+            "200 nonsense",
+            "409 x",
+            // A size that nobody has: it must not be believed for ever.
+            "409 999999\n",
+        ],
+    );
+    let node = net.start(0, Engine::Solo).await;
+    node.finalise(net.open_account(0)).await;
+    tokio::task::spawn_blocking(move || liar.join().unwrap())
+        .await
+        .unwrap();
+    let (status, body) = get(node.http, "checkpoint").await;
+    assert_eq!(status, 200);
+    let unseen = log.read(&body).unwrap();
+    assert_eq!(
+        unseen.note.verify(std::slice::from_ref(&key)),
+        Ok(vec![None])
+    );
+    let outsider = Outsider::start(&net, address, false).await;
+    // The next checkpoint is handed in at once.
+    node.finalise(net.open_account(1)).await;
+    let size = log_size(&node).await;
+    served(&node, &log, size, std::slice::from_ref(&key)).await;
+    let metrics = node.page("/metrics").await;
+    let none = "tally_node_witness_failures_total 0";
+    assert!(
+        !metrics.contains(none) && metrics.contains(&none[..33]),
+        "{metrics}"
+    );
+    node.stop().await;
+    outsider.stop().await;
 }
