@@ -1,10 +1,9 @@
 //! The actions that a transaction can ask for, and what each does.
 //!
-//! Tags are the declaration order, so new actions go at the end. Tags 22, 23,
-//! 24 and 26 to 32 are reserved, in this order, for SetValidators,
-//! SetProtocol, Evidence, Resume and attestations: nothing can be made or
-//! decoded of them. There is no transfer (I2): it is not refused, it does not
-//! exist.
+//! Tags are the declaration order, so new actions go at the end. Tags that
+//! are [`Reserved`] can be neither built nor decoded; 26 to 32 are kept for
+//! Resume and attestations. There is no transfer (I2): it is not refused, it
+//! does not exist.
 //!
 //! Who must sign:
 //!
@@ -254,6 +253,22 @@ pub struct SetGatewayKey {
     pub caps: Caps,
 }
 
+/// Stands where a tag is kept for later: there is no value of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reserved {}
+
+impl Serialize for Reserved {
+    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+        match *self {}
+    }
+}
+
+impl<'de> Deserialize<'de> for Reserved {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::custom("a tag that is reserved"))
+    }
+}
+
 /// What a transaction asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
@@ -307,31 +322,14 @@ pub enum Action {
     /// Tag 21. Classes are known, ascending, no repeats; what is left out has
     /// no limit from now on.
     SetRates(Rates),
-    /// Tag 22, reserved.
+    /// Tag 22: reserved.
     SetValidators(Reserved),
-    /// Tag 23, reserved.
+    /// Tag 23: reserved.
     SetProtocol(Reserved),
-    /// Tag 24, reserved.
+    /// Tag 24: reserved.
     Evidence(Reserved),
     /// Tag 25. Asks every node to drop, for good, the details of this
     /// account's receipts among its entries so far. Changes no total and no
     /// right: what comes after is kept as before.
     Erase(AccountNumber),
-}
-
-/// What nothing is of: holds the place of an action or event whose tag is
-/// reserved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reserved {}
-
-impl Serialize for Reserved {
-    fn serialize<S: Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-        match *self {}
-    }
-}
-
-impl<'de> Deserialize<'de> for Reserved {
-    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(D::Error::custom("a tag that is reserved"))
-    }
 }

@@ -341,8 +341,8 @@ pub enum Event {
         /// By which transaction.
         transaction: TransactionId,
     },
-    /// Kind 27, reserved.
-    Evidence(Reserved),
+    /// Kind 27: reserved.
+    Reserved27(Reserved),
     /// Kind 28. The account's receipts up to here lose their details.
     Erased {
         /// By which transaction.

@@ -152,7 +152,7 @@ pub fn event_transaction(event: &Event) -> Option<TransactionId> {
         | Event::GatewayRegistered { transaction, .. }
         | Event::GatewayKeySet { transaction, .. }
         | Event::GatewaySuspended { transaction, .. } => Some(*transaction),
-        Event::Evidence(never) => match *never {},
+        Event::Reserved27(never) => match *never {},
     }
 }
 
@@ -185,7 +185,7 @@ pub fn name(event: &Event) -> &'static str {
         Event::GatewaySuspended { .. } => "GatewaySuspended",
         Event::RatesSet { .. } => "RatesSet",
         Event::Erased { .. } => "Erased",
-        Event::Evidence(never) => match *never {},
+        Event::Reserved27(never) => match *never {},
     }
 }
 
@@ -350,7 +350,7 @@ fn fill(base: v1::Event, event: &Event) -> v1::Event {
             erased: Some(*entries),
             ..base
         },
-        Event::Evidence(never) => match *never {},
+        Event::Reserved27(never) => match *never {},
     }
 }
 
