@@ -333,9 +333,9 @@ pub enum Action {
     /// Tag 21. Classes are known, ascending, no repeats; what is left out has
     /// no limit from now on.
     SetRates(Rates),
-    /// Tag 22, reserved.
+    /// Tag 22: reserved.
     SetValidators(Reserved),
-    /// Tag 23, reserved.
+    /// Tag 23: reserved.
     SetProtocol(Reserved),
     /// Tag 24. That validators signed twice, at a height that is committed.
     /// At most [`crate::evidence::MAX_EVIDENCE_PER_BLOCK`] per block; it must
