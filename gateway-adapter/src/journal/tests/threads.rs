@@ -65,6 +65,29 @@ async fn a_thread_that_has_nothing_else_to_do_writes_itself_while_the_disk_is_qu
 }
 
 #[tokio::test]
+async fn where_many_wait_on_a_thread_the_one_that_is_there_for_it_writes() {
+    let fake = Fake::default();
+    let limits = Limits {
+        linger: LONG,
+        ..Limits::default()
+    };
+    let (journal, cores) = serving(&fake, limits);
+    for (waiting, by) in [(writer::FEW, "serve-"), (writer::FEW + 1, "journal")] {
+        writers(&fake);
+        let mut tasks = JoinSet::new();
+        let journal = journal.clone();
+        cores.spawn(&mut tasks, async move {
+            let together = (0..waiting).map(|_| served(journal.clone()));
+            futures::future::join_all(together).await;
+        });
+        all(tasks).await;
+        let writers = writers(&fake);
+        assert_eq!(writers.len(), 1, "{writers:?}");
+        assert!(writers[0].starts_with(by), "{writers:?}, not {by}");
+    }
+}
+
+#[tokio::test]
 async fn who_waits_is_woken_on_every_thread_with_ushers_and_without() {
     for ushers in [false, true] {
         let fake = Fake::default();
