@@ -142,8 +142,9 @@ impl Shared {
         if let Err(error) = writer.write(self, batch) {
             tracing::error!(%error, "the journal cannot be written; free the disk and start again");
             self.inner().failed = true;
-            self.rooms.fail();
+            // Known before anybody who waits is told.
             self.failed.send_replace(true);
+            self.rooms.fail();
         }
     }
 
