@@ -180,6 +180,13 @@ impl Rooms {
         waiting.push((number, waker));
     }
 
+    /// How many wait on this thread.
+    pub(super) fn waiting_here(&self) -> usize {
+        let room = &self.rooms[cores::here()];
+        let waiting = room.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.len()
+    }
+
     /// All up to `last` is durable.
     pub(super) fn open(&self, last: u64) {
         self.durable.store(last, Ordering::Release);

@@ -70,7 +70,8 @@ pub struct Diverged {
 pub enum Urgency {
     /// A promise depends on it, and something else is done meanwhile.
     Now,
-    /// The same once somebody waits for it, or nobody ever will.
+    /// The same once somebody waits for it, or nobody ever will; until then
+    /// it is not urgent.
     Waited,
     /// With the next urgent record, or after a few milliseconds.
     Soon,
@@ -204,11 +205,7 @@ impl Journal {
         }
         record.frame(&mut inner.buffer);
         inner.records += 1;
-        match urgency {
-            Urgency::Now => self.shared.wake(inner, true),
-            Urgency::Soon => self.shared.wake(inner, false),
-            Urgency::Waited => {}
-        }
+        self.shared.wake(inner, urgency == Urgency::Now);
         Durable::record(&self.shared, inner.records, urgency != Urgency::Waited)
     }
 
@@ -275,7 +272,10 @@ impl Journal {
         };
         let applied = inner.state.apply(&record);
         debug_assert!(applied.is_ok(), "{applied:?}");
-        self.push(&mut inner, &record, urgency)
+        let both = self.push(&mut inner, &record, urgency);
+        // Before the first one, which may lock it.
+        drop(inner);
+        both
     }
 
     /// Marks what a hold has used so far; nothing if it is resolved.

@@ -3,8 +3,9 @@
 //!
 //! One thread is there for it. With little to do that costs each request two
 //! threads that wake each other; so a thread that serves writes itself when it
-//! has nothing else to do than to wait ([`write_here`]). It does not while
-//! many wait, nor for a slow disk: what else arrives on it would wait as well.
+//! has nothing else to do than to wait ([`write_here`]). It does not while many
+//! wait, nor for a slow disk: what else arrives on it would wait as well. Then
+//! it wakes the writer, once for all that has gathered.
 
 use std::{
     cell::RefCell,
@@ -22,6 +23,8 @@ use crate::cores;
 const AWAKE: u32 = 100;
 /// A disk is quick if its last write took no longer.
 const QUICK: Duration = Duration::from_millis(2);
+/// More than so many waiting on a thread are worth waking the one that writes.
+pub(super) const FEW: usize = 4;
 
 pub(super) struct Writer {
     pub(super) store: Box<dyn Store>,
@@ -102,6 +105,10 @@ impl Shared {
         if self.rooms.is_durable(number) {
             return;
         }
+        // Where many wait, many others are about to arrive.
+        if self.rooms.waiting_here() > FEW {
+            return self.hurry();
+        }
         let mut writer = match self.writer.try_lock() {
             Ok(writer) => writer,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -135,8 +142,9 @@ impl Shared {
         if let Err(error) = writer.write(self, batch) {
             tracing::error!(%error, "the journal cannot be written; free the disk and start again");
             self.inner().failed = true;
-            self.rooms.fail();
+            // Known before anybody who waits is told.
             self.failed.send_replace(true);
+            self.rooms.fail();
         }
     }
 

@@ -65,6 +65,70 @@ async fn a_thread_that_has_nothing_else_to_do_writes_itself_while_the_disk_is_qu
 }
 
 #[tokio::test]
+async fn where_many_wait_on_a_thread_the_one_that_is_there_for_it_writes() {
+    let fake = Fake::default();
+    let limits = Limits {
+        linger: LONG,
+        ..Limits::default()
+    };
+    let (journal, cores) = serving(&fake, limits);
+    for (waiting, by) in [(writer::FEW, "serve-"), (writer::FEW + 1, "journal")] {
+        writers(&fake);
+        let mut tasks = JoinSet::new();
+        let journal = journal.clone();
+        cores.spawn(&mut tasks, async move {
+            let together = (0..waiting).map(|_| served(journal.clone()));
+            futures::future::join_all(together).await;
+        });
+        all(tasks).await;
+        let writers = writers(&fake);
+        assert_eq!(writers.len(), 1, "{writers:?}");
+        assert!(writers[0].starts_with(by), "{writers:?}, not {by}");
+    }
+}
+
+#[tokio::test]
+async fn on_a_thread_that_never_rests_the_one_that_is_there_for_it_writes_soon() {
+    let fake = Fake::default();
+    let (journal, cores) = serving(&fake, Limits::default());
+    let mut record = hold();
+    let made = journal.hold(&mut record, Urgency::Now);
+    made.wait().await.unwrap();
+    soon("the writer sleeps", || journal.shared.inner().asleep);
+    writers(&fake);
+    let mut tasks = JoinSet::new();
+    cores.spawn(&mut tasks, async move {
+        let debit = debit_of(&record, Usage::default(), Flags::default(), 0);
+        let (_, durable) = journal.debit(&debit).unwrap();
+        let mut waiting = Box::pin(durable.wait());
+        let written = std::future::poll_fn(|context| {
+            context.waker().wake_by_ref();
+            waiting.as_mut().poll(context)
+        });
+        written.await.unwrap();
+    });
+    all(tasks).await;
+    let writers = writers(&fake);
+    assert_eq!(writers, ["journal"]);
+}
+
+#[tokio::test]
+async fn a_hold_and_its_name_are_written_whatever_their_urgency() {
+    let fake = Fake::default();
+    let (journal, _cores) = serving(&fake, Limits::default());
+    for (i, urgency) in [Urgency::Now, Urgency::Waited, Urgency::Soon]
+        .into_iter()
+        .enumerate()
+    {
+        let named = Some((name(i as u32), Time(1)));
+        let made = journal.hold_named(&mut hold(), named, urgency);
+        let made = tokio::time::timeout(LONG, made.wait()).await;
+        made.expect("it is written").unwrap();
+    }
+    assert_eq!(contents(&fake.crashed()).state.names.iter().count(), 3);
+}
+
+#[tokio::test]
 async fn who_waits_is_woken_on_every_thread_with_ushers_and_without() {
     for ushers in [false, true] {
         let fake = Fake::default();
