@@ -183,7 +183,7 @@ impl Shared {
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         inner.asleep = false;
-        !inner.failed && (!inner.closing || !inner.buffer.is_empty())
+        !(inner.failed || inner.closing && inner.buffer.is_empty())
     }
 }
 

@@ -225,6 +225,7 @@ async fn an_engine_that_fails_after_output_is_charged_what_came() {
         let body = streamed(20, test);
         let answer = send(gateway.http, &body).await;
         assert!(answer.body.contains(text), "{}", answer.body);
+        assert_eq!(answer.body.matches("word ").count(), 3, "{}", answer.body);
         let (receipt, debit) = setup.chain.only_receipt().await;
         assert_eq!(receipt.flags, Flags::COUNTED);
         assert_eq!(debit.detail.usage.0, [likely(&body), 0, 3, 0, 0, 0]);

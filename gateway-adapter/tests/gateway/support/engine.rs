@@ -280,6 +280,8 @@ async fn stream(
         }
         if number(test, "break") == Some(i) {
             alive.1 = true;
+            // A server whose body fails throws away what it has not written.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             let _ = events
                 .send(Err(std::io::ErrorKind::BrokenPipe.into()))
                 .await;
