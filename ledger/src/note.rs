@@ -398,11 +398,18 @@ impl Note {
         Self::new(&self.text, signatures)
     }
 
-    /// The same note with only those lines that name one of the keys; `None`
-    /// if none does.
+    /// The same note with one line for each key that signed it, its latest, in
+    /// the order of the keys; `None` if none did. However many lines a note
+    /// repeats, there are no more than keys.
     pub fn only(&self, keys: &[VerifierKey]) -> Option<Self> {
-        let known = |line: &&NoteSignature| keys.iter().any(|key| key.is_named_by(line));
-        let signatures = self.signatures.iter().filter(known).cloned().collect();
+        let mut signatures: Vec<NoteSignature> = Vec::new();
+        for key in keys {
+            let own = self.signatures.iter().filter(|line| key.is_named_by(line));
+            let signed = own.filter_map(|line| Some((key.check(line, &self.text)?, line)));
+            if let Some((_, line)) = signed.max_by_key(|(time, _)| *time) {
+                signatures.push(line.clone());
+            }
+        }
         Self::new(&self.text, signatures)
     }
 }

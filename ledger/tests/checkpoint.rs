@@ -333,6 +333,23 @@ fn witnesses_count_only_if_named_and_only_once() {
 }
 
 #[test]
+fn a_note_that_repeats_its_lines_is_brought_to_one_per_key() {
+    let genesis = four();
+    let keys = LogKeys::new(&genesis);
+    let checkpoint = Checkpoint::new(&genesis.chain(), 9, log(9).root());
+    let once = signed(&genesis, &checkpoint, &[0, 1, 2]).to_string();
+    let line = once.lines().last().unwrap();
+    let many = once.clone() + &format!("{line}\n").repeat(MAX_NOTE_SIGNATURES - 3);
+    let read = keys.read(many.as_bytes()).unwrap().note;
+    assert_eq!(read.signatures().len(), MAX_NOTE_SIGNATURES);
+    let own = read.only(keys.keys()).unwrap();
+    assert_eq!(own.to_string(), once);
+    // There is room for whoever cosigns it.
+    let line = NoteSignature::cosign(WITNESS, &witness_key(), COSIGNED_AT, own.text());
+    assert!(own.with(line.unwrap()).is_some());
+}
+
+#[test]
 fn no_flipped_bit_of_a_checkpoint_goes_unnoticed() {
     let genesis = four();
     let log_keys = LogKeys::new(&genesis);
