@@ -14,7 +14,7 @@ use super::{
 use crate::{
     action::{Action, Debits},
     block::Header,
-    debit::{Fixed, Position, batch_leaf, raw_debits, record_bytes},
+    debit::{Fixed, Flags, Position, batch_leaf, raw_debits, record_bytes},
     entry::{Entry, Event, EventLeaf, Receipt},
     genesis::Genesis,
     hash::Hash,
@@ -33,8 +33,9 @@ struct Carried {
     position: Position,
     fixed: Fixed,
     detail: Hash,
-    /// What it cost, if that is kept in the place of its detail.
-    cost: Option<Amount>,
+    /// What is kept in the place of its detail: what it cost, and whether the
+    /// model was not its class's to buy.
+    outcome: Option<(Amount, bool)>,
 }
 
 /// The stored history so far.
@@ -164,7 +165,14 @@ impl Bytes {
             Err(error) => return wrong(Field::TransactionBody, "a body".into(), error.why),
         };
         let Action::Debits(debits) = body.action else {
-            return Ok(());
+            return match redacted {
+                Some(_) => wrong(
+                    Field::TransactionBody,
+                    "a batch, for details to be dropped of".into(),
+                    "another action".into(),
+                ),
+                None => Ok(()),
+            };
         };
         let payload = &transaction.payload[..];
         let size = payload.first().and_then(|version| record_bytes(*version));
@@ -218,7 +226,7 @@ impl Bytes {
                 position,
                 fixed: Fixed::read(raw.fixed),
                 detail,
-                cost: None,
+                outcome: None,
             });
         }
         batch.root()
@@ -249,9 +257,9 @@ impl Bytes {
                 },
                 fixed: *fixed,
                 detail: remains.hash(),
-                cost: match remains {
+                outcome: match remains {
                     Remains::Kept(_) => None,
-                    Remains::Dropped(dropped) => Some(dropped.cost),
+                    Remains::Dropped(dropped) => Some((dropped.cost, dropped.class_rule)),
                 },
             });
         }
@@ -302,7 +310,7 @@ impl Bytes {
             position,
             class: fixed.class,
             detail: carried.detail,
-            cost: carried.cost.unwrap_or(found.cost),
+            cost: carried.outcome.map_or(found.cost, |(cost, _)| cost),
             ..*found
         };
         if expected != *found {
@@ -310,6 +318,11 @@ impl Bytes {
             return Err(place
                 .wrong_debit(&carried, what, expected, found)
                 .at_entry(index));
+        }
+        let class_rule = found.flags.has(Flags::CLASS_RULE);
+        if let Some((_, kept)) = carried.outcome.filter(|(_, kept)| *kept != class_rule) {
+            let wrong = place.wrong_debit(&carried, "class rule", class_rule, kept);
+            return Err(wrong.at_entry(index));
         }
         let most = found.cost.min(fixed.limit);
         if found.charged > most {
