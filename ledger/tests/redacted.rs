@@ -431,7 +431,7 @@ fn erasing_logs_how_many_entries_it_is_about_and_changes_nothing_else() {
 
 #[test]
 fn reserved_tags_are_nothing() {
-    for tag in [22u32, 23, 24, 26, 33] {
+    for tag in [22u32, 23].into_iter().chain(26..=32).chain([34]) {
         let bytes = [&tag.to_le_bytes()[..], &[0; 8]].concat();
         for length in 4..=bytes.len() {
             assert!(
@@ -442,6 +442,4 @@ fn reserved_tags_are_nothing() {
     }
     let erase = codec::encode(&Action::Erase(AccountNumber(7)));
     assert_eq!(erase, [25, 0, 0, 0, 7, 0, 0, 0]);
-    let evidence = [&25u32.to_le_bytes()[..], &[0; 36]].concat();
-    assert!(codec::decode::<Event>(&evidence, 64).is_err());
 }

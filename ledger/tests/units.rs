@@ -167,16 +167,10 @@ fn reserved_tags_decode_to_nothing() {
     let bytes = body.encode();
     let at = bytes.len() - (4 + 4 + 1);
     assert_eq!(bytes[at..at + 4], 33u32.to_le_bytes());
-    for tag in 22u32..=32 {
+    for tag in [22u32, 23].into_iter().chain(26..=32) {
         let mut changed = bytes.clone();
         changed[at..at + 4].copy_from_slice(&tag.to_le_bytes());
         assert!(Body::decode(&changed).is_err(), "{tag}");
         assert!(Body::decode(&changed[..at + 4]).is_err(), "{tag}");
-    }
-    for tag in [25u32, 26] {
-        assert!(
-            codec::decode::<Event>(&tag.to_le_bytes(), 64).is_err(),
-            "{tag}"
-        );
     }
 }
