@@ -105,6 +105,9 @@ pub struct Report {
     pub from: Option<Height>,
     /// The last block at which the stored log was compared, if it was.
     pub log_to: Option<Height>,
+    /// Debits whose detail was dropped, and whose cost nobody can compute any
+    /// more.
+    pub dropped: u64,
     /// What a reader must know, in sentences.
     pub notes: Vec<String>,
     /// How long it took.
@@ -299,6 +302,7 @@ impl<'a> Run<'a> {
                 precommits: 0,
                 from: None,
                 log_to: None,
+                dropped: 0,
                 notes: Vec::new(),
                 seconds: 0.0,
             },
@@ -377,6 +381,11 @@ impl<'a> Run<'a> {
         }
         self.report.from.get_or_insert(height);
         self.report.transactions += block.block().transactions.len() as u64;
+        let dropped = block
+            .batches()
+            .iter()
+            .map(|batch| batch.dropped.len() as u64);
+        self.report.dropped += dropped.sum::<u64>();
         if slots.is_some() {
             self.report.log_to = Some(height);
         }
@@ -427,6 +436,13 @@ impl<'a> Run<'a> {
                 checked = replay.entries();
             }
             Deep::No | Deep::From(..) => {}
+        }
+        if self.report.dropped > 0 {
+            self.note(format!(
+                "{} debits have no detail any more: what they cost is what the certified log \
+                 says, and was not computed again",
+                self.report.dropped
+            ));
         }
         if let Some(log) = &self.log
             && log.size() > self.report.entries

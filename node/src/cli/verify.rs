@@ -264,6 +264,7 @@ fn add_report(value: &mut Value, task: &Task, report: &Report) {
         value["bodies from block"] = json!(report.from);
         value["transactions"] = json!(report.transactions);
         value["entries checked"] = json!(report.entries_checked);
+        value["debits without detail"] = json!(report.dropped);
         value["stored log compared to block"] = json!(report.log_to);
     }
     value["transactions' signatures"] = json!(match (replayed, task.trust_signatures) {
