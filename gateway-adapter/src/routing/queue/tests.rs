@@ -134,6 +134,7 @@ fn simulate_with(
                 outcome.refused += 1;
             }
         }
+        outcome.longest = outcome.longest.max(waiting.len());
         while let Some(called) = queue.call() {
             let Called { rank, request, .. } = called;
             outcome.numbers.push(numbered(&request, called.numbers));
@@ -159,7 +160,6 @@ fn simulate_with(
         assert_eq!(queue.waiting(), waiting.len());
         assert!(running.len() <= places && waiting.len() <= most);
         assert!(waiting.is_empty() || running.len() == places);
-        outcome.longest = outcome.longest.max(waiting.len());
         now += 1;
     }
     outcome
