@@ -263,8 +263,9 @@ fn a_snapshot_with_other_marks_or_none_is_refused() {
     let body = &bytes[..bytes.len() - 32];
     let rehashed = |body: &[u8]| [body, &Context::Snapshot.hash(body).0].concat();
     let read = |body: &[u8]| State::from_snapshot(&world.genesis, &rehashed(body)).unwrap_err();
-    // No rates 1, one mark: count 8, validator 2, count 4, list 8 + 8.
-    let marks = 1 + 8 + 2 + 4 + 16;
+    // No rates 1, one mark: count 8, validator 2, count 4, list 8 + 8; no
+    // units: count 8.
+    let marks = 1 + 8 + 2 + 4 + 16 + 8;
     for at in body.len() - marks..body.len() {
         let mut changed = body.to_vec();
         changed[at] ^= 1;
@@ -278,8 +279,8 @@ fn a_snapshot_with_other_marks_or_none_is_refused() {
     without[0] = 1;
     assert_eq!(read(&without), SnapshotError::Roots("state root"));
     without[0] = 3;
-    without.extend([0; 9]);
-    assert_eq!(read(&without), SnapshotError::Roots("state root"));
+    without.extend([0; 17]);
+    assert_eq!(read(&without), SnapshotError::Roots("version"));
 }
 
 #[test]
