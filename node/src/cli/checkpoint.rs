@@ -29,7 +29,7 @@ pub(crate) enum CheckpointCommand {
     /// Verify checkpoints with the genesis: signed by a quorum, cosigned by whom
     #[command(
         after_help = "Example:\n  tally checkpoint verify may.checkpoint --genesis genesis.json \\\n    \
-        --witness council.example/w1+cb6cf90e+BGKmEbRy2JsOX8k8BpufcAtMVS1VvA6HtWAI7xe2sr6+ \
+        --witness council.example/w1+bca0f392+BGKmEbRy2JsOX8k8BpufcAtMVS1VvA6HtWAI7xe2sr6+ \
         --witnesses 1\n\nWith --log also every tile and entry is read and must lead to the root."
     )]
     Verify(Verify),

@@ -15,7 +15,8 @@ use super::{
 /// Read the log
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum EntryCommand {
-    /// List entries of an account, gateway or class, or control entries
+    /// List entries of an account, gateway or class, or control entries, as the node says;
+    /// `tally history` proves them
     #[command(after_help = "Example:\n  tally entry list --account 3 --limit 20")]
     List(List),
     /// Print every block and its entries as they become final

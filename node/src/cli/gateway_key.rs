@@ -18,15 +18,15 @@ use super::{
 pub(crate) enum GatewayKeyCommand {
     /// Register a gateway; it gets the next number (admins sign)
     #[command(
-        after_help = "Example:\n  tally gateway-key register --public gateway-1.pub \
-        --open 2000 --open-account 500 --hour 20000 --hour-account 5000 \
+        after_help = "Example:\n  tally gateway-key register --public gateway-1.pub \\\n    \
+        --open 2000 --open-account 500 --hour 20000 --hour-account 5000 \\\n    \
         --genesis genesis.json --key admin-0.key --key admin-1.key"
     )]
     Register(Register),
     /// Replace a gateway's key and caps (admins sign)
     #[command(
-        after_help = "Example:\n  tally gateway-key rotate 1 --public gateway-1b.pub \
-        --open 2000 --open-account 500 --hour 20000 --hour-account 5000 \
+        after_help = "Example:\n  tally gateway-key rotate 1 --public gateway-1b.pub \\\n    \
+        --open 2000 --open-account 500 --hour 20000 --hour-account 5000 \\\n    \
         --genesis genesis.json --key admin-0.key --key admin-1.key"
     )]
     Rotate(Rotate),

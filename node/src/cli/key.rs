@@ -25,7 +25,7 @@ use super::{
 pub(crate) enum KeyCommand {
     /// Make an API key and bind it to an account (the holder signs, or two issuers)
     #[command(
-        after_help = "Example:\n  tally key create --account 3 --out laptop.apikey \
+        after_help = "Example:\n  tally key create --account 3 --out laptop.apikey \\\n    \
         --cap 100 --model tally-base --genesis genesis.json --key ann.key\n  \
         export OPENAI_API_KEY=$(cat laptop.apikey)"
     )]

@@ -87,8 +87,9 @@ enum Command {
     /// Put the genesis and the other validators' addresses into a home
     #[command(
         after_help = "Example:\n  tally join --home v0 --genesis genesis.json \
-        --hash $(tally genesis show genesis.json --format json | jq -r .hash) \\\n      \
-        --validator v1.pub v2.pub v3.pub"
+        --hash HASH \\\n      \
+        --validator v1.pub v2.pub v3.pub\n\nHASH is the one that all owners have compared: `tally genesis show` \
+        prints that of a file."
     )]
     Join(init::Join),
     /// Make all homes and keys of a chain at once, for trials only
@@ -244,6 +245,15 @@ mod tests {
                 help.contains(&format!("tally {path}")),
                 "`{path}` has no example"
             );
+            // Wider lines are wrapped, and a command that is can not be pasted.
+            let command = |line: &&str| line.starts_with("  ") && line.len() > 100;
+            let wide = help.lines().find(command);
+            assert_eq!(wide, None, "`{path}` has a wide example");
+            let words = help.split_whitespace();
+            for key in words.filter(|word| word.matches('+').count() >= 2) {
+                let read = key.parse::<tally_ledger::note::VerifierKey>();
+                assert!(read.is_ok(), "`{path}` has a false key");
+            }
         }
         for verb in verbs {
             check(verb, format!("{path} {}", verb.get_name()).trim());

@@ -40,8 +40,10 @@ pub(crate) enum ParameterCommand {
     #[command(after_help = "Example:\n  tally parameter show --genesis genesis.json")]
     Show(Show),
     /// Change parameters (admins sign); the others stay as they are now
-    #[command(after_help = "Example:\n  tally parameter set heartbeat_ms=10000 \
-        issuer_day_limit=50000 --genesis genesis.json --key admin-0.key --key admin-1.key")]
+    #[command(
+        after_help = "Example:\n  tally parameter set heartbeat_ms=10000 issuer_day_limit=50000 \\\n    \
+        --genesis genesis.json --key admin-0.key --key admin-1.key"
+    )]
     Set(Set),
     /// Change the fee unit and the limits per minute of all gateways together (admins sign); the
     /// others stay as they are now

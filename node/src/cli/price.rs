@@ -28,8 +28,10 @@ use super::{
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum PriceCommand {
     /// Compute what a request costs, offline, and print the formula
-    #[command(after_help = "Example:\n  tally price quote --genesis genesis.json \
-        --model tally-base --count input=1200 --count cached_input=1000 --count output=300")]
+    #[command(
+        after_help = "Example:\n  tally price quote --genesis genesis.json \\\n    \
+        --model tally-base --count input=1200 --count cached_input=1000 --count output=300"
+    )]
     Quote(Quote),
     /// Print the price table in force, proven by the validators' signatures
     #[command(after_help = "Example:\n  tally price show --genesis genesis.json")]

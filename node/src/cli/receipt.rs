@@ -50,7 +50,7 @@ pub(crate) enum ReceiptCommand {
     #[command(
         after_help = "Example:\n  tally receipt verify *.receipt --genesis genesis.json\n  tally \
         receipt verify 17.receipt --genesis genesis.json --checkpoint 17.tlog-proof \\\n    \
-        --witness council.example/w1+cb6cf90e+BGKmEbRy2JsOX8k8BpufcAtMVS1VvA6HtWAI7xe2sr6+ \
+        --witness council.example/w1+bca0f392+BGKmEbRy2JsOX8k8BpufcAtMVS1VvA6HtWAI7xe2sr6+ \
         --witnesses 1\n\nIt is final: a quorum certified it. With cosignatures it is witnessed: \
         no other history\nwas shown to these witnesses."
     )]
@@ -69,7 +69,7 @@ pub(crate) enum ReceiptCommand {
     Audit(super::audit::AuditArgs),
     /// Give back what a receipt charged, as a new grant (two issuers sign)
     #[command(
-        after_help = "Example:\n  tally receipt correct --entry 812 --amount 0.5 \
+        after_help = "Example:\n  tally receipt correct --entry 812 --amount 0.5 \\\n    \
         --expires 2026-12-31 --genesis genesis.json --key maker.key --key checker.key"
     )]
     Correct(CorrectArgs),

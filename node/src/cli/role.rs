@@ -25,16 +25,20 @@ use super::{
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum RoleCommand {
     /// Add a person, or change a person's key and roles (admins sign)
-    #[command(after_help = "Example:\n  tally role set --person 9 --public eva.pub \
+    #[command(
+        after_help = "Example:\n  tally role set --person 9 --public eva.pub \\\n    \
         --role issuer --genesis genesis.json --key admin-0.key --key admin-1.key\n\n\
-        A new person gets the next number, see `tally role list`. No --role: retired.")]
+        A new person gets the next number, see `tally role list`. No --role: retired."
+    )]
     Set(Set),
     /// Say whose totals a unit manager reads: those of one unit, or of none (admins sign)
-    #[command(after_help = "Example:\n  tally role set-unit --person 9 --unit 12 \
+    #[command(
+        after_help = "Example:\n  tally role set-unit --person 9 --unit 12 \\\n    \
         --genesis genesis.json --key admin-0.key --key admin-1.key\n  \
         tally role set-unit --person 9 --none ...\n\n\
         It takes effect with the role unit-manager (`tally role set`). All validators and \
-        gateways must\nrun a version that knows units before the first change.")]
+        gateways must\nrun a version that knows units before the first change."
+    )]
     SetUnit(SetUnitArgs),
     /// List all persons, proven by the validators' signatures
     #[command(after_help = "Example:\n  tally role list --genesis genesis.json")]

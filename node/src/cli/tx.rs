@@ -33,7 +33,8 @@ pub(crate) enum TxCommand {
     /// Make a transaction file from an action in JSON
     #[command(
         after_help = "Example:\n  echo '{\"Unfreeze\": 7}' > action.json\n  tally tx draft \
-        unfreeze.json --action action.json --genesis genesis.json --key ann.key --signer person:3\n\n\
+        unfreeze.json --action action.json \\\n    \
+        --genesis genesis.json --key ann.key --signer person:3\n\n\
         Every command that submits also takes --draft FILE."
     )]
     Draft(Draft),

@@ -128,6 +128,11 @@ impl Verify {
             from_snapshot: self.from_snapshot.clone(),
             expected: self.expected()?,
         };
+        if self.node.is_some() && task.level == Level::Bytes {
+            let why = "level `bytes` compares the files of the log, and a node's are not asked for: \
+                       take --level roots or replay";
+            return Err(Failure::error(Exit::Usage, why));
+        }
         if task.level < Level::Replay && (task.from_snapshot.is_some() || task.trust_signatures) {
             let why = "--from-snapshot and --trust-signatures are of level `replay`";
             return Err(Failure::error(Exit::Usage, why));

@@ -66,8 +66,15 @@ pub(super) fn history<V: View>(
         0 => now.height(),
         to => to,
     };
-    if from > to || to > now.height() {
-        let why = format!("heights must satisfy from <= to <= {}", now.height());
+    if to > now.height() {
+        let why = format!(
+            "the last block here is {}: without a last height the history ends there",
+            now.height()
+        );
+        return Err(Local::NotFound.status(why));
+    }
+    if from > to {
+        let why = format!("heights must satisfy from <= to, and {from} is above {to}");
         return Err(Local::BadRequest.status(why));
     }
     let start = lists::first_of(view, from)?;

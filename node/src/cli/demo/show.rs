@@ -46,7 +46,7 @@ pub(crate) fn instructions(world: &World) -> anyhow::Result<()> {
         "\nAudit without trust (gRPC {grpc}):\n\n\
         export TALLY_NODE={grpc} TALLY_GENESIS={dir}/genesis.json\n\
         tally account show {}\n\
-        tally entry list --account {}\n\
+        tally history get --account {} --out history\n\
         tally receipt get --hold 0-1-1 --out first.receipt && tally receipt explain first.receipt\n\n\
         Everything is in {dir}; Ctrl-C ends it.\n\n",
         holder.account, holder.account
