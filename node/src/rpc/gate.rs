@@ -131,7 +131,8 @@ fn allowed(state: &State, visit: &Visit, ask: &Ask) -> Result<(), Status> {
         return Err(Local::NotLoggedIn.status("the login has expired: log in again"));
     }
     may(state, known.name, ask).map_err(|who| {
-        let why = format!("{} may not ask for {ask}: it is for {who}", known.name);
+        let (name, kind) = (known.name, ask.kind());
+        let why = format!("{name} may not ask for {kind}: it is for {who}");
         Local::NotAllowed.status(why)
     })
 }
