@@ -22,14 +22,14 @@ use tally_proto::{
     convert::{bytes_of, key},
     v1::{self, audit_service_server::AuditService, get_receipt_request::By},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
 use super::{
-    blocking,
     gate::{Gate, Visit},
     histories, lists, proofs,
     proven_block::ProvenBlocks,
+    reads::Reads,
     receipts,
     rules::Ask,
     units, unreadable, watch,
@@ -44,10 +44,11 @@ use crate::{
 pub(super) struct Service<V> {
     view: Arc<V>,
     gate: Gate<V>,
+    reads: Reads<V>,
     log: AccessLog,
     blocks: Arc<ProvenBlocks>,
     watches: Arc<Semaphore>,
-    histories: Semaphore,
+    histories: Arc<Semaphore>,
     lag: u64,
     history_entries: usize,
 }
@@ -56,11 +57,12 @@ impl<V: View> Service<V> {
     pub(super) fn new(view: Arc<V>, log: AccessLog, config: &Rpc) -> Self {
         Self {
             gate: Gate::new(view.clone(), log.clone()),
+            reads: Reads::new(view.clone()),
             log,
             view,
             blocks: Arc::default(),
             watches: Arc::new(Semaphore::new(config.max_watches)),
-            histories: Semaphore::new(config.max_histories),
+            histories: Arc::new(Semaphore::new(config.max_histories)),
             lag: config.watch_buffer as u64,
             history_entries: config.history_entries,
         }
@@ -69,6 +71,12 @@ impl<V: View> Service<V> {
     /// Whether a request may be answered.
     fn pass<T>(&self, request: &Request<T>, method: &'static str, ask: &Ask) -> Result<(), Status> {
         self.gate.pass(&Visit::of(request, method), ask)
+    }
+
+    /// A place for what takes long; the work takes it along.
+    fn history_place(&self, busy: &str) -> Result<OwnedSemaphorePermit, Status> {
+        let place = self.histories.clone().try_acquire_owned();
+        place.map_err(|_| Local::Busy.status(busy))
     }
 
     fn proof(&self, table: Table, number: u32) -> Result<v1::StateProof, Status> {
@@ -216,7 +224,7 @@ impl<V: View> AuditService for Service<V> {
                 header: Some(v1::CertifiedHeader::new(&header, &certificate)),
             })
         };
-        blocking(&self.view, read).await.map(Response::new)
+        self.reads.run(read).await.map(Response::new)
     }
 
     async fn get_block(
@@ -238,7 +246,7 @@ impl<V: View> AuditService for Service<V> {
                 redacted: !found.redacted.is_empty(),
             })
         };
-        blocking(&self.view, read).await.map(Response::new)
+        self.reads.run(read).await.map(Response::new)
     }
 
     async fn get_account(
@@ -316,7 +324,7 @@ impl<V: View> AuditService for Service<V> {
     ) -> Result<Response<v1::ListEntriesResponse>, Status> {
         self.pass(&request, "ListEntries", &ask_of_list(request.get_ref()))?;
         let request = request.into_inner();
-        blocking(&self.view, move |view| lists::list(view, &request))
+        self.reads.run(move |view| lists::list(view, &request))
             .await
             .map(Response::new)
     }
@@ -334,7 +342,7 @@ impl<V: View> AuditService for Service<V> {
             gate.pass(&visit, &ask_of_receipt(view, index)?)?;
             receipts::receipt(view, &blocks, index)
         };
-        blocking(&self.view, read).await.map(Response::new)
+        self.reads.run(read).await.map(Response::new)
     }
 
     async fn get_receipts(
@@ -344,8 +352,7 @@ impl<V: View> AuditService for Service<V> {
         let visit = Visit::of(&request, "GetReceipts");
         self.gate.pass(&visit, &Ask::AnyReceipt)?;
         let request = request.into_inner();
-        let busy = |_| Local::Busy.status("too many files are being gathered; ask again later");
-        let _place = self.histories.try_acquire().map_err(busy)?;
+        let place = self.history_place("too many files are being gathered; ask again later")?;
         let (blocks, gate) = (self.blocks.clone(), self.gate.clone());
         let (most, without) = (self.history_entries, request.without_details);
         let read = move |view: &V| {
@@ -355,7 +362,7 @@ impl<V: View> AuditService for Service<V> {
             }
             receipts::together(view, &blocks, &indexes, without)
         };
-        blocking(&self.view, read).await.map(Response::new)
+        self.reads.run_in(place, read).await.map(Response::new)
     }
 
     async fn get_history(
@@ -364,14 +371,11 @@ impl<V: View> AuditService for Service<V> {
     ) -> Result<Response<v1::GetHistoryResponse>, Status> {
         self.pass(&request, "GetHistory", &ask_of_history(request.get_ref()))?;
         let request = request.into_inner();
-        let busy = |_| Local::Busy.status("too many histories are being gathered; ask again later");
-        let _place = self.histories.try_acquire().map_err(busy)?;
+        let place = self.history_place("too many histories are being gathered; ask again later")?;
         let most = self.history_entries;
-        blocking(&self.view, move |view| {
-            histories::history(view, &request, most)
-        })
-        .await
-        .map(Response::new)
+        let gather = move |view: &V| histories::history(view, &request, most);
+        let gathered = self.reads.run_in(place, gather);
+        gathered.await.map(Response::new)
     }
 
     async fn get_supply(
@@ -410,7 +414,7 @@ impl<V: View> AuditService for Service<V> {
                 path: path.unwrap_or_default().iter().map(bytes_of).collect(),
             })
         };
-        blocking(&self.view, read).await.map(Response::new)
+        self.reads.run(read).await.map(Response::new)
     }
 
     type WatchStream = watch::Blocks;
@@ -437,6 +441,7 @@ impl<V: View> AuditService for Service<V> {
         let watcher = watch::Watcher {
             view: self.view.clone(),
             gate: self.gate.clone(),
+            reads: self.reads.clone(),
             visit,
             filter,
             next,
@@ -452,12 +457,11 @@ impl<V: View> AuditService for Service<V> {
     ) -> Result<Response<v1::GetUnitTotalsResponse>, Status> {
         let unit = request.get_ref().unit;
         self.pass(&request, "GetUnitTotals", &Ask::Unit(unit))?;
-        let busy = |_| Local::Busy.status("too many totals are being summed; ask again later");
-        let _place = self.histories.try_acquire().map_err(busy)?;
+        let place = self.history_place("too many totals are being summed; ask again later")?;
         let sum = move |view: &V| {
             view.with_state(|state, certificate| units::totals(state, certificate, unit))
         };
-        blocking(&self.view, sum).await.map(Response::new)
+        self.reads.run_in(place, sum).await.map(Response::new)
     }
 
     async fn who_am_i(
@@ -498,7 +502,7 @@ impl<V: View> AuditService for Service<V> {
             };
             log.read(request.from, limit).map_err(unreadable)
         };
-        let page = blocking(&self.view, read).await?;
+        let page = self.reads.run(read).await?;
         let record = |record: Record| v1::Access {
             number: record.number,
             time: record.time,

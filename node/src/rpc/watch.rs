@@ -19,8 +19,8 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast};
 use tonic::Status;
 
 use super::{
-    blocking,
     gate::{Gate, Visit},
+    reads::Reads,
     rules::Ask,
     unreadable,
 };
@@ -109,6 +109,7 @@ impl Part {
 pub(super) struct Watcher<V> {
     pub(super) view: Arc<V>,
     pub(super) gate: Gate<V>,
+    pub(super) reads: Reads<V>,
     pub(super) visit: Visit,
     pub(super) filter: Filter,
     /// The next height to show.
@@ -193,7 +194,7 @@ impl<V: View> Reading<V> {
             return Err(Local::SlowReader.status_with(message, cursor));
         }
         let read = move |view: &V| view.block(height).map_err(unreadable);
-        let block = blocking(&self.watcher.view, read).await?;
+        let block = self.watcher.reads.run(read).await?;
         let missing = || Local::NotFound.status(format!("block {height} is not kept here"));
         block.map(Some).ok_or_else(missing)
     }
