@@ -181,6 +181,9 @@ pub struct Rpc {
     pub max_histories: usize,
     /// Entries of a history file, unless one block alone has more.
     pub history_entries: usize,
+    /// Blocks whose receipts one file may have with their details: each is
+    /// read and decoded whole.
+    pub receipt_blocks: usize,
 }
 
 impl Default for Rpc {
@@ -194,6 +197,7 @@ impl Default for Rpc {
             watch_buffer: 256,
             max_histories: 2,
             history_entries: 10_000,
+            receipt_blocks: 1_000,
         }
     }
 }
@@ -409,7 +413,7 @@ impl NodeConfig {
             return Err(ConfigError::RemoteAudit);
         }
         witness::validate(&self.witness)?;
-        let ranges: [(&'static str, u64, u64, u64); 14] = [
+        let ranges: [(&'static str, u64, u64, u64); 15] = [
             (
                 "checkpoint.period_ms",
                 self.checkpoint.period_ms,
@@ -429,6 +433,12 @@ impl NodeConfig {
             (
                 "rpc.history_entries",
                 self.rpc.history_entries as u64,
+                1,
+                MOST_HISTORY_ENTRIES,
+            ),
+            (
+                "rpc.receipt_blocks",
+                self.rpc.receipt_blocks as u64,
                 1,
                 MOST_HISTORY_ENTRIES,
             ),

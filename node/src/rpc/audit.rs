@@ -51,6 +51,7 @@ pub(super) struct Service<V> {
     histories: Arc<Semaphore>,
     lag: u64,
     history_entries: usize,
+    receipt_blocks: usize,
 }
 
 impl<V: View> Service<V> {
@@ -65,6 +66,7 @@ impl<V: View> Service<V> {
             histories: Arc::new(Semaphore::new(config.max_histories)),
             lag: config.watch_buffer as u64,
             history_entries: config.history_entries,
+            receipt_blocks: config.receipt_blocks,
         }
     }
 
@@ -177,7 +179,10 @@ fn receipt_indexes<V: View>(
     } = request;
     let count = indexes.len() + holds.len() + debits.len();
     if count == 0 || count > most {
-        let why = format!("name 1 to {most} receipts by index, hold or debit");
+        let why = format!(
+            "name 1 to {most} receipts by index, hold or debit, not {count} (`tally receipt get \
+             --account` takes fewer with --from and --to)"
+        );
         return Err(Local::BadRequest.status(why));
     }
     let indexes = indexes.into_iter().map(By::Index);
@@ -354,13 +359,15 @@ impl<V: View> AuditService for Service<V> {
         let request = request.into_inner();
         let place = self.history_place("too many files are being gathered; ask again later")?;
         let (blocks, gate) = (self.blocks.clone(), self.gate.clone());
-        let (most, without) = (self.history_entries, request.without_details);
+        let most = self.history_entries;
+        let with_details = !request.without_details;
+        let details = with_details.then_some(self.receipt_blocks);
         let read = move |view: &V| {
             let indexes = receipt_indexes(view, request, most)?;
             for ask in asks_of_receipts(view, &indexes)? {
                 gate.pass(&visit, &ask)?;
             }
-            receipts::together(view, &blocks, &indexes, without)
+            receipts::together(view, &blocks, &indexes, details)
         };
         self.reads.run_in(place, read).await.map(Response::new)
     }
