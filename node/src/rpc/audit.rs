@@ -138,14 +138,9 @@ fn ask_of_receipt<V: View>(view: &V, index: u64) -> Result<Ask, Status> {
 
 /// The same of many, each once.
 fn asks_of_receipts<V: View>(view: &V, indexes: &BTreeSet<u64>) -> Result<Vec<Ask>, Status> {
-    let mut asks: Vec<Ask> = Vec::new();
-    for index in indexes {
-        let ask = ask_of_receipt(view, *index)?;
-        if !asks.contains(&ask) {
-            asks.push(ask);
-        }
-    }
-    Ok(asks)
+    let asks = indexes.iter().map(|index| ask_of_receipt(view, *index));
+    let asks: BTreeSet<Ask> = asks.collect::<Result<_, _>>()?;
+    Ok(asks.into_iter().collect())
 }
 
 fn no_block(height: u64) -> Status {
@@ -364,9 +359,8 @@ impl<V: View> AuditService for Service<V> {
         let details = with_details.then_some(self.receipt_blocks);
         let read = move |view: &V| {
             let indexes = receipt_indexes(view, request, most)?;
-            for ask in asks_of_receipts(view, &indexes)? {
-                gate.pass(&visit, &ask)?;
-            }
+            let asks = asks_of_receipts(view, &indexes)?;
+            gate.pass_all(&visit, indexes.len(), &asks)?;
             receipts::together(view, &blocks, &indexes, details)
         };
         self.reads.run_in(place, read).await.map(Response::new)

@@ -14,7 +14,7 @@ use tally_ledger::{
 };
 
 /// What is asked, as far as it matters to who may.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ask {
     /// Nothing but who is asking.
     Login,

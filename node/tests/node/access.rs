@@ -781,6 +781,43 @@ async fn auditors_read_who_asked_for_what() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_receipts_in_one_call_are_one_record() {
+    let net = Net::new(1);
+    let node = peopled(&net).await;
+    let debit = |number| v1::DebitId {
+        gateway: 0,
+        journal: 1,
+        number,
+    };
+    let request = v1::GetReceiptsRequest {
+        debits: (1..=3).map(debit).collect(),
+        ..Default::default()
+    };
+    let mut mine = node.audit_as(login(&net, AccountNumber(0))).await;
+    mine.get_receipts(request.clone()).await.unwrap();
+    let mut other = node.audit_as(login(&net, AccountNumber(1))).await;
+    other.get_receipts(request).await.unwrap_err();
+    let auditor = node.audit_as(login(&net, AUDITOR)).await;
+    let rows = || async {
+        let request = v1::ListAccessRequest { from: 0, limit: 0 };
+        let page = auditor.clone().list_access(request).await.unwrap();
+        let records = page.into_inner().records.into_iter();
+        records
+            .filter(|record| record.method == "GetReceipts")
+            .map(|record| (record.caller, record.subject, record.answer))
+            .collect::<Vec<_>>()
+    };
+    until("both are written", || async { rows().await.len() > 1 }).await;
+    let row = |caller: &str, answer: &str| {
+        let subject = "3 of: receipt of account:0 by gateway:0";
+        (caller.to_owned(), subject.to_owned(), answer.to_owned())
+    };
+    let wanted = [row("account:0", "allowed"), row("account:1", "NotAllowed")];
+    assert_eq!(rows().await, wanted);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_exist_or_asks_for_too_much_is_a_clear_error() {
     let net = Net::new(1);
     let node = peopled(&net).await;
