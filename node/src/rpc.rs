@@ -14,6 +14,7 @@ mod histories;
 mod ledger;
 mod lists;
 mod login;
+mod places;
 mod proofs;
 mod proven_block;
 mod reads;

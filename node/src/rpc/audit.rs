@@ -4,7 +4,7 @@
 //!
 //! Every method passes the gate with what it asks before it answers.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tally_ledger::{
     entry::Entry,
@@ -27,7 +27,9 @@ use tonic::{Request, Response, Status};
 
 use super::{
     gate::{Gate, Visit},
-    histories, lists, proofs,
+    histories, lists,
+    places::Places,
+    proofs,
     proven_block::ProvenBlocks,
     reads::Reads,
     receipts,
@@ -47,9 +49,10 @@ pub(super) struct Service<V> {
     reads: Reads<V>,
     log: AccessLog,
     blocks: Arc<ProvenBlocks>,
-    watches: Arc<Semaphore>,
+    watches: Places,
     histories: Arc<Semaphore>,
     lag: u64,
+    stall: Duration,
     history_entries: usize,
     receipt_blocks: usize,
 }
@@ -62,9 +65,10 @@ impl<V: View> Service<V> {
             log,
             view,
             blocks: Arc::default(),
-            watches: Arc::new(Semaphore::new(config.max_watches)),
+            watches: Places::new(config.max_watches, config.max_watches_per_caller),
             histories: Arc::new(Semaphore::new(config.max_histories)),
             lag: config.watch_buffer as u64,
+            stall: Duration::from_secs(config.watch_stall_s),
             history_entries: config.history_entries,
             receipt_blocks: config.receipt_blocks,
         }
@@ -324,7 +328,8 @@ impl<V: View> AuditService for Service<V> {
     ) -> Result<Response<v1::ListEntriesResponse>, Status> {
         self.pass(&request, "ListEntries", &ask_of_list(request.get_ref()))?;
         let request = request.into_inner();
-        self.reads.run(move |view| lists::list(view, &request))
+        self.reads
+            .run(move |view| lists::list(view, &request))
             .await
             .map(Response::new)
     }
@@ -428,11 +433,7 @@ impl<V: View> AuditService for Service<V> {
         let request = request.into_inner();
         let filter = watch::Filter::from(&request);
         self.gate.pass(&visit, &filter.ask())?;
-        let place = self
-            .watches
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| Local::Busy.status("too many watchers here; ask another node"))?;
+        let (place, share) = self.watches.take(visit.counted_as())?;
         let last = self.view.with_state(|state, _| state.height());
         let next = match request.from_height {
             0 => Height(last.0 + 1),
@@ -447,9 +448,10 @@ impl<V: View> AuditService for Service<V> {
             filter,
             next,
             lag: self.lag,
+            stall: self.stall,
             _place: place,
         };
-        Ok(Response::new(watcher.blocks()))
+        Ok(Response::new(watcher.blocks(share)))
     }
 
     async fn get_unit_totals(

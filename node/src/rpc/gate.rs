@@ -60,6 +60,17 @@ impl Visit {
         }
     }
 
+    /// As whom its open streams are counted, if they are.
+    pub(super) fn counted_as(&self) -> Option<String> {
+        match self.found.caller {
+            Ok(Caller::Known(known)) => Some(known.name.to_string()),
+            _ => {
+                let from = self.found.from?.to_canonical();
+                (!from.is_loopback()).then(|| from.to_string())
+            }
+        }
+    }
+
     fn name(&self) -> String {
         match &self.found.caller {
             Ok(Caller::Known(known)) => known.name.to_string(),

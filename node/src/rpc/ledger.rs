@@ -247,7 +247,8 @@ impl<V: View> LedgerService for Service<V> {
         &self,
         _request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
-        self.reads.run(|view| Ok(crate::health::status(view)))
+        self.reads
+            .run(|view| Ok(crate::health::status(view)))
             .await
             .map(Response::new)
     }

@@ -120,7 +120,9 @@ async fn a_file_of_receipts_reads_few_blocks_and_says_how_to_go_on() {
     node.finalise(net.lease(1, 0, 10 * CT)).await;
     let (mut indexes, mut heights) = (Vec::new(), Vec::new());
     for batch in 0..3 {
-        let made = node.finalise(net.debits(1 + batch * 5, 5, 1, 0, 1000)).await;
+        let made = node
+            .finalise(net.debits(1 + batch * 5, 5, 1, 0, 1000))
+            .await;
         indexes.extend(made.first_receipt..made.first_receipt + 5);
         heights.push(made.height);
     }
