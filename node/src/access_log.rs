@@ -8,7 +8,9 @@
 //! A call never waits for it. What comes faster than the disk takes it is left
 //! out, and so are refusals beyond `MOST_REFUSALS` in a second: nobody who is
 //! refused can push out what others did. Numbers go on all the same, so a gap
-//! shows what is missing. A torn last line is cut off at the start.
+//! shows what is missing. A torn last line is cut off at the start; a line that
+//! is no record (a bad disk) is passed over with a warning, and those after it
+//! are kept.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -127,9 +129,9 @@ fn files(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// Whole lines of a file that are records, each with the file's length after
-/// it.
-fn records(file: &File) -> impl Iterator<Item = io::Result<(Record, u64)>> + use<'_> {
+/// The whole lines of a file, each with the file's length after it. `None`: a
+/// line that is no record.
+fn lines(file: &File) -> impl Iterator<Item = io::Result<(Option<Record>, u64)>> + use<'_> {
     let mut reader = BufReader::new(file);
     let mut end = 0;
     std::iter::from_fn(move || {
@@ -139,10 +141,29 @@ fn records(file: &File) -> impl Iterator<Item = io::Result<(Record, u64)>> + use
             Ok(length) => {
                 end += length as u64;
                 let whole = line.strip_suffix(b"\n")?;
-                Some(Ok((serde_json::from_slice(whole).ok()?, end)))
+                Some(Ok((serde_json::from_slice(whole).ok(), end)))
             }
         }
     })
+}
+
+/// The number after a file's last record, and the length of its whole lines.
+fn end_of(first: u64, path: &Path, file: &File) -> io::Result<(u64, u64)> {
+    let (mut next, mut length) = (first, 0);
+    let mut bad = 0_u64;
+    for line in lines(file) {
+        let (record, end) = line?;
+        length = end;
+        match record {
+            Some(record) => next = next.max(record.number.saturating_add(1)),
+            // Its number is not used again.
+            None => (next, bad) = (next.saturating_add(1), bad + 1),
+        }
+    }
+    if bad > 0 {
+        tracing::warn!(lines = bad, path = %path.display(), "lines of the access log are no records: passed over");
+    }
+    Ok((next, length))
 }
 
 impl AccessLog {
@@ -152,13 +173,9 @@ impl AccessLog {
         let mut next = 1;
         let mut open = None;
         if let Some((first, path)) = files(folder)?.pop() {
-            let mut file = OpenOptions::new().read(true).write(true).open(path)?;
-            let mut length = 0;
-            next = first;
-            for record in records(&file) {
-                let (record, end) = record?;
-                (next, length) = (record.number + 1, end);
-            }
+            let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
+            let length;
+            (next, length) = end_of(first, &path, &file)?;
             file.set_len(length)?;
             file.seek(SeekFrom::End(0))?;
             open = Some((file, length));
@@ -224,11 +241,10 @@ impl AccessLog {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 file => file?,
             };
-            for record in records(&file) {
-                let (record, _) = record?;
-                if record.number < from {
+            for line in lines(&file) {
+                let Some(record) = line?.0.filter(|record| record.number >= from) else {
                     continue;
-                }
+                };
                 if page.records.len() == limit {
                     page.next = record.number;
                     return Ok(page);
@@ -352,6 +368,28 @@ mod tests {
             (page.records.len(), &*page.records[3].subject),
             (4, "account:9")
         );
+    }
+
+    #[test]
+    fn a_flipped_byte_costs_one_record_and_no_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = AccessLog::open(folder.path(), &config(1 << 20, 3)).unwrap();
+        (0..5).for_each(|i| log.note(asked(&format!("account:{i}"))));
+        until(&log, 5);
+        drop(log);
+        let (_, path) = files(folder.path()).unwrap().pop().unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        let lines: Vec<_> = (0..bytes.len()).filter(|i| bytes[*i] == b'\n').collect();
+        // The brace of the second record, and of the last one.
+        (bytes[lines[0] + 1], bytes[lines[3] + 1]) = (b'[', b'[');
+        fs::write(&path, &bytes).unwrap();
+        let log = AccessLog::open(folder.path(), &config(1 << 20, 3)).unwrap();
+        log.note(asked("account:9"));
+        let page = until(&log, 6);
+        let numbers: Vec<u64> = page.records.iter().map(|record| record.number).collect();
+        assert_eq!(numbers, [1, 3, 4, 6]);
+        assert_eq!(page.records[3].subject, "account:9");
+        assert!(fs::read(&path).unwrap().starts_with(&bytes));
     }
 
     #[test]

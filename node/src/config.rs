@@ -78,7 +78,7 @@ pub struct Listen {
     pub gossip: SocketAddr,
     /// gRPC, from clients.
     pub grpc: SocketAddr,
-    /// `/metrics` and `/healthz`; loopback only.
+    /// `/metrics`, `/healthz`, `/checkpoint` and `/tile`; loopback only.
     pub http: SocketAddr,
 }
 
@@ -174,6 +174,10 @@ pub struct Rpc {
     pub max_waiting: usize,
     /// Watches that may be open at the same time.
     pub max_watches: usize,
+    /// Of one caller that logged in, or of one address beyond loopback.
+    pub max_watches_per_caller: usize,
+    /// Seconds after which a watcher that takes nothing is dropped.
+    pub watch_stall_s: u64,
     /// Blocks that a watcher may lag behind before it is dropped.
     pub watch_buffer: usize,
     /// Histories that may be gathered at the same time; each takes about a
@@ -181,6 +185,9 @@ pub struct Rpc {
     pub max_histories: usize,
     /// Entries of a history file, unless one block alone has more.
     pub history_entries: usize,
+    /// Blocks whose receipts one file may have with their details: each is
+    /// read and decoded whole.
+    pub receipt_blocks: usize,
 }
 
 impl Default for Rpc {
@@ -191,9 +198,12 @@ impl Default for Rpc {
             max_message_bytes: 5 << 20,
             max_waiting: 4096,
             max_watches: 256,
+            max_watches_per_caller: 8,
+            watch_stall_s: 60,
             watch_buffer: 256,
             max_histories: 2,
             history_entries: 10_000,
+            receipt_blocks: 1_000,
         }
     }
 }
@@ -409,7 +419,7 @@ impl NodeConfig {
             return Err(ConfigError::RemoteAudit);
         }
         witness::validate(&self.witness)?;
-        let ranges: [(&'static str, u64, u64, u64); 14] = [
+        let ranges: [(&'static str, u64, u64, u64); 17] = [
             (
                 "checkpoint.period_ms",
                 self.checkpoint.period_ms,
@@ -424,11 +434,24 @@ impl NodeConfig {
             ),
             ("rpc.max_waiting", self.rpc.max_waiting as u64, 1, 1 << 20),
             ("rpc.max_watches", self.rpc.max_watches as u64, 1, 1 << 16),
+            (
+                "rpc.max_watches_per_caller",
+                self.rpc.max_watches_per_caller as u64,
+                1,
+                1 << 16,
+            ),
+            ("rpc.watch_stall_s", self.rpc.watch_stall_s, 1, 3_600),
             ("rpc.watch_buffer", self.rpc.watch_buffer as u64, 1, 1 << 16),
             ("rpc.max_histories", self.rpc.max_histories as u64, 1, 64),
             (
                 "rpc.history_entries",
                 self.rpc.history_entries as u64,
+                1,
+                MOST_HISTORY_ENTRIES,
+            ),
+            (
+                "rpc.receipt_blocks",
+                self.rpc.receipt_blocks as u64,
                 1,
                 MOST_HISTORY_ENTRIES,
             ),

@@ -7,9 +7,15 @@
 //!                           network key
 //! HOME/unsigned             present until the first start: the consensus key
 //!                           was generated here and has signed nothing
+//! HOME/holds.json           legal holds; holds.lock beside it
+//! HOME/privacy.log          holds and what was dropped, only appended to
 //! HOME/consensus/guard      what this validator signed last
 //! HOME/consensus/...        the engine's log and undecided blocks
+//! HOME/checkpoints/         what this validator signed of the log last, the
+//!                           newest checkpoint
+//! HOME/access/              who asked for what, bounded; not needed to run
 //! HOME/data/blocks/         the truth: blocks with their certificates
+//! HOME/data/erasures        accounts erased on the chain, and which are done
 //! HOME/data/log/            the log's entries and hashes, rebuildable
 //! HOME/data/index/          sled, rebuildable
 //! HOME/data/snapshots/      states at fixed heights, rebuildable

@@ -4,7 +4,7 @@
 //! (crate::config::NodeConfig::validate) sees to it). Who is calling is found
 //! out in `login`; what a caller may ask is in `rules`, and every method
 //! passes `gate`. Nothing here blocks the runtime: what may touch the disk
-//! runs on blocking threads.
+//! runs on blocking threads (`reads`), few at a time.
 
 mod audit;
 mod encode;
@@ -14,8 +14,10 @@ mod histories;
 mod ledger;
 mod lists;
 mod login;
+mod places;
 mod proofs;
 mod proven_block;
+mod reads;
 mod receipts;
 mod rules;
 mod units;
@@ -151,17 +153,6 @@ fn tls_config(tls: &crate::config::Tls, home: &Path) -> Result<ServerTlsConfig, 
             .client_auth_optional(tls.client_optional);
     }
     Ok(config)
-}
-
-/// Runs what may touch the disk on a blocking thread.
-async fn blocking<V: View, T: Send + 'static>(
-    view: &Arc<V>,
-    work: impl FnOnce(&V) -> Result<T, Status> + Send + 'static,
-) -> Result<T, Status> {
-    let view = view.clone();
-    tokio::task::spawn_blocking(move || work(&view))
-        .await
-        .map_err(|_| Local::Unavailable.status("the node is stopping"))?
 }
 
 /// This machine's fault, as a caller sees it.

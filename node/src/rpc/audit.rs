@@ -4,7 +4,7 @@
 //!
 //! Every method passes the gate with what it asks before it answers.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tally_ledger::{
     entry::Entry,
@@ -22,14 +22,16 @@ use tally_proto::{
     convert::{bytes_of, key},
     v1::{self, audit_service_server::AuditService, get_receipt_request::By},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 
 use super::{
-    blocking,
     gate::{Gate, Visit},
-    histories, lists, proofs,
+    histories, lists,
+    places::Places,
+    proofs,
     proven_block::ProvenBlocks,
+    reads::Reads,
     receipts,
     rules::Ask,
     units, unreadable, watch,
@@ -44,31 +46,43 @@ use crate::{
 pub(super) struct Service<V> {
     view: Arc<V>,
     gate: Gate<V>,
+    reads: Reads<V>,
     log: AccessLog,
     blocks: Arc<ProvenBlocks>,
-    watches: Arc<Semaphore>,
-    histories: Semaphore,
+    watches: Places,
+    histories: Arc<Semaphore>,
     lag: u64,
+    stall: Duration,
     history_entries: usize,
+    receipt_blocks: usize,
 }
 
 impl<V: View> Service<V> {
     pub(super) fn new(view: Arc<V>, log: AccessLog, config: &Rpc) -> Self {
         Self {
             gate: Gate::new(view.clone(), log.clone()),
+            reads: Reads::new(view.clone()),
             log,
             view,
             blocks: Arc::default(),
-            watches: Arc::new(Semaphore::new(config.max_watches)),
-            histories: Semaphore::new(config.max_histories),
+            watches: Places::new(config.max_watches, config.max_watches_per_caller),
+            histories: Arc::new(Semaphore::new(config.max_histories)),
             lag: config.watch_buffer as u64,
+            stall: Duration::from_secs(config.watch_stall_s),
             history_entries: config.history_entries,
+            receipt_blocks: config.receipt_blocks,
         }
     }
 
     /// Whether a request may be answered.
     fn pass<T>(&self, request: &Request<T>, method: &'static str, ask: &Ask) -> Result<(), Status> {
         self.gate.pass(&Visit::of(request, method), ask)
+    }
+
+    /// A place for what takes long; the work takes it along.
+    fn history_place(&self, busy: &str) -> Result<OwnedSemaphorePermit, Status> {
+        let place = self.histories.clone().try_acquire_owned();
+        place.map_err(|_| Local::Busy.status(busy))
     }
 
     fn proof(&self, table: Table, number: u32) -> Result<v1::StateProof, Status> {
@@ -128,14 +142,9 @@ fn ask_of_receipt<V: View>(view: &V, index: u64) -> Result<Ask, Status> {
 
 /// The same of many, each once.
 fn asks_of_receipts<V: View>(view: &V, indexes: &BTreeSet<u64>) -> Result<Vec<Ask>, Status> {
-    let mut asks: Vec<Ask> = Vec::new();
-    for index in indexes {
-        let ask = ask_of_receipt(view, *index)?;
-        if !asks.contains(&ask) {
-            asks.push(ask);
-        }
-    }
-    Ok(asks)
+    let asks = indexes.iter().map(|index| ask_of_receipt(view, *index));
+    let asks: BTreeSet<Ask> = asks.collect::<Result<_, _>>()?;
+    Ok(asks.into_iter().collect())
 }
 
 fn no_block(height: u64) -> Status {
@@ -169,7 +178,10 @@ fn receipt_indexes<V: View>(
     } = request;
     let count = indexes.len() + holds.len() + debits.len();
     if count == 0 || count > most {
-        let why = format!("name 1 to {most} receipts by index, hold or debit");
+        let why = format!(
+            "name 1 to {most} receipts by index, hold or debit, not {count} (`tally receipt get \
+             --account` takes fewer with --from and --to)"
+        );
         return Err(Local::BadRequest.status(why));
     }
     let indexes = indexes.into_iter().map(By::Index);
@@ -216,7 +228,7 @@ impl<V: View> AuditService for Service<V> {
                 header: Some(v1::CertifiedHeader::new(&header, &certificate)),
             })
         };
-        blocking(&self.view, read).await.map(Response::new)
+        self.reads.run(read).await.map(Response::new)
     }
 
     async fn get_block(
@@ -238,7 +250,7 @@ impl<V: View> AuditService for Service<V> {
                 redacted: !found.redacted.is_empty(),
             })
         };
-        blocking(&self.view, read).await.map(Response::new)
+        self.reads.run(read).await.map(Response::new)
     }
 
     async fn get_account(
@@ -316,7 +328,8 @@ impl<V: View> AuditService for Service<V> {
     ) -> Result<Response<v1::ListEntriesResponse>, Status> {
         self.pass(&request, "ListEntries", &ask_of_list(request.get_ref()))?;
         let request = request.into_inner();
-        blocking(&self.view, move |view| lists::list(view, &request))
+        self.reads
+            .run(move |view| lists::list(view, &request))
             .await
             .map(Response::new)
     }
@@ -326,7 +339,7 @@ impl<V: View> AuditService for Service<V> {
         request: Request<v1::GetReceiptRequest>,
     ) -> Result<Response<v1::GetReceiptResponse>, Status> {
         let visit = Visit::of(&request, "GetReceipt");
-        self.gate.pass(&visit, &Ask::Login)?;
+        self.gate.pass(&visit, &Ask::AnyReceipt)?;
         let request = request.into_inner();
         let (blocks, gate) = (self.blocks.clone(), self.gate.clone());
         let read = move |view: &V| {
@@ -334,7 +347,7 @@ impl<V: View> AuditService for Service<V> {
             gate.pass(&visit, &ask_of_receipt(view, index)?)?;
             receipts::receipt(view, &blocks, index)
         };
-        blocking(&self.view, read).await.map(Response::new)
+        self.reads.run(read).await.map(Response::new)
     }
 
     async fn get_receipts(
@@ -342,20 +355,20 @@ impl<V: View> AuditService for Service<V> {
         request: Request<v1::GetReceiptsRequest>,
     ) -> Result<Response<v1::GetReceiptsResponse>, Status> {
         let visit = Visit::of(&request, "GetReceipts");
-        self.gate.pass(&visit, &Ask::Login)?;
+        self.gate.pass(&visit, &Ask::AnyReceipt)?;
         let request = request.into_inner();
-        let busy = |_| Local::Busy.status("too many files are being gathered; ask again later");
-        let _place = self.histories.try_acquire().map_err(busy)?;
+        let place = self.history_place("too many files are being gathered; ask again later")?;
         let (blocks, gate) = (self.blocks.clone(), self.gate.clone());
-        let (most, without) = (self.history_entries, request.without_details);
+        let most = self.history_entries;
+        let with_details = !request.without_details;
+        let details = with_details.then_some(self.receipt_blocks);
         let read = move |view: &V| {
             let indexes = receipt_indexes(view, request, most)?;
-            for ask in asks_of_receipts(view, &indexes)? {
-                gate.pass(&visit, &ask)?;
-            }
-            receipts::together(view, &blocks, &indexes, without)
+            let asks = asks_of_receipts(view, &indexes)?;
+            gate.pass_all(&visit, indexes.len(), &asks)?;
+            receipts::together(view, &blocks, &indexes, details)
         };
-        blocking(&self.view, read).await.map(Response::new)
+        self.reads.run_in(place, read).await.map(Response::new)
     }
 
     async fn get_history(
@@ -364,14 +377,11 @@ impl<V: View> AuditService for Service<V> {
     ) -> Result<Response<v1::GetHistoryResponse>, Status> {
         self.pass(&request, "GetHistory", &ask_of_history(request.get_ref()))?;
         let request = request.into_inner();
-        let busy = |_| Local::Busy.status("too many histories are being gathered; ask again later");
-        let _place = self.histories.try_acquire().map_err(busy)?;
+        let place = self.history_place("too many histories are being gathered; ask again later")?;
         let most = self.history_entries;
-        blocking(&self.view, move |view| {
-            histories::history(view, &request, most)
-        })
-        .await
-        .map(Response::new)
+        let gather = move |view: &V| histories::history(view, &request, most);
+        let gathered = self.reads.run_in(place, gather);
+        gathered.await.map(Response::new)
     }
 
     async fn get_supply(
@@ -410,7 +420,7 @@ impl<V: View> AuditService for Service<V> {
                 path: path.unwrap_or_default().iter().map(bytes_of).collect(),
             })
         };
-        blocking(&self.view, read).await.map(Response::new)
+        self.reads.run(read).await.map(Response::new)
     }
 
     type WatchStream = watch::Blocks;
@@ -423,11 +433,7 @@ impl<V: View> AuditService for Service<V> {
         let request = request.into_inner();
         let filter = watch::Filter::from(&request);
         self.gate.pass(&visit, &filter.ask())?;
-        let place = self
-            .watches
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| Local::Busy.status("too many watchers here; ask another node"))?;
+        let (place, share) = self.watches.take(visit.counted_as())?;
         let last = self.view.with_state(|state, _| state.height());
         let next = match request.from_height {
             0 => Height(last.0 + 1),
@@ -437,13 +443,15 @@ impl<V: View> AuditService for Service<V> {
         let watcher = watch::Watcher {
             view: self.view.clone(),
             gate: self.gate.clone(),
+            reads: self.reads.clone(),
             visit,
             filter,
             next,
             lag: self.lag,
+            stall: self.stall,
             _place: place,
         };
-        Ok(Response::new(watcher.blocks()))
+        Ok(Response::new(watcher.blocks(share)))
     }
 
     async fn get_unit_totals(
@@ -452,12 +460,11 @@ impl<V: View> AuditService for Service<V> {
     ) -> Result<Response<v1::GetUnitTotalsResponse>, Status> {
         let unit = request.get_ref().unit;
         self.pass(&request, "GetUnitTotals", &Ask::Unit(unit))?;
-        let busy = |_| Local::Busy.status("too many totals are being summed; ask again later");
-        let _place = self.histories.try_acquire().map_err(busy)?;
+        let place = self.history_place("too many totals are being summed; ask again later")?;
         let sum = move |view: &V| {
             view.with_state(|state, certificate| units::totals(state, certificate, unit))
         };
-        blocking(&self.view, sum).await.map(Response::new)
+        self.reads.run_in(place, sum).await.map(Response::new)
     }
 
     async fn who_am_i(
@@ -498,7 +505,7 @@ impl<V: View> AuditService for Service<V> {
             };
             log.read(request.from, limit).map_err(unreadable)
         };
-        let page = blocking(&self.view, read).await?;
+        let page = self.reads.run(read).await?;
         let record = |record: Record| v1::Access {
             number: record.number,
             time: record.time,

@@ -16,6 +16,9 @@ use crate::{
     view::View,
 };
 
+/// Subjects of one call that its record names.
+const MOST_NAMED: usize = 4;
+
 /// Lets calls through, or not.
 pub(super) struct Gate<V> {
     view: Arc<V>,
@@ -57,6 +60,17 @@ impl Visit {
         }
     }
 
+    /// As whom its open streams are counted, if they are.
+    pub(super) fn counted_as(&self) -> Option<String> {
+        match self.found.caller {
+            Ok(Caller::Known(known)) => Some(known.name.to_string()),
+            _ => {
+                let from = self.found.from?.to_canonical();
+                (!from.is_loopback()).then(|| from.to_string())
+            }
+        }
+    }
+
     fn name(&self) -> String {
         match &self.found.caller {
             Ok(Caller::Known(known)) => known.name.to_string(),
@@ -77,8 +91,21 @@ impl<V: View> Gate<V> {
     pub(super) fn pass(&self, visit: &Visit, ask: &Ask) -> Result<(), Status> {
         let answer = self.view.with_state(|state, _| allowed(state, visit, ask));
         if answer.is_err() || ask.is_about_somebody() {
-            self.note(visit, ask, &answer);
+            self.note(visit, ask.to_string(), &answer);
         }
+        answer
+    }
+
+    /// Whether all of this may be answered now, `count` things in one call;
+    /// noted once.
+    pub(super) fn pass_all(&self, visit: &Visit, count: usize, asks: &[Ask]) -> Result<(), Status> {
+        let answer = self.view.with_state(|state, _| {
+            let mut asks = asks.iter();
+            asks.try_for_each(|ask| allowed(state, visit, ask))
+        });
+        let named = asks.iter().take(MOST_NAMED).map(Ask::to_string);
+        let named = named.collect::<Vec<_>>().join(", ");
+        self.note(visit, format!("{count} of: {named}"), &answer);
         answer
     }
 
@@ -86,12 +113,12 @@ impl<V: View> Gate<V> {
     pub(super) fn still(&self, visit: &Visit, ask: &Ask) -> Result<(), Status> {
         let answer = self.view.with_state(|state, _| allowed(state, visit, ask));
         if answer.is_err() {
-            self.note(visit, ask, &answer);
+            self.note(visit, ask.to_string(), &answer);
         }
         answer
     }
 
-    fn note(&self, visit: &Visit, ask: &Ask, answer: &Result<(), Status>) {
+    fn note(&self, visit: &Visit, subject: String, answer: &Result<(), Status>) {
         let refusal = answer.as_ref().err();
         let reason = refusal.map(|status| {
             let problem = tally_proto::Problem::of(status);
@@ -101,7 +128,7 @@ impl<V: View> Gate<V> {
             caller: visit.name(),
             address: visit.found.from.map(|from| from.to_string()),
             method: visit.method,
-            subject: ask.to_string(),
+            subject,
             refused: reason,
         });
     }
@@ -131,7 +158,8 @@ fn allowed(state: &State, visit: &Visit, ask: &Ask) -> Result<(), Status> {
         return Err(Local::NotLoggedIn.status("the login has expired: log in again"));
     }
     may(state, known.name, ask).map_err(|who| {
-        let why = format!("{} may not ask for {ask}: it is for {who}", known.name);
+        let (name, kind) = (known.name, ask.kind());
+        let why = format!("{name} may not ask for {kind}: it is for {who}");
         Local::NotAllowed.status(why)
     })
 }

@@ -29,11 +29,11 @@ use tokio::sync::{Semaphore, broadcast, watch};
 use tonic::{Request, Response, Status};
 
 use super::{
-    blocking,
     encode::encode,
     finality::finality,
     gate::{Gate, Visit},
     proofs,
+    reads::Reads,
     rules::Ask,
     unreadable,
 };
@@ -50,6 +50,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub(super) struct Service<V> {
     view: Arc<V>,
     gate: Gate<V>,
+    reads: Reads<V>,
     /// Calls that may wait for finality at the same time.
     waiting: Arc<Semaphore>,
 }
@@ -58,6 +59,7 @@ impl<V: View> Service<V> {
     pub(super) fn new(view: Arc<V>, log: AccessLog, config: &Rpc) -> Self {
         Self {
             gate: Gate::new(view.clone(), log),
+            reads: Reads::new(view.clone()),
             waiting: Arc::new(Semaphore::new(config.max_waiting)),
             view,
         }
@@ -72,7 +74,7 @@ impl<V: View> Service<V> {
             let block = view.block(place.height).map_err(unreadable)?;
             Ok(block.map(|block| finality(&block, place.index)))
         };
-        blocking(&self.view, find).await
+        self.reads.run(find).await
     }
 
     /// Waits until a block brings the transaction, or the ledger refuses it.
@@ -183,7 +185,7 @@ impl<V: View> LedgerService for Service<V> {
             let transaction = proofs::complete_correction(view, transaction)?;
             Ok(view.submit(transaction))
         };
-        match blocking(&self.view, submit).await? {
+        match self.reads.run(submit).await? {
             Ok(_) => {}
             Err(NotAdmitted::Busy) => {
                 return Err(Local::Busy.status("too many transactions wait; send it again later"));
@@ -238,14 +240,15 @@ impl<V: View> LedgerService for Service<V> {
                 finality: None,
             })
         };
-        blocking(&self.view, find).await.map(Response::new)
+        self.reads.run(find).await.map(Response::new)
     }
 
     async fn get_status(
         &self,
         _request: Request<v1::GetStatusRequest>,
     ) -> Result<Response<v1::GetStatusResponse>, Status> {
-        blocking(&self.view, |view| Ok(crate::health::status(view)))
+        self.reads
+            .run(|view| Ok(crate::health::status(view)))
             .await
             .map(Response::new)
     }

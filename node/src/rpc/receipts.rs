@@ -8,7 +8,7 @@ use tally_ledger::{
     codec::List,
     debit::Detail,
     entry::{Entry, Receipt},
-    ids::TableVersion,
+    ids::{Height, TableVersion},
     receipt::ReceiptFile,
     receipts::{ReceiptsFile, ShownReceipt},
     state_file::StateFile,
@@ -83,19 +83,41 @@ fn block_of<V: View>(
     block.ok_or_else(|| Local::NotFound.status("the receipt's block is not kept here"))
 }
 
-/// The receipts at these log indexes in one file, under the last header.
+/// Refuses receipts of more than `most` blocks, before any block is read.
+fn of_few_blocks(receipts: &[Receipt], most: usize) -> Result<(), Status> {
+    let heights: BTreeSet<Height> = receipts.iter().map(|receipt| receipt.height).collect();
+    if heights.len() <= most {
+        return Ok(());
+    }
+    let fits = heights.iter().take(most).last().map_or(0, |last| last.0);
+    let why = format!(
+        "these receipts are of {} blocks, and with details a file takes those of {most}: take \
+         them in parts (`tally receipt get --account N --to {fits}`, then `--from {}`), or \
+         without details (`--without-details`)",
+        heights.len(),
+        fits + 1
+    );
+    Err(Local::BadRequest.status(why))
+}
+
+/// The receipts at these log indexes in one file, under the last header; with
+/// their details, if they are of at most so many blocks.
 pub(super) fn together<V: View>(
     view: &V,
     blocks: &ProvenBlocks,
     indexes: &BTreeSet<u64>,
-    without_details: bool,
+    details_of_blocks: Option<usize>,
 ) -> Result<v1::GetReceiptsResponse, Status> {
+    let receipts = indexes.iter().map(|index| receipt_at(view, *index));
+    let receipts = receipts.collect::<Result<Vec<_>, _>>()?;
+    if let Some(most) = details_of_blocks {
+        of_few_blocks(&receipts, most)?;
+    }
     let mut shown = Vec::with_capacity(indexes.len());
-    for index in indexes.iter().copied() {
-        let receipt = receipt_at(view, index)?;
-        let detail = match without_details {
-            true => None,
-            false => block_of(view, blocks, &receipt)?.detail(&receipt.position),
+    for (index, receipt) in indexes.iter().copied().zip(receipts) {
+        let detail = match details_of_blocks {
+            None => None,
+            Some(_) => block_of(view, blocks, &receipt)?.detail(&receipt.position),
         };
         shown.push(ShownReceipt {
             index,

@@ -14,7 +14,7 @@ use tally_ledger::{
 };
 
 /// What is asked, as far as it matters to who may.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ask {
     /// Nothing but who is asking.
     Login,
@@ -37,6 +37,8 @@ pub(super) enum Ask {
     Gateway(GatewayNumber),
     /// A gateway's entries.
     GatewayEntries(GatewayNumber),
+    /// Some receipt, before it is known whose.
+    AnyReceipt,
     /// One receipt: whose, by which gateway.
     Receipt(AccountNumber, GatewayNumber),
     /// A person's leaf.
@@ -56,7 +58,7 @@ impl Ask {
     fn roles(&self) -> Roles {
         let readers = Roles::AUDITOR;
         match self {
-            Ask::Login | Ask::Chain => ANY_ROLE,
+            Ask::Login | Ask::Chain | Ask::AnyReceipt => ANY_ROLE,
             Ask::Classes => readers.with(Roles::ISSUER).with(Roles::ADMIN),
             Ask::Control | Ask::Gateway(_) | Ask::Person(_) => readers.with(Roles::ADMIN),
             Ask::Account(_) | Ask::ApiKey(_) | Ask::Receipt(..) => readers.with(Roles::ISSUER),
@@ -72,7 +74,9 @@ impl Ask {
     /// Who may, for people.
     fn who(&self) -> &'static str {
         match self {
-            Ask::Login | Ask::Chain => "whoever has a role, an account or a gateway",
+            Ask::Login | Ask::Chain | Ask::AnyReceipt => {
+                "whoever has a role, an account or a gateway"
+            }
             Ask::Classes => "auditors, issuers, admins and gateways",
             Ask::Control => "auditors, admins and gateways that are not suspended",
             Ask::Everything | Ask::AccessLog => "auditors",
@@ -94,11 +98,36 @@ impl Ask {
 
     /// Whether an answer is about somebody, so that it is noted who asked.
     pub(super) fn is_about_somebody(&self) -> bool {
-        !matches!(self, Ask::Login | Ask::Chain | Ask::Classes)
+        !matches!(
+            self,
+            Ask::Login | Ask::Chain | Ask::Classes | Ask::AnyReceipt
+        )
+    }
+
+    /// As a refusal names it: by its kind alone. Whose a receipt, an API key
+    /// or a transaction is, its name does not tell, and so must no refusal.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Ask::Login => "who it is",
+            Ask::Chain => "the chain's headers",
+            Ask::Classes => "the classes",
+            Ask::Control => "the control entries",
+            Ask::Everything => "what is about everybody",
+            Ask::Account(_) => "this account",
+            Ask::AccountEntries(_) => "this account's entries",
+            Ask::ApiKey(_) => "this API key",
+            Ask::Gateway(_) => "this gateway",
+            Ask::GatewayEntries(_) => "this gateway's entries",
+            Ask::AnyReceipt | Ask::Receipt(..) => "this receipt",
+            Ask::Person(_) => "this person",
+            Ask::Unit(_) => "this unit's totals",
+            Ask::AccessLog => "the access log",
+            Ask::Transaction(_) => "this transaction",
+        }
     }
 }
 
-/// As the access log names it.
+/// As the access log names it, and nobody else.
 impl fmt::Display for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -113,6 +142,7 @@ impl fmt::Display for Ask {
             Ask::ApiKey(None) => f.write_str("API key of nobody"),
             Ask::Gateway(number) => write!(f, "gateway:{number}"),
             Ask::GatewayEntries(number) => write!(f, "entries of gateway:{number}"),
+            Ask::AnyReceipt => f.write_str("receipt"),
             Ask::Receipt(account, gateway) => {
                 write!(f, "receipt of account:{account} by gateway:{gateway}")
             }
@@ -164,7 +194,7 @@ fn gateway_may(state: &State, number: GatewayNumber, ask: &Ask) -> bool {
     };
     let serves = !gateway.suspended;
     match ask {
-        Ask::Login | Ask::Chain | Ask::Classes | Ask::Gateway(_) => true,
+        Ask::Login | Ask::Chain | Ask::Classes | Ask::AnyReceipt | Ask::Gateway(_) => true,
         Ask::Control | Ask::ApiKey(_) => serves,
         Ask::Account(account) => {
             let account = state.account(*account);
@@ -181,7 +211,7 @@ fn has_lease(account: &Account, gateway: GatewayNumber) -> bool {
 
 fn holder_may(number: AccountNumber, ask: &Ask) -> bool {
     match ask {
-        Ask::Login | Ask::Chain => true,
+        Ask::Login | Ask::Chain | Ask::AnyReceipt => true,
         Ask::Account(asked)
         | Ask::AccountEntries(asked)
         | Ask::ApiKey(Some(asked))

@@ -313,6 +313,88 @@ async fn everybody_is_answered_what_the_table_says() {
     node.stop().await;
 }
 
+/// What `who` is refused when it names what it does not know the owner of.
+async fn strangers_refusals(
+    net: &Net,
+    node: &Running,
+    who: Author,
+    id: &Transaction,
+) -> Vec<Status> {
+    let login = login(net, who);
+    let mut audit = node.audit_as(login.clone()).await;
+    let mut ledger = LedgerServiceClient::with_interceptor(node.channel().await, login);
+    let debit = v1::DebitId {
+        gateway: 0,
+        journal: 1,
+        number: 1,
+    };
+    let one = v1::GetReceiptRequest {
+        by: Some(By::Debit(debit)),
+    };
+    let many = v1::GetReceiptsRequest {
+        debits: vec![debit],
+        ..Default::default()
+    };
+    let public = key(ApiKeyNumber(0)).public().0.to_vec().into();
+    let leaf = v1::GetLeafRequest {
+        table: 6,
+        number: 0,
+    };
+    let id = id.id().0.to_vec().into();
+    vec![
+        audit.get_receipt(one).await.unwrap_err(),
+        audit.get_receipts(many).await.unwrap_err(),
+        audit
+            .find_api_key(v1::FindApiKeyRequest { key: public })
+            .await
+            .unwrap_err(),
+        audit.get_leaf(leaf).await.unwrap_err(),
+        ledger
+            .get_transaction(v1::GetTransactionRequest { id })
+            .await
+            .unwrap_err(),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_does_not_tell_whose_it_is() {
+    let net = Net::new(1);
+    let node = peopled(&net).await;
+    let mine = net.bind(0);
+    for who in [
+        Author::from(AccountNumber(1)),
+        MANAGER.into(),
+        RETIRED.into(),
+    ] {
+        for status in strangers_refusals(&net, &node, who, &mine).await {
+            assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+            // Its own name is the only number in it.
+            let rest = status.message().replacen(&who.to_string(), "", 1);
+            assert!(!rest.contains(char::is_numeric), "{status}");
+            let told = String::from_utf8_lossy(status.details()).into_owned();
+            assert!(!told.contains("account:0"), "{told}");
+        }
+    }
+    // Who has no role is not even told that there is no such receipt.
+    let mut retired = node.audit_as(login(&net, RETIRED)).await;
+    let none = v1::GetReceiptsRequest {
+        indexes: vec![1 << 40],
+        ..Default::default()
+    };
+    let refused = retired.get_receipts(none).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    let none = v1::GetReceiptRequest {
+        by: Some(By::Debit(v1::DebitId {
+            gateway: 9,
+            journal: 1,
+            number: 1,
+        })),
+    };
+    let refused = retired.get_receipt(none).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_unit_is_summed_and_nothing_of_one_account_shown() {
     let net = Net::new(1);
@@ -695,6 +777,43 @@ async fn auditors_read_who_asked_for_what() {
     let request = v1::ListAccessRequest { from: 0, limit: 4 };
     let kept = auditor.list_access(request).await.unwrap().into_inner();
     assert_eq!(kept.records, page.records[..4]);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_receipts_in_one_call_are_one_record() {
+    let net = Net::new(1);
+    let node = peopled(&net).await;
+    let debit = |number| v1::DebitId {
+        gateway: 0,
+        journal: 1,
+        number,
+    };
+    let request = v1::GetReceiptsRequest {
+        debits: (1..=3).map(debit).collect(),
+        ..Default::default()
+    };
+    let mut mine = node.audit_as(login(&net, AccountNumber(0))).await;
+    mine.get_receipts(request.clone()).await.unwrap();
+    let mut other = node.audit_as(login(&net, AccountNumber(1))).await;
+    other.get_receipts(request).await.unwrap_err();
+    let auditor = node.audit_as(login(&net, AUDITOR)).await;
+    let rows = || async {
+        let request = v1::ListAccessRequest { from: 0, limit: 0 };
+        let page = auditor.clone().list_access(request).await.unwrap();
+        let records = page.into_inner().records.into_iter();
+        records
+            .filter(|record| record.method == "GetReceipts")
+            .map(|record| (record.caller, record.subject, record.answer))
+            .collect::<Vec<_>>()
+    };
+    until("both are written", || async { rows().await.len() > 1 }).await;
+    let row = |caller: &str, answer: &str| {
+        let subject = "3 of: receipt of account:0 by gateway:0";
+        (caller.to_owned(), subject.to_owned(), answer.to_owned())
+    };
+    let wanted = [row("account:0", "allowed"), row("account:1", "NotAllowed")];
+    assert_eq!(rows().await, wanted);
     node.stop().await;
 }
 

@@ -8,6 +8,7 @@ use tally_ledger::{
     certified::Trust,
     ids::Amount,
     receipt::{PriceCheck, ReceiptFile},
+    receipts::ReceiptsFile,
 };
 use tally_node::Engine;
 use tally_proto::v1::{self, get_receipt_request::By};
@@ -104,5 +105,53 @@ async fn receipts_of_a_large_old_block_are_proven_quickly() {
         "{LATER} receipts of as many blocks: {:?}",
         started.elapsed()
     );
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_receipts_reads_few_blocks_and_says_how_to_go_on() {
+    let net = Net::new(1);
+    net.configure(0, |config| config.rpc.receipt_blocks = 2);
+    let node = net.start(0, Engine::Solo).await;
+    node.finalise(net.open_account(0)).await;
+    node.finalise(net.issue(0, 100 * CT)).await;
+    node.finalise(net.bind(0)).await;
+    node.finalise(net.open_journal()).await;
+    node.finalise(net.lease(1, 0, 10 * CT)).await;
+    let (mut indexes, mut heights) = (Vec::new(), Vec::new());
+    for batch in 0..3 {
+        let made = node
+            .finalise(net.debits(1 + batch * 5, 5, 1, 0, 1000))
+            .await;
+        indexes.extend(made.first_receipt..made.first_receipt + 5);
+        heights.push(made.height);
+    }
+    let get = |indexes: &[u64], without_details: bool| {
+        let mut audit = node.audit.clone();
+        let request = v1::GetReceiptsRequest {
+            indexes: indexes.to_vec(),
+            without_details,
+            ..Default::default()
+        };
+        async move { audit.get_receipts(request).await }
+    };
+    let refused = get(&indexes, false).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    let why = "of 3 blocks, and with details a file takes those of 2";
+    assert!(refused.message().contains(why), "{refused}");
+    let go_on = format!("--to {}`, then `--from {}`", heights[1], heights[1] + 1);
+    assert!(refused.message().contains(&go_on), "{refused}");
+    for (indexes, without) in [
+        (&indexes[..10], false),
+        (&indexes[10..], false),
+        (&indexes[..], true),
+    ] {
+        let file = get(indexes, without).await.unwrap().into_inner().file;
+        let file = ReceiptsFile::decode(&file).unwrap();
+        let mut trust = Trust::new(&net.genesis).unwrap();
+        let verified = file.verify_with(&mut trust).unwrap();
+        assert_eq!(verified.len(), indexes.len());
+        assert!(verified.iter().all(|it| it.detail.is_none() == without));
+    }
     node.stop().await;
 }

@@ -3,12 +3,16 @@
 
 use std::time::{Duration, Instant};
 
-use tally_ledger::{action::Action, ids::GatewayNumber};
+use tally_ledger::{
+    action::{Action, SetRole},
+    ids::{GatewayNumber, Person},
+    person::Roles,
+};
 use tally_node::Engine;
-use tally_proto::{LoggedIn, Login, Problem, v1};
-use tonic::Code;
+use tally_proto::{LoggedIn, Login, Problem, jwt, login::now, v1};
+use tonic::{Code, Request};
 
-use crate::net::{CT, Net, Running};
+use crate::net::{CT, Net, Running, key};
 
 const SOLO: Engine = Engine::Solo;
 /// Debits of a block.
@@ -141,7 +145,7 @@ async fn a_thousand_idle_watchers_cost_little_and_stall_nobody() {
     );
     // Others are answered all the same.
     let gateway = Action::SuspendGateway(GatewayNumber(0));
-    node.finalise(net.sign(90, &[tally_ledger::ids::Person(2).into()], gateway))
+    node.finalise(net.sign(90, &[Person(2).into()], gateway))
         .await;
     // Who goes makes room.
     drop((streams, clients));
@@ -150,5 +154,172 @@ async fn a_thousand_idle_watchers_cost_little_and_stall_nobody() {
     })
     .await;
     drop(client);
+    node.stop().await;
+}
+
+/// Watches from block 1 on as long as there is no place, at most a minute.
+async fn gets_a_place(client: &Client) -> Duration {
+    let started = Instant::now();
+    crate::net::until("there is a place", || async {
+        watch(client, 1).await.is_ok()
+    })
+    .await;
+    started.elapsed()
+}
+
+/// Reads on to the end: the first height that was not shown whole, and why it
+/// ended.
+async fn end(mut stream: Stream) -> (u64, tonic::Status) {
+    let mut next = 1;
+    loop {
+        match stream.message().await {
+            Ok(block) => {
+                let block = block.expect("a stream ends with a reason");
+                let height = block.header.unwrap().header.unwrap().height;
+                next = height + u64::from(!block.more);
+            }
+            Err(status) => return (next, status),
+        }
+    }
+}
+
+/// A node with more to read than a stream's window holds, and one place.
+async fn crowded(net: &Net, change: impl FnOnce(&mut tally_node::config::Rpc)) -> Running {
+    net.configure(0, |config| {
+        config.rpc.max_watches = 1;
+        change(&mut config.rpc);
+    });
+    let node = spender(net).await;
+    blocks(net, &node, 1, 30).await;
+    node
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_that_takes_nothing_makes_room() {
+    let net = Net::new(1);
+    let node = crowded(&net, |rpc| rpc.watch_stall_s = 2).await;
+    let client = node.audit_as(Login::none()).await;
+    let stalled = watch(&client, 1).await.unwrap();
+    let refused = watch(&client, 1).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let took = gets_a_place(&client).await;
+    assert!(took > Duration::from_secs(1), "{took:?}");
+    // It is told so when it reads again, and where to go on.
+    let (next, status) = end(stalled).await;
+    let problem = Problem::of(&status).unwrap();
+    assert_eq!(problem.name, "SlowReader", "{status}");
+    assert!(status.message().contains("nothing was taken"), "{status}");
+    assert_eq!(problem.get("from_height"), Some(&*next.to_string()));
+    // Who takes what there is may wait for the next block for as long.
+    let mut stream = loop {
+        match watch(&client, 1).await {
+            Ok(stream) => break stream,
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    let last = node.height().await;
+    let mut shown = 0;
+    while shown < last {
+        let block = stream.message().await.unwrap().unwrap();
+        shown = block.header.unwrap().header.unwrap().height;
+    }
+    let late = tokio::time::timeout(Duration::from_secs(4), stream.message()).await;
+    assert!(late.is_err() || late.unwrap().is_ok(), "it waits, and may");
+    drop((stream, client));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_that_reads_nothing_leaves_with_its_login_and_its_right() {
+    let net = Net::new(1);
+    let node = crowded(&net, |rpc| rpc.watch_stall_s = 3_600).await;
+    let trusted = node.audit_as(Login::none()).await;
+    let auditor = Person(5);
+    let set_role = |roles| {
+        let key = key(auditor).public();
+        Action::SetRole(SetRole {
+            person: auditor,
+            key,
+            roles,
+        })
+    };
+    let admins = [Person(2).into(), Person(3).into()];
+    node.finalise(net.sign(91, &admins, set_role(Roles::AUDITOR)))
+        .await;
+    // Its time is over already, by all but the difference that clocks may have.
+    let from = now() - 56;
+    let token = jwt::issue(&key(auditor), auditor.into(), &net.chain(), from, 30);
+    let mut request = Request::new(v1::WatchRequest {
+        from_height: 1,
+        ..Default::default()
+    });
+    let value = format!("Bearer {token}").parse().unwrap();
+    request.metadata_mut().insert("authorization", value);
+    let stalled = trusted.clone().watch(request).await.unwrap().into_inner();
+    watch(&trusted, 1).await.unwrap_err();
+    gets_a_place(&trusted).await;
+    let (next, status) = end(stalled).await;
+    let problem = Problem::of(&status).unwrap();
+    assert_eq!(problem.name, "NotLoggedIn", "{status}");
+    assert_eq!(problem.get("from_height"), Some(&*next.to_string()));
+
+    let login = Login::new(auditor.into(), key(auditor), net.chain());
+    let client = node.audit_as(login).await;
+    let stalled = loop {
+        match watch(&client, 1).await {
+            Ok(stream) => break stream,
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    watch(&trusted, 1).await.unwrap_err();
+    node.finalise(net.sign(92, &admins, set_role(Roles::NONE)))
+        .await;
+    gets_a_place(&trusted).await;
+    let (next, status) = end(stalled).await;
+    let problem = Problem::of(&status).unwrap();
+    assert_eq!(problem.name, "NotAllowed", "{status}");
+    assert_eq!(problem.get("from_height"), Some(&*next.to_string()));
+    drop((client, trusted));
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_caller_has_so_many_streams_and_no_more() {
+    let net = Net::new(1);
+    net.configure(0, |config| {
+        config.rpc.max_watches_per_caller = 2;
+        config.rpc.watch_stall_s = 1;
+    });
+    let node = spender(&net).await;
+    blocks(&net, &node, 1, 30).await;
+    let gateway = GatewayNumber(0);
+    let headers = |client: &Client| {
+        let request = v1::WatchRequest {
+            from_height: 1,
+            control_only: true,
+            headers_only: false,
+        };
+        let mut client = client.clone();
+        async move { client.watch(request).await }
+    };
+    let login = || Login::new(gateway.into(), key(gateway), net.chain());
+    let (one, two) = (node.audit_as(login()).await, node.audit_as(login()).await);
+    let first = headers(&one).await.unwrap();
+    let second = headers(&two).await.unwrap();
+    let refused = headers(&two).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("gateway:0 has 2"), "{refused}");
+    // Others are answered, and so is whoever is trusted on this machine.
+    let trusted = node.audit_as(Login::none()).await;
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        others.push(watch(&trusted, 1).await.unwrap());
+    }
+    drop(first);
+    crate::net::until("there is room again", || async {
+        headers(&one).await.is_ok()
+    })
+    .await;
+    drop((second, others, one, two, trusted));
     node.stop().await;
 }
