@@ -34,7 +34,7 @@ use tokio::{
     sync::watch,
     task::{JoinHandle, spawn_blocking},
 };
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::{NotCosigned, StateFault, Witness};
 
@@ -103,7 +103,8 @@ async fn add_checkpoint(State(shared): State<Arc<Shared>>, body: Bytes) -> Respo
         Err(NotCosigned::Refused(refused)) => {
             let status = StatusCode::from_u16(refused.status());
             let status = status.expect("each refusal has a status of HTTP");
-            info!(status = status.as_u16(), %refused, "not cosigned");
+            // Anybody can make it refuse, as often as they like.
+            debug!(status = status.as_u16(), %refused, "not cosigned");
             match refused {
                 Refused::OtherSize(size) => {
                     (status, [(header::CONTENT_TYPE, SIZE)], format!("{size}\n")).into_response()
