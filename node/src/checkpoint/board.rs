@@ -21,13 +21,11 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{
-    files::{FileFault, Files},
+    files::{FileFault, Files, LATEST, SIGNED},
     head::SignedHead,
 };
 use crate::{chain::Chain, metrics::Metrics, storage::Disk, view::ReadError};
 
-const SIGNED: &str = "signed";
-const LATEST: &str = "latest";
 /// Heads that are remembered of each validator.
 const REMEMBERED: usize = 8;
 /// A newer checkpoint takes the place of one that more witnesses have cosigned

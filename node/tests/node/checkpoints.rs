@@ -271,12 +271,14 @@ async fn a_node_alone_signs_its_log_and_serves_every_tile() {
     for bytes in [&b"noise"[..], &note.to_string().into_bytes()[..100]] {
         fs::write(folder.join("signed"), bytes).unwrap();
         let error = tally_node::RunningNode::start(&net.homes[0], Engine::Solo).await;
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("signed: is damaged"), "{error}");
+        // It is not told to forget what it signed.
         assert!(
-            error
-                .unwrap_err()
-                .to_string()
-                .contains("signed: is damaged")
+            error.contains("keep it") && error.contains("compare"),
+            "{error}"
         );
+        assert!(!error.contains("move"), "{error}");
     }
 }
 
