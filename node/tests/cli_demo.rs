@@ -160,12 +160,26 @@ fn prune(folder: &Path, receipts: u64) {
     let rest = json("prune --before 1000000 --class innovation");
     assert_eq!(count(&rest, "details dropped"), stays - now);
     let log = fs::read_to_string(folder.join("demo/v0/privacy.log")).unwrap();
-    let what = |line: &str| -> String {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap();
-        line["what"].as_str().unwrap().to_owned()
-    };
-    let what: Vec<String> = log.lines().map(what).collect();
-    assert_eq!(what[..3], ["hold added", "details pruned", "hold removed"]);
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let is = |at: usize, what: &str| lines[at]["what"] == what;
+    assert!(is(0, "hold added") && is(1, "prune begins"), "{log}");
+    // What is to go, before anything does; then each file; then the sum.
+    assert_eq!(count(&lines[1], "details"), goes);
+    assert!(lines[1]["classes"][0]["below height"].is_u64(), "{log}");
+    let end = lines
+        .iter()
+        .position(|line| line["what"] == "details pruned");
+    let end = end.unwrap();
+    assert!(
+        (2..end).all(|at| is(at, "details of a file pruned")),
+        "{log}"
+    );
+    let files = lines[2..end].iter().map(|line| count(line, "details"));
+    assert_eq!(files.sum::<u64>(), goes);
+    assert!(is(end + 1, "hold removed"), "{log}");
 
     // What is left of the blocks is executed again, to the same roots.
     let rebuilt = json("reindex");

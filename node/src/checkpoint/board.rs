@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tally_ledger::{
@@ -21,18 +21,14 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{
-    files::{FileFault, Files},
+    files::{FileFault, Files, LATEST, SIGNED},
     head::SignedHead,
+    shown::{Pinned, Shown},
 };
 use crate::{chain::Chain, metrics::Metrics, storage::Disk, view::ReadError};
 
-const SIGNED: &str = "signed";
-const LATEST: &str = "latest";
 /// Heads that are remembered of each validator.
 const REMEMBERED: usize = 8;
-/// A newer checkpoint takes the place of one that more witnesses have cosigned
-/// only after this time: they need a moment.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Why checkpoints cannot go on; stops the node.
 #[derive(Debug, thiserror::Error)]
@@ -59,14 +55,6 @@ pub enum CheckpointFault {
     },
 }
 
-/// A checkpoint that a quorum signed.
-#[derive(Debug)]
-struct Pinned {
-    signed: Arc<SignedCheckpoint>,
-    cosignatures: usize,
-    since: Instant,
-}
-
 #[derive(Debug, Default)]
 struct Pins {
     /// Whether the node stops: nothing is signed or written any more.
@@ -79,8 +67,7 @@ struct Pins {
     heard: BTreeMap<u16, VecDeque<(SignedHead, Option<bool>)>>,
     /// Who signed something that is not of this log.
     conflicts: BTreeSet<u16>,
-    latest: Option<Pinned>,
-    served: Option<Pinned>,
+    shown: Shown,
 }
 
 /// The board of a running node.
@@ -360,7 +347,7 @@ impl Board {
         mut by: BTreeMap<u16, Signature>,
     ) -> Result<(), CheckpointFault> {
         let mut cosignatures = Vec::new();
-        if let Some(latest) = &pins.latest {
+        if let Some(latest) = pins.shown.latest() {
             let known = &latest.signed;
             if size < known.checkpoint.size {
                 return Ok(());
@@ -399,21 +386,27 @@ impl Board {
     }
 
     /// Adds a witness's line to the checkpoint that it cosigned, if that is
-    /// still the latest.
+    /// still the latest or may still be shown.
     pub(crate) fn add_cosignature(
         &self,
         text: &str,
         line: NoteSignature,
     ) -> Result<(), CheckpointFault> {
         let mut pins = self.pins();
-        let latest = pins.latest.as_ref().filter(|_| !pins.closed);
-        let latest = latest.filter(|latest| latest.signed.note.text() == text);
-        let note = latest.and_then(|latest| latest.signed.note.with(line));
+        let known = pins.shown.of_text(text).filter(|_| !pins.closed);
+        let note = known.and_then(|known| known.signed.note.with(line));
         let Some(signed) = note.and_then(|note| self.log.check(note).ok()) else {
             return Ok(());
         };
-        self.files.write(LATEST, &signed.note)?;
-        self.pin(&mut pins, signed);
+        let latest = pins.shown.latest();
+        if latest.is_some_and(|latest| latest.signed.checkpoint == signed.checkpoint) {
+            self.files.write(LATEST, &signed.note)?;
+            self.pin(&mut pins, signed);
+        } else {
+            // The newer one stays the one to hand in, and the one on disk.
+            pins.shown
+                .pin(self.pinned(Arc::new(signed)), Instant::now());
+        }
         Ok(())
     }
 
@@ -422,20 +415,20 @@ impl Board {
         times.into_iter().flatten().count()
     }
 
+    fn pinned(&self, signed: Arc<SignedCheckpoint>) -> Pinned {
+        let cosignatures = self.cosignatures(&signed.note);
+        Pinned {
+            signed,
+            cosignatures,
+        }
+    }
+
     /// Makes a checkpoint the latest one.
     fn pin(&self, pins: &mut Pins, signed: SignedCheckpoint) {
-        advance(pins);
-        let same = pins
-            .latest
-            .as_ref()
-            .is_some_and(|latest| latest.signed.checkpoint == signed.checkpoint);
-        let since = match &pins.latest {
-            Some(latest) if same => latest.since,
-            _ => Instant::now(),
-        };
-        let cosignatures = self.cosignatures(&signed.note);
         let size = signed.checkpoint.size;
         let signed = Arc::new(signed);
+        let pinned = self.pinned(signed.clone());
+        let cosignatures = pinned.cosignatures;
         info!(
             size,
             signers = signed.signers.len(),
@@ -446,21 +439,13 @@ impl Board {
         self.metrics
             .checkpoint_cosignatures
             .set(cosignatures as i64);
-        pins.latest = Some(Pinned {
-            signed: signed.clone(),
-            cosignatures,
-            since,
-        });
-        advance(pins);
+        pins.shown.pin(pinned, Instant::now());
         self.latest.send_replace(Some(signed));
     }
 
-    /// What `/checkpoint` shows: the latest, once as many witnesses have
-    /// cosigned it as the one before, or a while has passed.
+    /// What `/checkpoint` shows.
     pub(crate) fn served(&self) -> Option<Arc<SignedCheckpoint>> {
-        let mut pins = self.pins();
-        advance(&mut pins);
-        pins.served.as_ref().map(|served| served.signed.clone())
+        self.pins().shown.shown(Instant::now())
     }
 }
 
@@ -473,21 +458,6 @@ fn remember(pins: &mut Pins, head: SignedHead) {
     heads.push_back((head, None));
     if heads.len() > REMEMBERED {
         heads.pop_front();
-    }
-}
-
-/// Lets the latest be served, if it may.
-fn advance(pins: &mut Pins) {
-    let Some(latest) = &pins.latest else {
-        return;
-    };
-    let served = pins.served.as_ref().map_or(0, |served| served.cosignatures);
-    if latest.cosignatures >= served || latest.since.elapsed() >= GRACE {
-        pins.served = Some(Pinned {
-            signed: latest.signed.clone(),
-            cosignatures: latest.cosignatures,
-            since: latest.since,
-        });
     }
 }
 

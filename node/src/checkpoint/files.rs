@@ -18,6 +18,11 @@ use tally_ledger::note::{MAX_NOTE_BYTES, Note};
 
 use crate::storage::{Disk, disk::replace};
 
+/// The head that this validator signed last.
+pub(crate) const SIGNED: &str = "signed";
+/// The newest checkpoint with a quorum.
+pub(crate) const LATEST: &str = "latest";
+
 /// The folder.
 #[derive(Debug)]
 pub(crate) struct Files {
@@ -72,12 +77,19 @@ impl Files {
 
     /// A file's content is not what this node wrote.
     pub(crate) fn damaged(&self, name: &str, why: &str) -> FileFault {
+        let todo = match name {
+            SIGNED => {
+                "keep it, it is all that keeps this validator from signing two roots of one \
+                 size. Bring back the whole file; else compare this node's log with the newest \
+                 head that the others have of this validator (`tally checkpoint compare`), and \
+                 set the file aside only if it is one history"
+            }
+            LATEST => "move it away; it is made again from the blocks and what the others sign",
+            _ => "it is evidence: keep it elsewhere, and what is left of it",
+        };
         FileFault {
             path: self.folder.join(name),
-            why: format!(
-                "is damaged ({why}): check the disk, and move the file away; what it said is \
-                 made again from the blocks"
-            ),
+            why: format!("is damaged ({why}): check the disk; {todo}"),
         }
     }
 

@@ -14,6 +14,7 @@ mod files;
 mod head;
 mod pages;
 mod run;
+mod shown;
 mod submit;
 
 pub(crate) use board::Settings;

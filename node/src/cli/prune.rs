@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tally_ledger::ids::{ClassNumber, DAY_MS, Height, Time};
 use tally_node::{
     chain::Chain,
-    forget::{HoldsFile, Journal, Rule, Swept},
+    forget::{HoldsFile, Journal, Rule, Sweep, Swept},
     home::Home,
     run::start_logging,
     storage::RealDisk,
@@ -158,31 +158,65 @@ impl Prune {
         let sweep = store.sweep(HoldsFile::of(home.folder()));
         let mut swept = sweep.all(&mut rule, true)?;
         drop((store, chain));
-        if !self.dry_run && swept.dropped > 0 {
-            // It finds receipts by their holds, which are of the details. If
-            // this is killed, it is gone before the first detail is.
-            forget_index(&home.data())?;
-            swept = sweep.all(&mut rule, false)?;
-            let journal = Journal::of(home.folder());
-            let noted = journal.append("details pruned", self.describe(&swept, &classes));
-            noted.with_context(|| format!("writing {}", journal.path().display()))?;
+        if !self.dry_run {
+            if swept.dropped > 0 {
+                swept = drop_details(&home, &sweep, &mut rule, &swept, &classes)?;
+            }
+            // Also what a run that was killed before has renamed.
+            sweep.rewriter.sync()?;
         }
-        output::print(format, &self.describe(&swept, &classes))?;
+        output::print(format, &describe(self.dry_run, &swept, &classes))?;
         Ok(Exit::Done)
     }
+}
 
-    fn describe(&self, swept: &Swept, classes: &[Value]) -> Value {
-        json!({
-            "dry run": if self.dry_run { "yes, nothing was changed" } else { "no" },
-            "details dropped": swept.dropped,
-            "details kept by a legal hold": swept.held,
-            "blocks": swept.blocks,
-            "files written again": swept.files,
-            "bytes before": swept.before,
-            "bytes after": swept.after,
-            "classes": classes,
-        })
+/// Drops what the rule says, and writes down what: what is to go before
+/// anything does, each file when it was written again, and the sum.
+fn drop_details(
+    home: &Home,
+    sweep: &Sweep,
+    rule: &mut Rule,
+    planned: &Swept,
+    classes: &[Value],
+) -> anyhow::Result<Swept> {
+    let journal = Journal::of(home.folder());
+    let note = |what, fields| {
+        let noted = journal.append(what, fields);
+        noted.with_context(|| format!("writing {}", journal.path().display()))
+    };
+    let begins = json!({ "details": planned.dropped, "classes": classes });
+    note("prune begins", begins)?;
+    // It finds receipts by their holds, which are of the details. If this is
+    // killed, it is gone before the first detail is.
+    forget_index(&home.data())?;
+    let mut swept = Swept::default();
+    for (first, last) in sweep.files(rule)? {
+        let one = sweep.file(first, last, rule, false)?;
+        if one.files > 0 {
+            let fields = json!({
+                "file": first,
+                "details": one.dropped,
+                "bytes": one.before.saturating_sub(one.after),
+            });
+            note("details of a file pruned", fields)?;
+        }
+        swept.add(&one);
     }
+    note("details pruned", describe(false, &swept, classes))?;
+    Ok(swept)
+}
+
+fn describe(dry: bool, swept: &Swept, classes: &[Value]) -> Value {
+    json!({
+        "dry run": if dry { "yes, nothing was changed" } else { "no" },
+        "details dropped": swept.dropped,
+        "details kept by a legal hold": swept.held,
+        "blocks": swept.blocks,
+        "files written again": swept.files,
+        "bytes before": swept.before,
+        "bytes after": swept.after,
+        "classes": classes,
+    })
 }
 
 /// Each class that is pruned, and up to where.

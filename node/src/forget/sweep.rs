@@ -117,18 +117,28 @@ impl Sweep {
         Ok(swept)
     }
 
-    /// The same of all files that hold blocks below the rule's heights, the
-    /// last one too: nobody may append meanwhile.
-    pub fn all(&self, rule: &mut Rule, dry: bool) -> Result<Swept, SweepError> {
-        let mut swept = Swept::default();
+    /// The files that hold blocks below the rule's heights, the last one too,
+    /// with their first block and the last below.
+    pub fn files(&self, rule: &Rule) -> Result<Vec<(Height, Height)>, SweepError> {
         let end = rule.before.values().max().map_or(0, |height| height.0);
         let end = Height(end.saturating_sub(1));
         let reader = self.rewriter.reader();
-        for first in reader.files().into_iter().map(|(first, _)| first) {
+        let mut files = Vec::new();
+        for (first, _) in reader.files() {
             let last = reader.last_of(first)?.min(end);
             if first <= last {
-                swept.add(&self.file(first, last, rule, dry)?);
+                files.push((first, last));
             }
+        }
+        Ok(files)
+    }
+
+    /// The same as [`Sweep::file`] of all these files: nobody may append
+    /// meanwhile.
+    pub fn all(&self, rule: &mut Rule, dry: bool) -> Result<Swept, SweepError> {
+        let mut swept = Swept::default();
+        for (first, last) in self.files(rule)? {
+            swept.add(&self.file(first, last, rule, dry)?);
         }
         Ok(swept)
     }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tally_ledger::ids::{AccountNumber, Height};
 use tracing::{info, warn};
 
@@ -159,13 +159,16 @@ impl Parts {
             erased: [(account, entries)].into(),
             ..Rule::default()
         };
-        let swept = self.sweep.file(first, last.min(height), &mut rule, false)?;
+        let swept = self.sweep.file(first, last.min(height), &mut rule, false);
+        // Also after an error, and if nothing is left to drop: that may have
+        // been done before one.
+        self.chain.forget_cached(last);
+        let swept = swept?;
         if swept.held > 0 {
             // The hold came just now.
             return Ok(false);
         }
         if swept.files > 0 {
-            self.chain.forget_cached(last);
             self.note(now.erasure, first, &swept)?;
         }
         now.dropped += swept.dropped;
@@ -182,17 +185,27 @@ impl Parts {
             "details": swept.dropped,
             "bytes": swept.before.saturating_sub(swept.after),
         });
-        let written = self
-            .journal
-            .append("details of an erased account dropped", fields);
+        self.append("details of an erased account dropped", fields)
+    }
+
+    fn append(&self, what: &str, fields: Value) -> Result<(), Error> {
+        let written = self.journal.append(what, fields);
         written.map_err(|error| Error::Journal(self.journal.path().to_owned(), error))
     }
 
     fn finish(&self, done: &Progress) -> Result<(), Error> {
-        self.erasures.finish(&done.erasure)?;
         let Erasure {
             account, height, ..
         } = done.erasure;
+        // What a crash left renamed may not be durable, and not in the journal.
+        self.sweep.rewriter.sync().map_err(SweepError::from)?;
+        let fields = json!({
+            "account": account,
+            "erased in block": height,
+            "details": done.dropped,
+        });
+        self.append("all details of an erased account are gone", fields)?;
+        self.erasures.finish(&done.erasure)?;
         info!(
             account = account.0,
             height = height.0,

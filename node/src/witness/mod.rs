@@ -7,6 +7,8 @@
 //! also after a crash at any moment, as long as its state file is not replaced
 //! by an older one; it needs no node and believes none.
 
+mod connections;
+mod evidence;
 mod pages;
 mod state;
 

@@ -6,8 +6,8 @@
 //! GET  /                          the same in short, for people
 //! ```
 //!
-//! There is no access control but the validators' signatures. TLS is the
-//! business of a proxy in front.
+//! There is no access control but the validators' signatures, and a limit to
+//! what connections take. TLS is the business of a proxy in front.
 
 use std::{
     future::Future,
@@ -34,9 +34,12 @@ use tokio::{
     sync::watch,
     task::{JoinHandle, spawn_blocking},
 };
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
-use super::{NotCosigned, StateFault, Witness};
+use super::{
+    NotCosigned, StateFault, Witness,
+    connections::{self, Limits},
+};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Content type of the answer 409.
@@ -71,18 +74,10 @@ pub async fn serve(
             _ = stop.wait_for(Option::is_some) => {}
         }
     };
-    let server = axum::serve(listener, router).with_graceful_shutdown(ended);
     let task = tokio::spawn(async move {
-        let served = server.await;
+        connections::serve(listener, router, Limits::default(), ended).await;
         let fault = faults.borrow_and_update().clone();
-        match (fault, served) {
-            (Some(fault), _) => Err(fault),
-            (None, Err(error)) => Err(StateFault {
-                path: Default::default(),
-                why: error.to_string(),
-            }),
-            (None, Ok(())) => Ok(()),
-        }
+        fault.map_or(Ok(()), Err)
     });
     Ok((bound, task))
 }
@@ -103,7 +98,8 @@ async fn add_checkpoint(State(shared): State<Arc<Shared>>, body: Bytes) -> Respo
         Err(NotCosigned::Refused(refused)) => {
             let status = StatusCode::from_u16(refused.status());
             let status = status.expect("each refusal has a status of HTTP");
-            info!(status = status.as_u16(), %refused, "not cosigned");
+            // Anybody can make it refuse, as often as they like.
+            debug!(status = status.as_u16(), %refused, "not cosigned");
             match refused {
                 Refused::OtherSize(size) => {
                     (status, [(header::CONTENT_TYPE, SIZE)], format!("{size}\n")).into_response()

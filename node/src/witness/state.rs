@@ -10,8 +10,7 @@
 //! ```
 //!
 //! Beside it: `FILE.lock`, held while the witness runs; `FILE.new`, which is
-//! what a crash may leave; `FILE.refused-N`, checkpoints with a quorum that do
-//! not continue what was cosigned: evidence, at most sixteen.
+//! what a crash may leave; and evidence ([`super::evidence`]).
 
 use std::{
     ffi::OsString,
@@ -25,15 +24,13 @@ use tally_ledger::{
     checkpoint::{LogKeys, SignedCheckpoint},
     note::{MAX_NOTE_BYTES, Note, VerifierKey},
 };
-use tracing::{error, warn};
 
+use super::evidence::Evidence;
 use crate::storage::{Disk, RealDisk, disk::replace};
 
 const FIRST_LINE: &str = "tally witness state v1";
 /// Instead of a checkpoint, so that a file that was cut says nothing.
 const NOTHING: &str = "nothing yet\n";
-/// Most refused checkpoints that are kept.
-const MOST_EVIDENCE: usize = 16;
 
 /// The state cannot be used, or cannot be written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -56,10 +53,12 @@ pub(super) struct StateFile {
     time: u64,
     /// Set when a write failed: what is on disk is unknown from then on.
     broken: bool,
+    evidence: Evidence,
     _lock: File,
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+/// The path with an ending.
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name: OsString = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
@@ -87,6 +86,7 @@ impl StateFile {
             why,
         };
         let mut state = Self {
+            evidence: Evidence::open(disk.clone(), path),
             disk,
             path: path.to_owned(),
             head: format!("{FIRST_LINE}\n{key}\n{}\n", log.origin()),
@@ -185,34 +185,17 @@ impl StateFile {
         let text = format!("{}\n{note}", self.head);
         self.write(&text)?;
         self.take(note).expect("what was just signed verifies");
+        if let Some(signed) = &self.latest {
+            self.evidence.cosigned(&signed.checkpoint);
+        }
         Ok(())
     }
 
-    /// Keeps a checkpoint with a quorum that does not continue what was
-    /// cosigned. That nothing was cosigned does not rest on it, so a failure
-    /// is only logged.
-    pub(super) fn keep_evidence(&self, note: &Note) {
-        error!(
-            checkpoint = ?note.text(),
-            "a quorum of validators signed a log that is not shown to continue the one that was \
-             cosigned"
-        );
-        for number in 1..=MOST_EVIDENCE {
-            let path = beside(&self.path, &format!(".refused-{number}"));
-            match std::fs::read(&path) {
-                Ok(known) if known == note.to_string().as_bytes() => return,
-                Ok(_) => {}
-                Err(_) => {
-                    let temporary = beside(&self.path, ".refused-new");
-                    let bytes = note.to_string();
-                    let disk = self.disk.as_ref();
-                    if let Err(error) = replace(disk, &path, &temporary, bytes.as_bytes()) {
-                        warn!(path = %path.display(), %error, "evidence was not kept");
-                    }
-                    return;
-                }
-            }
-        }
+    /// Keeps a checkpoint with a quorum that was not shown to continue what
+    /// was cosigned.
+    pub(super) fn keep_evidence(&mut self, note: &Note) {
+        let last = self.latest.as_ref().map(|signed| &signed.checkpoint);
+        self.evidence.keep(&self.log, last, note);
     }
 }
 
@@ -242,11 +225,13 @@ mod tests {
         codec::List,
         crypto::SecretKey,
         genesis::{GENESIS_VERSION, Genesis},
+        hash::Hash,
         ids::{Person, TableVersion, Time},
         merkle::{Levels, leaf_hash},
+        note::NoteSignature,
         parameters::Parameters,
         price::PriceTable,
-        witness::AddCheckpoint,
+        witness::{AddCheckpoint, Refused},
     };
 
     use super::*;
@@ -312,6 +297,114 @@ mod tests {
             checkpoint: sign_note(&checkpoint, log.keys(), signatures).unwrap(),
         };
         request.to_string().into_bytes()
+    }
+
+    /// A log of `size` entries that begins with another entry, signed by all,
+    /// with a proof that is none.
+    fn forged(genesis: &Genesis, old: u64, size: u64) -> AddCheckpoint {
+        let leaves = (0..size).map(|i| leaf_hash(&(i + 1000).to_le_bytes()));
+        let checkpoint = Checkpoint::new(&genesis.chain(), size, Levels::of(leaves).root());
+        let signatures = (0..4).map(|i| (i.into(), checkpoint.sign(&checkpoint_key(i))));
+        let log = LogKeys::new(genesis);
+        AddCheckpoint {
+            old,
+            proof: vec![Hash([7; 32])],
+            checkpoint: sign_note(&checkpoint, log.keys(), signatures).unwrap(),
+        }
+    }
+
+    /// An honest checkpoint with a proof that is none and a line of nobody.
+    fn noise(genesis: &Genesis, old: u64, size: u64, number: u8) -> Vec<u8> {
+        let mut noise = AddCheckpoint::decode(&request(genesis, size, size)).unwrap();
+        let nobody = SecretKey::from_seed(&[number; 32]);
+        let line = NoteSignature::cosign("nobody.example", &nobody, 1, noise.checkpoint.text());
+        noise.checkpoint = noise.checkpoint.with(line.unwrap()).unwrap();
+        noise.old = old;
+        noise.proof = vec![Hash([number; 32])];
+        noise.to_string().into_bytes()
+    }
+
+    /// Names of what is beside a state file, without lock.
+    fn kept(path: &Path) -> Vec<String> {
+        let files = fs::read_dir(path.parent().unwrap()).unwrap();
+        let name = |file: io::Result<fs::DirEntry>| file.unwrap().file_name();
+        let names = files.map(|file| name(file).into_string().unwrap());
+        let mut names: Vec<_> = names
+            .filter(|name| name != "state" && name != "state.lock")
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn inconsistent(witness: &Witness, body: &[u8]) {
+        let refused = witness.add(body, 5).unwrap_err();
+        assert!(
+            matches!(refused, NotCosigned::Refused(Refused::Inconsistent { .. })),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_stranger_does_not_fill_the_room_for_evidence() {
+        let genesis = genesis();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let first = witness(&genesis, &path, Arc::new(RealDisk), true);
+        // Nothing is cosigned yet that it could contradict.
+        inconsistent(&first, &noise(&genesis, 0, 3, 1));
+        first.add(&request(&genesis, 0, 3), 5).unwrap();
+        // Its own last checkpoint says nothing against itself.
+        for number in 1..40 {
+            inconsistent(&first, &noise(&genesis, 3, 3, number));
+        }
+        assert_eq!(kept(&path), [""; 0]);
+        // A larger honest one with a bad proof is kept once, without the
+        // strangers' lines, until it is cosigned.
+        for number in 1..40 {
+            inconsistent(&first, &noise(&genesis, 3, 4, number));
+        }
+        assert_eq!(kept(&path), ["state.refused-1"]);
+        let note = Note::parse(&fs::read(beside(&path, ".refused-1")).unwrap()).unwrap();
+        assert_eq!(note.signatures().len(), 3);
+        first.add(&request(&genesis, 3, 4), 5).unwrap();
+        assert_eq!(kept(&path), [""; 0]);
+        // Whatever of this is sent, a fork that proves itself is kept; also
+        // by a witness that starts again.
+        for size in 5..40 {
+            inconsistent(&first, &noise(&genesis, 4, size, 1));
+        }
+        assert_eq!(kept(&path).len(), 16);
+        drop(first);
+        let again = witness(&genesis, &path, Arc::new(RealDisk), false);
+        let fork = forged(&genesis, 4, 4);
+        for _ in 0..3 {
+            inconsistent(&again, fork.to_string().as_bytes());
+            inconsistent(&again, &noise(&genesis, 4, 50, 1));
+        }
+        assert_eq!(kept(&path).len(), 17);
+        let note = fs::read(beside(&path, ".fork-1")).unwrap();
+        assert_eq!(note, fork.checkpoint.to_string().as_bytes());
+    }
+
+    #[test]
+    fn evidence_that_finds_no_room_costs_nothing_else() {
+        let genesis = genesis();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let whole = witness(&genesis, &path, Arc::new(RealDisk), true);
+        whole.add(&request(&genesis, 0, 3), 5).unwrap();
+        drop(whole);
+        let disk = FaultyDisk::new(Fault::Write, 0);
+        let full = witness(&genesis, &path, Arc::new(disk.clone()), false);
+        let fork = forged(&genesis, 3, 3).to_string();
+        inconsistent(&full, fork.as_bytes());
+        assert!(!beside(&path, ".fork-1").exists());
+        // It is not tried with every request.
+        disk.countdown
+            .store(100, std::sync::atomic::Ordering::SeqCst);
+        inconsistent(&full, fork.as_bytes());
+        assert!(!beside(&path, ".fork-1").exists());
+        full.add(&request(&genesis, 3, 4), 5).unwrap();
     }
 
     fn size_of(witness: &Witness) -> u64 {

@@ -151,6 +151,22 @@ async fn an_auditor_learns_whether_it_is_final_or_witnessed() {
             tally("export tiles site LOG GENESIS").fails(7);
         });
     }
+    // What a source got wrong is not kept, so the next export is whole; nor
+    // what a run that was killed had fetched.
+    for (name, at) in [("tile/0/000", 20), ("tile/entries/000", 30)] {
+        with_flipped(&folder.join("site").join(name), at, || {
+            let error = tally("export tiles copy --log site GENESIS").fails(7);
+            assert!(error.contains("nothing was added"), "{error}");
+        });
+        assert!(tree(&folder.join("copy")).is_empty());
+    }
+    let killed = folder.join("copy/.unverified/tile/0/000");
+    fs::create_dir_all(killed.parent().unwrap()).unwrap();
+    fs::write(killed, "half").unwrap();
+    tally("export tiles copy --log site GENESIS").fails(7);
+    tally("export tiles copy --log site GENESIS").ok();
+    assert!(!folder.join("copy/.unverified").exists());
+    tally("checkpoint verify copy --log copy GENESIS WITNESS").ok();
     with_flipped(&folder.join("site/checkpoint"), 80, || {
         tally("checkpoint verify site GENESIS").fails(7);
     });
@@ -192,4 +208,13 @@ async fn an_auditor_learns_whether_it_is_final_or_witnessed() {
     };
     assert_eq!(full(&home), full(&site));
     tally("checkpoint verify from-home --log from-home GENESIS WITNESS").ok();
+
+    // A home whose log is shorter than what was signed: nothing is written.
+    let mut longer = signed.checkpoint.clone();
+    longer.size += 1000;
+    let note = sign_note(&longer, log.keys(), [(0, longer.sign(&secret))]).unwrap();
+    fs::write(net.homes[0].checkpoints().join("latest"), note.to_string()).unwrap();
+    let error = tally("export tiles short --home v0 GENESIS").fails(1);
+    assert!(error.contains("start the node"), "{error}");
+    assert!(!folder.join("short").exists());
 }

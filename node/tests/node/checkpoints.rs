@@ -271,12 +271,14 @@ async fn a_node_alone_signs_its_log_and_serves_every_tile() {
     for bytes in [&b"noise"[..], &note.to_string().into_bytes()[..100]] {
         fs::write(folder.join("signed"), bytes).unwrap();
         let error = tally_node::RunningNode::start(&net.homes[0], Engine::Solo).await;
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("signed: is damaged"), "{error}");
+        // It is not told to forget what it signed.
         assert!(
-            error
-                .unwrap_err()
-                .to_string()
-                .contains("signed: is damaged")
+            error.contains("keep it") && error.contains("compare"),
+            "{error}"
         );
+        assert!(!error.contains("move"), "{error}");
     }
 }
 
@@ -372,12 +374,14 @@ async fn four_validators_are_witnessed_and_cannot_agree_on_a_second_history() {
             assert_eq!(body, format!("{known_size}\n"));
         }
     }
-    // It has not moved, and keeps both of what it was shown.
+    // It has not moved, and keeps both of what it was shown: one is a fork by
+    // itself.
     assert_eq!(outsider.latest(&log).await.unwrap(), known);
-    for number in 1..=2 {
-        let path = net.dir.path().join(format!("witness.refused-{number}"));
-        let evidence = Note::parse(&fs::read(path).unwrap()).unwrap();
-        assert_eq!(log.check(evidence).unwrap().signers, [0, 1, 2, 3]);
+    for (name, size) in [("refused-1", tree.size()), ("fork-1", known_size)] {
+        let path = net.dir.path().join(format!("witness.{name}"));
+        let evidence = log.read(&fs::read(path).unwrap()).unwrap();
+        assert_eq!(evidence.signers, [0, 1, 2, 3]);
+        assert_eq!(evidence.checkpoint.size, size);
     }
     // An auditor who has both names both heads, and who signed them.
     let folder = net.dir.path();

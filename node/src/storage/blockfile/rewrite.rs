@@ -5,7 +5,8 @@
 //! renamed onto the old one; then the folder is fsynced. So at every moment
 //! there is one whole file under the name, the old or the new one, and a
 //! crash costs nothing but what was half written, which the next start
-//! removes. Whoever reads the old file meanwhile reads on in it.
+//! removes. Whoever reads the old file meanwhile reads on in it; so do all
+//! until the folder is fsynced, so that after an error the same is done again.
 
 use std::{
     collections::BTreeMap,
@@ -93,9 +94,19 @@ impl Rewriter {
             before: old.bytes(),
             after: new.bytes(),
         };
-        self.reader.replace(Arc::new(new));
         self.disk.sync_folder(&self.folder).map_err(failed)?;
+        self.reader.replace(Arc::new(new));
         Ok(sizes)
+    }
+
+    /// Makes every rename durable, also one before a crash, after which there
+    /// is nothing to write again: before it is said that details are gone.
+    pub fn sync(&self) -> Result<(), BlockFileError> {
+        let synced = self.disk.sync_folder(&self.folder);
+        synced.map_err(|error| BlockFileError::Rewrite {
+            path: self.folder.clone(),
+            error,
+        })
     }
 
     fn temporary(&self) -> PathBuf {

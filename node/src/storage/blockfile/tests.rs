@@ -1,6 +1,6 @@
 //! Tests of the block files: torn tails, damage, repair.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, sync::atomic::Ordering};
 
 use tally_ledger::{codec::List, crypto::Signature, hash::Hash};
 
@@ -378,4 +378,22 @@ fn a_file_can_be_begun_early_but_never_an_empty_one_twice() {
     let last = (Height(5), None);
     assert_eq!(files.reader().files(), [sealed(1, 2), sealed(3, 4), last]);
     check(&files, 6);
+}
+
+#[test]
+fn a_rename_that_is_not_durable_is_done_again() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path(), 20, 600);
+    let disk = FaultyDisk::new(Fault::SyncFolder, 0);
+    let faulty = Arc::new(disk.clone());
+    let (files, _) = BlockFiles::open(faulty, folder.path(), CHAIN, 600).unwrap();
+    rewrite_all(&files).unwrap_err();
+    // To its readers nothing has happened, so whoever looks for what is left
+    // to drop finds it again.
+    check(&files, 20);
+    assert!(files.rewriter().sync().is_err());
+    disk.countdown.store(i64::MAX, Ordering::SeqCst);
+    rewrite_all(&files).unwrap();
+    check_short(&files, 20, |height| height.is_multiple_of(2));
+    files.rewriter().sync().unwrap();
 }
