@@ -122,7 +122,7 @@ fn core(number: usize, idle: fn(), end: CancellationToken) -> io::Result<Core> {
 
 #[cfg(test)]
 mod tests {
-    use std::{sync::Mutex, time::Duration};
+    use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
     use tokio::sync::Semaphore;
 
@@ -164,13 +164,12 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_done_with_nothing_else_to_do_is_done_on_each_thread() {
-        static IDLE: AtomicUsize = AtomicUsize::new(0);
-        let cores = Cores::start(|| _ = IDLE.fetch_or(1 << here(), Ordering::Relaxed)).unwrap();
+        static IDLE: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
+        let cores = Cores::start(|| _ = IDLE.lock().unwrap().insert(here())).unwrap();
         let mut all = JoinSet::new();
         cores.on_each(&mut all, || async {});
         while all.join_next().await.is_some() {}
-        let wanted = (1..=count()).fold(0, |bits, core| bits | 1 << core);
-        while IDLE.load(Ordering::Relaxed) != wanted {
+        while !(1..=count()).eq(IDLE.lock().unwrap().iter().copied()) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }

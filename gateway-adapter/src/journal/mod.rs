@@ -30,6 +30,7 @@ use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use tally_ledger::{
@@ -83,14 +84,18 @@ pub struct Limits {
     /// A segment ends when it has grown by more bytes than this.
     pub segment_bytes: u64,
     /// How long a record that is not urgent may wait.
-    pub linger: std::time::Duration,
+    pub linger: Duration,
+    /// A disk whose last write took no longer is quick: a thread that serves
+    /// may wait for it.
+    pub quick: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Limits {
             segment_bytes: 64 * 1024 * 1024,
-            linger: std::time::Duration::from_millis(5),
+            linger: Duration::from_millis(5),
+            quick: Duration::from_millis(2),
         }
     }
 }
@@ -121,6 +126,8 @@ pub(crate) struct Shared {
     took: AtomicU64,
     wake: Condvar,
     /// Durable debits that are not proven, in order.
+    /// See [`Limits::quick`].
+    quick: Duration,
     unproven: Mutex<VecDeque<Unproven>>,
     /// Told when a debit becomes durable.
     debits: Notify,
@@ -180,6 +187,7 @@ impl Journal {
             wake: Condvar::new(),
             unproven: Mutex::new(contents.unproven.into()),
             debits: Notify::new(),
+            quick: limits.quick,
             failed: watch::Sender::new(false),
         });
         let writing = shared.clone();

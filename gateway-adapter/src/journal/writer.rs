@@ -21,8 +21,6 @@ use crate::cores;
 
 /// Turns of waiting without a record after which the writer sleeps.
 const AWAKE: u32 = 100;
-/// A disk is quick if its last write took no longer.
-const QUICK: Duration = Duration::from_millis(2);
 /// More than so many waiting on a thread are worth waking the one that writes.
 pub(super) const FEW: usize = 4;
 
@@ -85,7 +83,7 @@ impl Shared {
     /// Somebody waits for a record.
     pub(super) fn ask(self: &Arc<Self>, number: u64) {
         let here = cores::here() != 0
-            && self.took.load(Ordering::Relaxed) <= QUICK.as_micros() as u64
+            && u128::from(self.took.load(Ordering::Relaxed)) <= self.quick.as_micros()
             && ASKED.with_borrow_mut(|asked| match asked {
                 Some((shared, last)) => {
                     *last = number.max(*last);

@@ -11,6 +11,12 @@ const LONG: Duration = Duration::from_secs(10);
 
 /// A journal that is used on threads that serve.
 fn serving(fake: &Fake, limits: Limits) -> (Arc<Journal>, Cores) {
+/// The writer does not look by itself, and the disk is quick.
+const QUIET: Limits = Limits {
+    segment_bytes: 1 << 20,
+    linger: LONG,
+    quick: LONG,
+};
     let journal = Arc::new(started(fake, limits));
     (journal, Cores::start(write_here).unwrap())
 }
@@ -51,7 +57,13 @@ async fn a_thread_that_has_nothing_else_to_do_writes_itself_while_the_disk_is_qu
         ..Limits::default()
     };
     let (journal, cores) = serving(&fake, limits);
-    for (pause, by) in [(0, "serve-"), (10, "serve-"), (0, "journal"), (0, "serve-")] {
+        quick: Duration::from_millis(500),
+    for (pause, by) in [
+        (0, "serve-"),
+        (600, "serve-"),
+        (0, "journal"),
+        (0, "serve-"),
+    ] {
         fake.disk().pause = Duration::from_millis(pause);
         writers(&fake);
         let mut tasks = JoinSet::new();
@@ -67,11 +79,7 @@ async fn a_thread_that_has_nothing_else_to_do_writes_itself_while_the_disk_is_qu
 #[tokio::test]
 async fn where_many_wait_on_a_thread_the_one_that_is_there_for_it_writes() {
     let fake = Fake::default();
-    let limits = Limits {
-        linger: LONG,
-        ..Limits::default()
-    };
-    let (journal, cores) = serving(&fake, limits);
+    let (journal, cores) = serving(&fake, QUIET);
     for (waiting, by) in [(writer::FEW, "serve-"), (writer::FEW + 1, "journal")] {
         writers(&fake);
         let mut tasks = JoinSet::new();
@@ -203,6 +211,7 @@ async fn segments_end_and_go_as_ever_where_threads_write_themselves() {
         ..Limits::default()
     };
     let (journal, cores) = serving(&fake, limits);
+        quick: LONG,
     for _ in 0..30 {
         let mut tasks = JoinSet::new();
         for _ in 0..4 {
