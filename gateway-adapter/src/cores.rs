@@ -13,7 +13,7 @@ use std::{
     io,
     sync::{
         Arc, LazyLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -59,14 +59,24 @@ impl Drop for Counted {
     }
 }
 
+    lost: CancellationToken,
 impl Cores {
     /// Starts them; each does `idle` when it has nothing else to do.
     pub fn start(idle: fn()) -> io::Result<Self> {
-        let end = CancellationToken::new();
-        let cores = (1..=count()).map(|number| core(number, idle, end.clone()));
+        Self::each(|number, end, lost| core(number, idle, end, lost))
+    }
+
+    fn each(
+        core: impl Fn(usize, CancellationToken, CancellationToken) -> io::Result<Core>,
+    ) -> io::Result<Self> {
+        let (end, lost) = (CancellationToken::new(), CancellationToken::new());
+        // Those that have started end as well if another one does not.
+        let guard = end.clone().drop_guard();
+        let cores = (1..=count()).map(|number| core(number, end.clone(), lost.clone()));
         Ok(Cores {
             cores: cores.collect::<io::Result<_>>()?,
-            _end: end.drop_guard(),
+            lost,
+            _end: guard,
         })
     }
 
@@ -89,6 +99,11 @@ impl Cores {
         let fewest = |core: &&Core| core.connections.load(Ordering::Relaxed);
         let core = self.cores.iter().min_by_key(fewest);
         let core = core.expect("there is one at least");
+    /// Resolves when one of them has ended by itself, with all that ran on it.
+    pub async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
         core.connections.fetch_add(1, Ordering::Relaxed);
         let counted = Counted(core.connections.clone());
         let connection = async move {
@@ -99,7 +114,12 @@ impl Cores {
     }
 }
 
-fn core(number: usize, idle: fn(), end: CancellationToken) -> io::Result<Core> {
+fn core(
+    number: usize,
+    idle: fn(),
+    end: CancellationToken,
+    lost: CancellationToken,
+) -> io::Result<Core> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .on_thread_park(idle)
@@ -138,7 +158,10 @@ mod tests {
                 places.lock().unwrap().push(here());
                 let _ = go.acquire().await;
             });
+            let lost = lost.drop_guard();
         }
+            // It was told to.
+            lost.disarm();
         while places.lock().unwrap().len() < count {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -188,3 +211,44 @@ mod tests {
         assert!(all.join_next().await.unwrap().unwrap_err().is_cancelled());
     }
 }
+    #[tokio::test]
+    async fn one_that_ends_without_being_told_is_known() {
+        static PANIC: AtomicBool = AtomicBool::new(false);
+        let cores = Cores::start(|| assert!(!PANIC.load(Ordering::Relaxed))).unwrap();
+        let mut all = JoinSet::new();
+        cores.on_each(&mut all, || async {});
+        while all.join_next().await.is_some() {}
+        let early = tokio::time::timeout(Duration::from_millis(20), cores.lost());
+        assert!(early.await.is_err());
+        PANIC.store(true, Ordering::Relaxed);
+        cores.spawn(&mut all, async {});
+        let lost = tokio::time::timeout(Duration::from_secs(10), cores.lost());
+        lost.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn those_that_have_started_end_if_another_cannot() {
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        let sender = Mutex::new(Some(sender));
+        let running = Mutex::new(JoinSet::new());
+        let started = Cores::each(|number, end, lost| {
+            let first = core(number, || {}, end, lost)?;
+            let Some(sender) = sender.lock().unwrap().take() else {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            };
+            let runs = async move {
+                let _sender = sender;
+                std::future::pending::<()>().await;
+            };
+            running.lock().unwrap().spawn_on(runs, &first.handle);
+            // On a machine with one core there is no second one to fail.
+            if count() == 1 {
+                return Err(io::ErrorKind::OutOfMemory.into());
+            }
+            Ok(first)
+        });
+        assert!(started.is_err());
+        let ended = tokio::time::timeout(Duration::from_secs(10), receiver);
+        assert!(ended.await.expect("it ends").is_err());
+    }
+

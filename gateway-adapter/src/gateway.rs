@@ -408,6 +408,7 @@ impl Gateway {
         let ended = tokio::select! {
             () = shutdown => Ok(()),
             () = self.journal.failure() => Err(GatewayError::Journal(std::io::Error::other("a write or fsync failed"))),
+            () = self.cores.lost() => Err(GatewayError::Lost),
             error = self.fatal.recv() => match error {
                 Some(error) => Err(error.into()),
                 None => Ok(()),
