@@ -9,8 +9,8 @@
 //! - Each hold is resolved once, by a debit or a void.
 //! - Segments are removed only once the chain has proven their debits with
 //!   the running hash that this journal has.
-//! - After a failed write or fsync nothing more is promised: every waiter
-//!   gets [`JournalFailed`], and the gateway stops.
+//! - After a write or fsync that failed or panicked nothing more is promised:
+//!   every waiter gets [`JournalFailed`], and the gateway stops.
 //!
 //! What a start does with what it finds is decided in [`start`].
 

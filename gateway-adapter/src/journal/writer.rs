@@ -61,6 +61,16 @@ pub(crate) fn write_here() {
     }
 }
 
+/// Ends all promises when it is dropped: by an error, and by a panic, since
+/// what was taken to be written is in no buffer any more.
+struct Failing<'a>(&'a Shared);
+
+impl Drop for Failing<'_> {
+    fn drop(&mut self) {
+        self.0.fail();
+    }
+}
+
 impl Shared {
     /// Wakes the writer for a record, if it would not look at it by itself.
     pub(super) fn wake(&self, inner: &mut Inner, urgent: bool) {
@@ -74,10 +84,24 @@ impl Shared {
 
     /// Has the writer write all that there is.
     pub(super) fn hurry(&self) {
-        let mut inner = self.inner();
+        self.hurry_in(&mut self.inner());
+    }
+
+    fn hurry_in(&self, inner: &mut Inner) {
         if !inner.buffer.is_empty() {
-            self.wake(&mut inner, true);
+            self.wake(inner, true);
         }
+    }
+
+    /// Nothing more becomes durable.
+    pub(super) fn fail(&self) {
+        // Known before a record is refused, and before anybody who waits is
+        // told.
+        self.failed.send_replace(true);
+        self.inner().failed = true;
+        self.rooms.fail();
+        // The writer ends.
+        self.wake.notify_one();
     }
 
     /// Somebody waits for a record.
@@ -99,7 +123,7 @@ impl Shared {
         }
     }
 
-    fn write_up_to(&self, number: u64) {
+    pub(super) fn write_up_to(&self, number: u64) {
         if self.rooms.is_durable(number) {
             return;
         }
@@ -109,40 +133,41 @@ impl Shared {
         }
         let mut writer = match self.writer.try_lock() {
             Ok(writer) => writer,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // What the last one had taken is lost.
+            Err(TryLockError::Poisoned(_)) => return self.fail(),
             // Others write.
             Err(TryLockError::WouldBlock) => return self.hurry(),
         };
-        let busy = {
-            let inner = self.inner();
-            writer.is_full(&inner) || writer.is_over(inner.proven)
-        };
-        if busy {
+        self.write(&mut writer, |writer, inner| {
             // That is not done at once.
-            return self.hurry();
-        }
-        self.write(&mut writer);
+            if writer.is_full(inner) || writer.is_over(inner.proven) {
+                self.hurry_in(inner);
+                return None;
+            }
+            writer.take(inner)
+        });
     }
 
     /// The thread that writes.
     pub(super) fn run(&self, linger: Duration) {
         while self.wait(linger) {
-            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            self.write(&mut writer);
+            let Ok(mut writer) = self.writer.lock() else {
+                return self.fail();
+            };
+            self.write(&mut writer, |writer, inner| writer.take(inner));
         }
     }
 
-    /// Writes what there is.
-    fn write(&self, writer: &mut Writer) {
-        let Some(batch) = writer.take(&mut self.inner()) else {
-            return;
-        };
-        if let Err(error) = writer.write(self, batch) {
-            tracing::error!(%error, "the journal cannot be written; free the disk and start again");
-            self.inner().failed = true;
-            // Known before anybody who waits is told.
-            self.failed.send_replace(true);
-            self.rooms.fail();
+    /// Writes what `take` takes. If that does not come to its end, nothing
+    /// more is promised.
+    fn write(&self, writer: &mut Writer, take: impl FnOnce(&Writer, &mut Inner) -> Option<Batch>) {
+        let failing = Failing(self);
+        let batch = take(writer, &mut self.inner());
+        match batch.map_or(Ok(()), |batch| writer.write(self, batch)) {
+            Ok(()) => std::mem::forget(failing),
+            Err(error) => {
+                tracing::error!(%error, "the journal cannot be written; free the disk and start again");
+            }
         }
     }
 

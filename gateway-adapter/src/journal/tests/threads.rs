@@ -8,15 +8,15 @@ use super::*;
 use crate::cores::{self, Cores};
 
 const LONG: Duration = Duration::from_secs(10);
-
-/// A journal that is used on threads that serve.
-fn serving(fake: &Fake, limits: Limits) -> (Arc<Journal>, Cores) {
 /// The writer does not look by itself, and the disk is quick.
 const QUIET: Limits = Limits {
     segment_bytes: 1 << 20,
     linger: LONG,
     quick: LONG,
 };
+
+/// A journal that is used on threads that serve.
+fn serving(fake: &Fake, limits: Limits) -> (Arc<Journal>, Cores) {
     let journal = Arc::new(started(fake, limits));
     (journal, Cores::start(write_here).unwrap())
 }
@@ -54,10 +54,10 @@ async fn a_thread_that_has_nothing_else_to_do_writes_itself_while_the_disk_is_qu
     // The writer does not look by itself.
     let limits = Limits {
         linger: LONG,
+        quick: Duration::from_millis(500),
         ..Limits::default()
     };
     let (journal, cores) = serving(&fake, limits);
-        quick: Duration::from_millis(500),
     for (pause, by) in [
         (0, "serve-"),
         (600, "serve-"),
@@ -208,10 +208,10 @@ async fn segments_end_and_go_as_ever_where_threads_write_themselves() {
     let fake = Fake::default();
     let limits = Limits {
         segment_bytes: 4_096,
+        quick: LONG,
         ..Limits::default()
     };
     let (journal, cores) = serving(&fake, limits);
-        quick: LONG,
     for _ in 0..30 {
         let mut tasks = JoinSet::new();
         for _ in 0..4 {
@@ -220,6 +220,9 @@ async fn segments_end_and_go_as_ever_where_threads_write_themselves() {
         all(tasks).await;
     }
     assert!(fake.disk().segments.len() > 4);
+    // The first one by the start.
+    let began = fake.disk().began.split_off(1);
+    assert!(began.iter().all(|by| by == "journal"), "{began:?}");
     let found = contents(&fake.crashed());
     assert_eq!(found.unproven.len(), 120);
     assert_eq!(found.state, journal.look(Clone::clone));
@@ -229,4 +232,59 @@ async fn segments_end_and_go_as_ever_where_threads_write_themselves() {
     cores.spawn(&mut tasks, served(journal.clone()));
     all(tasks).await;
     soon("they are removed", || fake.disk().segments.len() <= 2);
+}
+
+/// A debit that is waited for on a thread that serves, however that ends.
+async fn attempted(journal: Arc<Journal>) {
+    let mut record = hold();
+    drop(journal.hold(&mut record, Urgency::Soon));
+    let debit = debit_of(&record, Usage::default(), Flags::default(), 0);
+    let (_, durable) = journal.debit(&debit).unwrap();
+    let _ = durable.wait().await;
+}
+
+#[tokio::test]
+async fn a_panic_in_a_write_ends_all_promises_whoever_writes() {
+    for serves in [false, true] {
+        let fake = Fake::default();
+        let (journal, cores) = serving(&fake, QUIET);
+        let record = Record::Opened {
+            journal: journal.number(),
+        };
+        let lost = journal.append(&record, Urgency::Soon);
+        fake.disk().panic = true;
+        let mut tasks = JoinSet::new();
+        if serves {
+            cores.spawn(&mut tasks, attempted(journal.clone()));
+            let ended = tokio::time::timeout(LONG, cores.lost());
+            ended.await.expect("the thread's end is known");
+        } else {
+            drop(journal.append(&record, Urgency::Now));
+        }
+        let told = tokio::time::timeout(LONG, lost.wait());
+        let told = told.await.expect("who waits is told");
+        assert_eq!(told, Err(JournalFailed));
+        assert!(!journal.works());
+        // A disk that recovers changes nothing: what was lost stays so.
+        fake.disk().panic = false;
+        assert_eq!(wait(journal.barrier()), Err(JournalFailed));
+        journal.shared.write_up_to(u64::MAX);
+        assert_eq!(wait(journal.barrier()), Err(JournalFailed));
+        assert_eq!(journal.unproven(), 0);
+        assert!(contents(&fake.crashed()).unproven.is_empty());
+        journal.close();
+    }
+}
+
+#[test]
+fn a_failure_is_known_before_a_record_is_refused() {
+    let journal = started(&Fake::default(), Limits::default());
+    let inner = journal.shared.inner();
+    let shared = journal.shared.clone();
+    let failing = std::thread::spawn(move || shared.fail());
+    soon("it is known", || !journal.works());
+    assert!(!inner.failed);
+    drop(inner);
+    failing.join().unwrap();
+    assert_eq!(wait(journal.barrier()), Err(JournalFailed));
 }
