@@ -1,6 +1,9 @@
 //! Who writes, and who is woken: the journal on threads that serve.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use tokio::task::JoinSet;
 
@@ -287,4 +290,38 @@ fn a_failure_is_known_before_a_record_is_refused() {
     drop(inner);
     failing.join().unwrap();
     assert_eq!(wait(journal.barrier()), Err(JournalFailed));
+}
+
+#[tokio::test]
+async fn a_thread_on_which_nobody_waits_sleeps_on() {
+    let fake = Fake::default();
+    let (journal, cores) = serving(&fake, Limits::default());
+    let woken = Arc::<AtomicUsize>::default();
+    let mut ushers = JoinSet::new();
+    cores.on_each(&mut ushers, || {
+        let (journal, woken) = (journal.clone(), woken.clone());
+        async move {
+            let mut usher = std::pin::pin!(journal.usher());
+            let counted = std::future::poll_fn(|context| {
+                woken.fetch_add(1, Ordering::Relaxed);
+                usher.as_mut().poll(context)
+            });
+            counted.await;
+        }
+    });
+    // Behind what was woken before.
+    let settled = async || {
+        let mut tasks = JoinSet::new();
+        cores.on_each(&mut tasks, || async {});
+        all(tasks).await;
+    };
+    settled().await;
+    for _ in 0..20 {
+        journal.barrier().wait().await.unwrap();
+    }
+    // The last rooms are open then.
+    journal.close();
+    settled().await;
+    assert_eq!(woken.load(Ordering::Relaxed), cores::count());
+    ushers.shutdown().await;
 }
