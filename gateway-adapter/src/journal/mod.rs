@@ -106,6 +106,8 @@ struct Inner {
     buffer: Vec<u8>,
     /// How many records were appended since the journal was opened.
     records: u64,
+    /// How many of them were taken to be written.
+    taken: u64,
     /// Debits in the buffer; handed out once durable.
     debits: Vec<Unproven>,
     urgent: bool,
@@ -168,6 +170,7 @@ impl Journal {
                 state: contents.state,
                 buffer: Vec::new(),
                 records: 0,
+                taken: 0,
                 debits: Vec::new(),
                 urgent: false,
                 asleep: false,

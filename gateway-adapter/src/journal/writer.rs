@@ -180,7 +180,12 @@ impl Shared {
     fn wait(&self, linger: Duration) -> bool {
         let mut inner = self.inner();
         let (mut since, mut idle) = (None, 0);
+        let mut taken = inner.taken;
         while !inner.urgent && !inner.closing && !inner.failed {
+            if taken != inner.taken {
+                // What it had seen is written; what is there now came later.
+                (taken, since) = (inner.taken, None);
+            }
             if inner.buffer.is_empty() && idle >= AWAKE {
                 inner.asleep = true;
                 inner = self
@@ -228,6 +233,7 @@ impl Writer {
         if inner.buffer.is_empty() || inner.failed {
             return None;
         }
+        inner.taken = inner.records;
         Some(Batch {
             snapshot: self.is_full(inner).then(|| inner.state.snapshot(false)),
             bytes: std::mem::take(&mut inner.buffer),

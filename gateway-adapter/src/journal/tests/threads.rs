@@ -2,7 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::task::JoinSet;
@@ -324,4 +324,27 @@ async fn a_thread_on_which_nobody_waits_sleeps_on() {
     settled().await;
     assert_eq!(woken.load(Ordering::Relaxed), cores::count());
     ushers.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_comes_after_a_thread_has_written_may_wait_for_as_long_as_ever() {
+    let fake = Fake::default();
+    let limits = Limits {
+        linger: Duration::from_millis(300),
+        ..QUIET
+    };
+    let (journal, cores) = serving(&fake, limits);
+    let record = Record::Opened {
+        journal: journal.number(),
+    };
+    drop(journal.append(&record, Urgency::Soon));
+    // The writer has seen it, and waits.
+    tokio::time::sleep(limits.linger * 3 / 2).await;
+    let mut tasks = JoinSet::new();
+    cores.spawn(&mut tasks, served(journal.clone()));
+    all(tasks).await;
+    let began = Instant::now();
+    let later = journal.append(&record, Urgency::Soon);
+    later.wait().await.unwrap();
+    assert!(began.elapsed() >= limits.linger, "{:?}", began.elapsed());
 }
