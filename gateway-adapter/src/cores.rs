@@ -9,7 +9,7 @@
 //! limits per minute) is shared, and does not know of them.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     io,
     sync::{
         Arc, LazyLock,
@@ -22,6 +22,24 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 thread_local! {
     static HERE: Cell<usize> = const { Cell::new(0) };
+    /// Whether this thread is held up; none if it does not serve.
+    static HELD_UP: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+}
+
+/// Does something during which nothing else runs on this thread: connections
+/// go to others meanwhile.
+pub(crate) fn hold_up<T>(work: impl FnOnce() -> T) -> T {
+    let mark = |held_up: bool| {
+        HELD_UP.with_borrow(|mark| {
+            if let Some(mark) = mark {
+                mark.store(held_up, Ordering::Relaxed);
+            }
+        });
+    };
+    mark(true);
+    let done = work();
+    mark(false);
+    done
 }
 
 /// The number of this thread, from 1; 0: it is none of those that serve.
@@ -41,6 +59,7 @@ pub fn count() -> usize {
 #[derive(Debug)]
 pub struct Cores {
     cores: Vec<Core>,
+    lost: CancellationToken,
     _end: DropGuard,
 }
 
@@ -48,6 +67,7 @@ pub struct Cores {
 struct Core {
     handle: Handle,
     connections: Arc<AtomicUsize>,
+    held_up: Arc<AtomicBool>,
 }
 
 /// One connection on a thread.
@@ -59,7 +79,6 @@ impl Drop for Counted {
     }
 }
 
-    lost: CancellationToken,
 impl Cores {
     /// Starts them; each does `idle` when it has nothing else to do.
     pub fn start(idle: fn()) -> io::Result<Self> {
@@ -80,6 +99,11 @@ impl Cores {
         })
     }
 
+    /// Resolves when one of them has ended by itself, with all that ran on it.
+    pub async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
     /// Runs a task on each of them.
     pub fn on_each<T>(&self, tasks: &mut JoinSet<()>, task: impl Fn() -> T)
     where
@@ -90,20 +114,19 @@ impl Cores {
         }
     }
 
-    /// Serves a connection on the thread that has the fewest, as one of `all`.
+    /// Serves a connection on the thread that has the fewest, as one of `all`;
+    /// not on one that is held up, if there is another.
     pub fn spawn(
         &self,
         all: &mut JoinSet<()>,
         connection: impl Future<Output = ()> + Send + 'static,
     ) {
-        let fewest = |core: &&Core| core.connections.load(Ordering::Relaxed);
+        let fewest = |core: &&Core| {
+            let held_up = core.held_up.load(Ordering::Relaxed);
+            (held_up, core.connections.load(Ordering::Relaxed))
+        };
         let core = self.cores.iter().min_by_key(fewest);
         let core = core.expect("there is one at least");
-    /// Resolves when one of them has ended by itself, with all that ran on it.
-    pub async fn lost(&self) {
-        self.lost.cancelled().await;
-    }
-
         core.connections.fetch_add(1, Ordering::Relaxed);
         let counted = Counted(core.connections.clone());
         let connection = async move {
@@ -127,16 +150,23 @@ fn core(
     let handle = runtime.handle().clone();
     // What is logged goes where it goes for whoever starts the gateway.
     let log = tracing::dispatcher::get_default(Clone::clone);
+    let held_up = Arc::<AtomicBool>::default();
+    let mark = held_up.clone();
     std::thread::Builder::new()
         .name(format!("serve-{number}"))
         .spawn(move || {
             HERE.set(number);
+            HELD_UP.set(Some(mark));
             let _log = tracing::dispatcher::set_default(&log);
+            let lost = lost.drop_guard();
             runtime.block_on(end.cancelled());
+            // It was told to.
+            lost.disarm();
         })?;
     Ok(Core {
         handle,
         connections: Arc::default(),
+        held_up,
     })
 }
 
@@ -158,10 +188,7 @@ mod tests {
                 places.lock().unwrap().push(here());
                 let _ = go.acquire().await;
             });
-            let lost = lost.drop_guard();
         }
-            // It was told to.
-            lost.disarm();
         while places.lock().unwrap().len() < count {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -198,19 +225,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_threads_end_with_what_runs_on_them() {
-        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+    async fn no_connection_comes_to_a_thread_that_is_held_up() {
         let cores = Cores::start(|| {}).unwrap();
         let mut all = JoinSet::new();
+        let (go, gone) = std::sync::mpsc::channel::<()>();
+        let (sender, held_up) = tokio::sync::oneshot::channel();
         cores.spawn(&mut all, async move {
-            let _sender = sender;
-            std::future::pending::<()>().await;
+            hold_up(|| {
+                sender.send(here()).unwrap();
+                let _ = gone.recv();
+            });
         });
-        drop(cores);
-        assert!(receiver.await.is_err());
-        assert!(all.join_next().await.unwrap().unwrap_err().is_cancelled());
+        let held_up = held_up.await.unwrap();
+        if count() > 1 {
+            let mut others = JoinSet::new();
+            let places = places(&cores, &mut others, 4 * count()).await;
+            assert_eq!(places[held_up], 0, "{places:?}");
+            while others.join_next().await.is_some() {}
+        }
+        drop(go);
+        while all.join_next().await.is_some() {}
+        // It is no more, and has the fewest.
+        let places = places(&cores, &mut all, count()).await;
+        assert_eq!(places[held_up], 1, "{places:?}");
     }
-}
+
     #[tokio::test]
     async fn one_that_ends_without_being_told_is_known() {
         static PANIC: AtomicBool = AtomicBool::new(false);
@@ -252,3 +291,17 @@ mod tests {
         assert!(ended.await.expect("it ends").is_err());
     }
 
+    #[tokio::test]
+    async fn the_threads_end_with_what_runs_on_them() {
+        let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+        let cores = Cores::start(|| {}).unwrap();
+        let mut all = JoinSet::new();
+        cores.spawn(&mut all, async move {
+            let _sender = sender;
+            std::future::pending::<()>().await;
+        });
+        drop(cores);
+        assert!(receiver.await.is_err());
+        assert!(all.join_next().await.unwrap().unwrap_err().is_cancelled());
+    }
+}

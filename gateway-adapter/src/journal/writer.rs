@@ -57,7 +57,7 @@ thread_local! {
 /// has nothing else to do now.
 pub(crate) fn write_here() {
     if let Some((shared, number)) = ASKED.take() {
-        shared.write_up_to(number);
+        cores::hold_up(|| shared.write_up_to(number));
     }
 }
 
