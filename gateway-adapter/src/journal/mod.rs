@@ -126,10 +126,10 @@ pub(crate) struct Shared {
     rooms: Rooms,
     /// Microseconds that the last write took.
     took: AtomicU64,
-    wake: Condvar,
-    /// Durable debits that are not proven, in order.
     /// See [`Limits::quick`].
     quick: Duration,
+    wake: Condvar,
+    /// Durable debits that are not proven, in order.
     unproven: Mutex<VecDeque<Unproven>>,
     /// Told when a debit becomes durable.
     debits: Notify,
@@ -187,10 +187,10 @@ impl Journal {
             }),
             rooms: Rooms::new(),
             took: AtomicU64::new(0),
+            quick: limits.quick,
             wake: Condvar::new(),
             unproven: Mutex::new(contents.unproven.into()),
             debits: Notify::new(),
-            quick: limits.quick,
             failed: watch::Sender::new(false),
         });
         let writing = shared.clone();
