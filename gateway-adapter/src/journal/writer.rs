@@ -61,13 +61,16 @@ pub(crate) fn write_here() {
     }
 }
 
-/// Ends all promises when it is dropped: by an error, and by a panic, since
-/// what was taken to be written is in no buffer any more.
-struct Failing<'a>(&'a Shared);
+/// Ends all promises when it is dropped, unless that is taken out of it: by an
+/// error, and by a panic, since what was taken to be written is in no buffer
+/// any more.
+struct Failing<'a>(Option<&'a Shared>);
 
 impl Drop for Failing<'_> {
     fn drop(&mut self) {
-        self.0.fail();
+        if let Some(shared) = self.0 {
+            shared.fail();
+        }
     }
 }
 
@@ -161,10 +164,10 @@ impl Shared {
     /// Writes what `take` takes. If that does not come to its end, nothing
     /// more is promised.
     fn write(&self, writer: &mut Writer, take: impl FnOnce(&Writer, &mut Inner) -> Option<Batch>) {
-        let failing = Failing(self);
+        let mut failing = Failing(Some(self));
         let batch = take(writer, &mut self.inner());
         match batch.map_or(Ok(()), |batch| writer.write(self, batch)) {
-            Ok(()) => std::mem::forget(failing),
+            Ok(()) => failing.0 = None,
             Err(error) => {
                 tracing::error!(%error, "the journal cannot be written; free the disk and start again");
             }
