@@ -46,6 +46,9 @@ pub enum GatewayError {
     /// No threads to serve with.
     #[error("cannot start threads: {0}; allow this process more of them")]
     Threads(io::Error),
+    /// One of them has ended by itself, which it never should.
+    #[error("a thread that serves has ended; see the log for why, and start again")]
+    Lost,
     /// The key is not the registered one.
     #[error("the key file is not the key of gateway {0} on this chain")]
     NotOurs(GatewayNumber),

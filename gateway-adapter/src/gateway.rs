@@ -408,6 +408,7 @@ impl Gateway {
         let ended = tokio::select! {
             () = shutdown => Ok(()),
             () = self.journal.failure() => Err(GatewayError::Journal(std::io::Error::other("a write or fsync failed"))),
+            () = self.cores.lost() => Err(GatewayError::Lost),
             error = self.fatal.recv() => match error {
                 Some(error) => Err(error.into()),
                 None => Ok(()),
@@ -466,7 +467,7 @@ impl Listeners {
             self.http,
             self.tls,
             proxy.clone(),
-            (cores.clone(), connections),
+            (Some(cores.clone()), connections),
             stop.clone(),
         ));
         if let Some(admin) = self.admin {
@@ -483,7 +484,8 @@ impl Listeners {
                 metrics: true,
                 asking: Semaphore::new(0),
             });
-            let few = (cores.clone(), few);
+            // Not where a slow disk or a large prompt could hold it up.
+            let few = (None, few);
             servers.spawn(serve::http(admin, None, page, few, stop.clone()));
         }
         if let Some(grpc) = self.grpc {

@@ -39,12 +39,12 @@ const ENVOY_MESSAGE: usize = 1 << 20;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Serves HTTP/1 and HTTP/2 until `stop`, inside TLS if `tls` is given, on
-/// all `cores`.
+/// all `cores`, or else where it runs itself.
 pub(super) async fn http(
     listener: TcpListener,
     tls: Option<Arc<Live<ServerConfig>>>,
     proxy: Arc<Proxy>,
-    (cores, connections): (Arc<Cores>, Arc<Semaphore>),
+    (cores, connections): (Option<Arc<Cores>>, Arc<Semaphore>),
     stop: CancellationToken,
 ) {
     let builder = connection::builder();
@@ -90,7 +90,10 @@ pub(super) async fn http(
             }
             drop(permit);
         };
-        cores.spawn(&mut running, served);
+        match &cores {
+            Some(cores) => cores.spawn(&mut running, served),
+            None => _ = running.spawn(served),
+        }
     }
     drop(listener);
     while running.join_next().await.is_some() {}

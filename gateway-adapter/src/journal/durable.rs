@@ -2,8 +2,8 @@
 //!
 //! Records are numbered as they are appended, and an fsync makes all durable
 //! up to a number. Who waits leaves a waker in the room of its thread. When
-//! the rooms open, each thread that serves is woken once, whoever waits there:
-//! its usher wakes them from within.
+//! the rooms open, each thread on which somebody waits for what is durable now
+//! is woken once: its usher wakes them from within. The others sleep on.
 
 use std::{
     future::poll_fn,
@@ -134,6 +134,12 @@ struct Room {
 }
 
 impl Room {
+    /// Whether somebody waits for a record up to `last`.
+    fn holds(&self, last: u64) -> bool {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.iter().any(|(number, _)| *number <= last)
+    }
+
     /// Takes those who wait for a record up to `last`.
     fn take(&self, last: u64) -> Vec<(u64, Waker)> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,6 +198,10 @@ impl Rooms {
         self.durable.store(last, Ordering::Release);
         let here = cores::here();
         for (thread, room) in self.rooms.iter().enumerate() {
+            // Who enters after this look sees that it is durable.
+            if !room.holds(last) {
+                continue;
+            }
             let usher = (thread != here).then(|| room.usher.take()).flatten();
             match usher {
                 Some(usher) => usher.wake(),

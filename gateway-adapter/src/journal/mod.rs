@@ -9,8 +9,8 @@
 //! - Each hold is resolved once, by a debit or a void.
 //! - Segments are removed only once the chain has proven their debits with
 //!   the running hash that this journal has.
-//! - After a failed write or fsync nothing more is promised: every waiter
-//!   gets [`JournalFailed`], and the gateway stops.
+//! - After a write or fsync that failed or panicked nothing more is promised:
+//!   every waiter gets [`JournalFailed`], and the gateway stops.
 //!
 //! What a start does with what it finds is decided in [`start`].
 
@@ -30,6 +30,7 @@ use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::AtomicU64},
     thread::JoinHandle,
+    time::Duration,
 };
 
 use tally_ledger::{
@@ -83,14 +84,18 @@ pub struct Limits {
     /// A segment ends when it has grown by more bytes than this.
     pub segment_bytes: u64,
     /// How long a record that is not urgent may wait.
-    pub linger: std::time::Duration,
+    pub linger: Duration,
+    /// A disk whose last write took no longer is quick: a thread that serves
+    /// may wait for it.
+    pub quick: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Limits {
             segment_bytes: 64 * 1024 * 1024,
-            linger: std::time::Duration::from_millis(5),
+            linger: Duration::from_millis(5),
+            quick: Duration::from_millis(2),
         }
     }
 }
@@ -101,6 +106,8 @@ struct Inner {
     buffer: Vec<u8>,
     /// How many records were appended since the journal was opened.
     records: u64,
+    /// How many of them were taken to be written.
+    taken: u64,
     /// Debits in the buffer; handed out once durable.
     debits: Vec<Unproven>,
     urgent: bool,
@@ -119,6 +126,8 @@ pub(crate) struct Shared {
     rooms: Rooms,
     /// Microseconds that the last write took.
     took: AtomicU64,
+    /// See [`Limits::quick`].
+    quick: Duration,
     wake: Condvar,
     /// Durable debits that are not proven, in order.
     unproven: Mutex<VecDeque<Unproven>>,
@@ -161,6 +170,7 @@ impl Journal {
                 state: contents.state,
                 buffer: Vec::new(),
                 records: 0,
+                taken: 0,
                 debits: Vec::new(),
                 urgent: false,
                 asleep: false,
@@ -177,6 +187,7 @@ impl Journal {
             }),
             rooms: Rooms::new(),
             took: AtomicU64::new(0),
+            quick: limits.quick,
             wake: Condvar::new(),
             unproven: Mutex::new(contents.unproven.into()),
             debits: Notify::new(),

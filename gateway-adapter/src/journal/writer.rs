@@ -21,8 +21,6 @@ use crate::cores;
 
 /// Turns of waiting without a record after which the writer sleeps.
 const AWAKE: u32 = 100;
-/// A disk is quick if its last write took no longer.
-const QUICK: Duration = Duration::from_millis(2);
 /// More than so many waiting on a thread are worth waking the one that writes.
 pub(super) const FEW: usize = 4;
 
@@ -59,7 +57,20 @@ thread_local! {
 /// has nothing else to do now.
 pub(crate) fn write_here() {
     if let Some((shared, number)) = ASKED.take() {
-        shared.write_up_to(number);
+        cores::hold_up(|| shared.write_up_to(number));
+    }
+}
+
+/// Ends all promises when it is dropped, unless that is taken out of it: by an
+/// error, and by a panic, since what was taken to be written is in no buffer
+/// any more.
+struct Failing<'a>(Option<&'a Shared>);
+
+impl Drop for Failing<'_> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0 {
+            shared.fail();
+        }
     }
 }
 
@@ -76,16 +87,30 @@ impl Shared {
 
     /// Has the writer write all that there is.
     pub(super) fn hurry(&self) {
-        let mut inner = self.inner();
+        self.hurry_in(&mut self.inner());
+    }
+
+    fn hurry_in(&self, inner: &mut Inner) {
         if !inner.buffer.is_empty() {
-            self.wake(&mut inner, true);
+            self.wake(inner, true);
         }
+    }
+
+    /// Nothing more becomes durable.
+    pub(super) fn fail(&self) {
+        // Known before a record is refused, and before anybody who waits is
+        // told.
+        self.failed.send_replace(true);
+        self.inner().failed = true;
+        self.rooms.fail();
+        // The writer ends.
+        self.wake.notify_one();
     }
 
     /// Somebody waits for a record.
     pub(super) fn ask(self: &Arc<Self>, number: u64) {
         let here = cores::here() != 0
-            && self.took.load(Ordering::Relaxed) <= QUICK.as_micros() as u64
+            && u128::from(self.took.load(Ordering::Relaxed)) <= self.quick.as_micros()
             && ASKED.with_borrow_mut(|asked| match asked {
                 Some((shared, last)) => {
                     *last = number.max(*last);
@@ -101,7 +126,7 @@ impl Shared {
         }
     }
 
-    fn write_up_to(&self, number: u64) {
+    pub(super) fn write_up_to(&self, number: u64) {
         if self.rooms.is_durable(number) {
             return;
         }
@@ -111,40 +136,41 @@ impl Shared {
         }
         let mut writer = match self.writer.try_lock() {
             Ok(writer) => writer,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // What the last one had taken is lost.
+            Err(TryLockError::Poisoned(_)) => return self.fail(),
             // Others write.
             Err(TryLockError::WouldBlock) => return self.hurry(),
         };
-        let busy = {
-            let inner = self.inner();
-            writer.is_full(&inner) || writer.is_over(inner.proven)
-        };
-        if busy {
+        self.write(&mut writer, |writer, inner| {
             // That is not done at once.
-            return self.hurry();
-        }
-        self.write(&mut writer);
+            if writer.is_full(inner) || writer.is_over(inner.proven) {
+                self.hurry_in(inner);
+                return None;
+            }
+            writer.take(inner)
+        });
     }
 
     /// The thread that writes.
     pub(super) fn run(&self, linger: Duration) {
         while self.wait(linger) {
-            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            self.write(&mut writer);
+            let Ok(mut writer) = self.writer.lock() else {
+                return self.fail();
+            };
+            self.write(&mut writer, |writer, inner| writer.take(inner));
         }
     }
 
-    /// Writes what there is.
-    fn write(&self, writer: &mut Writer) {
-        let Some(batch) = writer.take(&mut self.inner()) else {
-            return;
-        };
-        if let Err(error) = writer.write(self, batch) {
-            tracing::error!(%error, "the journal cannot be written; free the disk and start again");
-            self.inner().failed = true;
-            // Known before anybody who waits is told.
-            self.failed.send_replace(true);
-            self.rooms.fail();
+    /// Writes what `take` takes. If that does not come to its end, nothing
+    /// more is promised.
+    fn write(&self, writer: &mut Writer, take: impl FnOnce(&Writer, &mut Inner) -> Option<Batch>) {
+        let mut failing = Failing(Some(self));
+        let batch = take(writer, &mut self.inner());
+        match batch.map_or(Ok(()), |batch| writer.write(self, batch)) {
+            Ok(()) => failing.0 = None,
+            Err(error) => {
+                tracing::error!(%error, "the journal cannot be written; free the disk and start again");
+            }
         }
     }
 
@@ -157,7 +183,12 @@ impl Shared {
     fn wait(&self, linger: Duration) -> bool {
         let mut inner = self.inner();
         let (mut since, mut idle) = (None, 0);
+        let mut taken = inner.taken;
         while !inner.urgent && !inner.closing && !inner.failed {
+            if taken != inner.taken {
+                // What it had seen is written; what is there now came later.
+                (taken, since) = (inner.taken, None);
+            }
             if inner.buffer.is_empty() && idle >= AWAKE {
                 inner.asleep = true;
                 inner = self
@@ -205,6 +236,7 @@ impl Writer {
         if inner.buffer.is_empty() || inner.failed {
             return None;
         }
+        inner.taken = inner.records;
         Some(Batch {
             snapshot: self.is_full(inner).then(|| inner.state.snapshot(false)),
             bytes: std::mem::take(&mut inner.buffer),

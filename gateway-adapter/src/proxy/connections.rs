@@ -4,8 +4,9 @@
 //! that each piece of an answer passes from task to task, and often from core
 //! to core, on its way. Here whoever reads the answer also reads the
 //! connection: pieces that have arrived together are had together, and
-//! nobody else is woken. So each thread that serves keeps its own. A connection that is not in use is driven by nobody:
-//! whether the engine has closed it meanwhile shows when it is taken again.
+//! nobody else is woken. So each thread that serves keeps its own. A connection
+//! that is not in use is driven by nobody: whether the engine has closed it
+//! meanwhile shows when it is taken again.
 //!
 //! Dropping a call or its answer closes the connection, and so cancels the
 //! request at the engine. A request is sent again, over another connection,
@@ -36,6 +37,9 @@ use crate::cores;
 const CONNECT: Duration = Duration::from_secs(5);
 /// Longest that a connection is kept without use.
 const KEEP: Duration = Duration::from_secs(60);
+/// So many are kept on each thread at least, however many threads there are:
+/// requests do not come evenly.
+const LEAST: usize = 64;
 
 /// Why a call came to no answer.
 #[derive(Debug, thiserror::Error)]
@@ -112,8 +116,9 @@ fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
 }
 
 impl Connections {
-    /// To the engine at a URL, whose scheme is `http`; at most `most` are kept
-    /// while they are not in use, one on each thread at least.
+    /// To the engine at a URL, whose scheme is `http`. While they are not in
+    /// use, at most `most` are kept, dealt to the threads; on each up to
+    /// [`LEAST`] of them, even if that makes more in all.
     pub fn new(url: &Uri, most: usize) -> Option<Arc<Self>> {
         let authority = url.authority()?;
         let host = authority.host();
@@ -123,7 +128,7 @@ impl Connections {
             host: host.trim_matches(['[', ']']).to_owned(),
             port: authority.port_u16().unwrap_or(80),
             header: HeaderValue::from_str(authority.as_str()).ok()?,
-            most: (most / threads).max(1),
+            most: (most / threads).max(most.min(LEAST)),
             idle: (0..threads).map(|_| Mutex::default()).collect(),
         }))
     }
@@ -350,6 +355,16 @@ mod tests {
                 assert_eq!(ask(&connections).await.unwrap(), body);
             }
             assert_eq!(had.load(Ordering::Relaxed), 1);
+        }
+    }
+
+    #[test]
+    fn each_thread_keeps_its_part_and_enough_of_them() {
+        let url = "http://127.0.0.1:1".parse().unwrap();
+        let threads = cores::count() + 1;
+        for (most, here) in [(4, 4), (threads, threads.min(LEAST)), (threads * 100, 100)] {
+            let connections = Connections::new(&url, most).unwrap();
+            assert_eq!(connections.most, here, "{most} on {threads} threads");
         }
     }
 

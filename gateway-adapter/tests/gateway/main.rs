@@ -14,6 +14,7 @@ mod encoding;
 mod endings;
 mod envoy;
 mod free;
+mod held_up;
 mod listener;
 mod logs;
 mod meter;

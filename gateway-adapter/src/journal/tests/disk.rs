@@ -12,10 +12,18 @@ pub(super) struct Disk {
     pub(super) aside: usize,
     /// The n-th sync from now fails.
     pub(super) fail_sync: Option<u32>,
+    /// Every sync panics.
+    pub(super) panic: bool,
     /// How long a sync takes.
     pub(super) pause: Duration,
     /// The threads that synced.
     pub(super) synced: Vec<String>,
+    /// The threads that began segments.
+    pub(super) began: Vec<String>,
+}
+
+fn this_thread() -> String {
+    std::thread::current().name().unwrap_or_default().to_owned()
 }
 
 #[derive(Debug, Clone, Default)]
@@ -52,6 +60,7 @@ impl Store for Fake {
         let mut disk = self.disk();
         assert!(disk.segments.insert(segment, (Vec::new(), 0)).is_none());
         disk.open = segment;
+        disk.began.push(this_thread());
         Ok(())
     }
     fn cut(&mut self, segment: u64, length: u64) -> io::Result<()> {
@@ -75,9 +84,10 @@ impl Store for Fake {
     fn sync(&mut self) -> io::Result<()> {
         let pause = self.disk().pause;
         std::thread::sleep(pause);
+        let panic = self.disk().panic;
+        assert!(!panic, "a test's disk breaks");
         let mut disk = self.disk();
-        let thread = std::thread::current().name().unwrap_or_default().to_owned();
-        disk.synced.push(thread);
+        disk.synced.push(this_thread());
         if let Some(left) = &mut disk.fail_sync {
             if *left == 0 {
                 return Err(io::Error::other("no space"));

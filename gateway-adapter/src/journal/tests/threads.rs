@@ -1,6 +1,9 @@
 //! Who writes, and who is woken: the journal on threads that serve.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use tokio::task::JoinSet;
 
@@ -8,6 +11,12 @@ use super::*;
 use crate::cores::{self, Cores};
 
 const LONG: Duration = Duration::from_secs(10);
+/// The writer does not look by itself, and the disk is quick.
+const QUIET: Limits = Limits {
+    segment_bytes: 1 << 20,
+    linger: LONG,
+    quick: LONG,
+};
 
 /// A journal that is used on threads that serve.
 fn serving(fake: &Fake, limits: Limits) -> (Arc<Journal>, Cores) {
@@ -48,10 +57,16 @@ async fn a_thread_that_has_nothing_else_to_do_writes_itself_while_the_disk_is_qu
     // The writer does not look by itself.
     let limits = Limits {
         linger: LONG,
+        quick: Duration::from_millis(500),
         ..Limits::default()
     };
     let (journal, cores) = serving(&fake, limits);
-    for (pause, by) in [(0, "serve-"), (10, "serve-"), (0, "journal"), (0, "serve-")] {
+    for (pause, by) in [
+        (0, "serve-"),
+        (600, "serve-"),
+        (0, "journal"),
+        (0, "serve-"),
+    ] {
         fake.disk().pause = Duration::from_millis(pause);
         writers(&fake);
         let mut tasks = JoinSet::new();
@@ -67,11 +82,7 @@ async fn a_thread_that_has_nothing_else_to_do_writes_itself_while_the_disk_is_qu
 #[tokio::test]
 async fn where_many_wait_on_a_thread_the_one_that_is_there_for_it_writes() {
     let fake = Fake::default();
-    let limits = Limits {
-        linger: LONG,
-        ..Limits::default()
-    };
-    let (journal, cores) = serving(&fake, limits);
+    let (journal, cores) = serving(&fake, QUIET);
     for (waiting, by) in [(writer::FEW, "serve-"), (writer::FEW + 1, "journal")] {
         writers(&fake);
         let mut tasks = JoinSet::new();
@@ -200,6 +211,7 @@ async fn segments_end_and_go_as_ever_where_threads_write_themselves() {
     let fake = Fake::default();
     let limits = Limits {
         segment_bytes: 4_096,
+        quick: LONG,
         ..Limits::default()
     };
     let (journal, cores) = serving(&fake, limits);
@@ -211,6 +223,9 @@ async fn segments_end_and_go_as_ever_where_threads_write_themselves() {
         all(tasks).await;
     }
     assert!(fake.disk().segments.len() > 4);
+    // The first one by the start.
+    let began = fake.disk().began.split_off(1);
+    assert!(began.iter().all(|by| by == "journal"), "{began:?}");
     let found = contents(&fake.crashed());
     assert_eq!(found.unproven.len(), 120);
     assert_eq!(found.state, journal.look(Clone::clone));
@@ -220,4 +235,119 @@ async fn segments_end_and_go_as_ever_where_threads_write_themselves() {
     cores.spawn(&mut tasks, served(journal.clone()));
     all(tasks).await;
     soon("they are removed", || fake.disk().segments.len() <= 2);
+}
+
+/// A debit that is waited for on a thread that serves, however that ends.
+async fn attempted(journal: Arc<Journal>) {
+    let mut record = hold();
+    drop(journal.hold(&mut record, Urgency::Soon));
+    let debit = debit_of(&record, Usage::default(), Flags::default(), 0);
+    let (_, durable) = journal.debit(&debit).unwrap();
+    let _ = durable.wait().await;
+}
+
+#[tokio::test]
+async fn a_panic_in_a_write_ends_all_promises_whoever_writes() {
+    for serves in [false, true] {
+        let fake = Fake::default();
+        let (journal, cores) = serving(&fake, QUIET);
+        let record = Record::Opened {
+            journal: journal.number(),
+        };
+        let lost = journal.append(&record, Urgency::Soon);
+        fake.disk().panic = true;
+        let mut tasks = JoinSet::new();
+        if serves {
+            cores.spawn(&mut tasks, attempted(journal.clone()));
+            let ended = tokio::time::timeout(LONG, cores.lost());
+            ended.await.expect("the thread's end is known");
+        } else {
+            drop(journal.append(&record, Urgency::Now));
+        }
+        let told = tokio::time::timeout(LONG, lost.wait());
+        let told = told.await.expect("who waits is told");
+        assert_eq!(told, Err(JournalFailed));
+        assert!(!journal.works());
+        // A disk that recovers changes nothing: what was lost stays so.
+        fake.disk().panic = false;
+        assert_eq!(wait(journal.barrier()), Err(JournalFailed));
+        journal.shared.write_up_to(u64::MAX);
+        assert_eq!(wait(journal.barrier()), Err(JournalFailed));
+        assert_eq!(journal.unproven(), 0);
+        assert!(contents(&fake.crashed()).unproven.is_empty());
+        journal.close();
+    }
+}
+
+#[test]
+fn a_failure_is_known_before_a_record_is_refused() {
+    let journal = started(&Fake::default(), Limits::default());
+    let inner = journal.shared.inner();
+    let shared = journal.shared.clone();
+    let failing = std::thread::spawn(move || shared.fail());
+    soon("it is known", || !journal.works());
+    assert!(!inner.failed);
+    drop(inner);
+    failing.join().unwrap();
+    assert_eq!(wait(journal.barrier()), Err(JournalFailed));
+}
+
+#[tokio::test]
+async fn a_thread_on_which_nobody_waits_sleeps_on() {
+    let fake = Fake::default();
+    let (journal, cores) = serving(&fake, Limits::default());
+    let woken = Arc::<AtomicUsize>::default();
+    let mut ushers = JoinSet::new();
+    cores.on_each(&mut ushers, || {
+        let (journal, woken) = (journal.clone(), woken.clone());
+        async move {
+            let mut usher = std::pin::pin!(journal.usher());
+            let counted = std::future::poll_fn(|context| {
+                woken.fetch_add(1, Ordering::Relaxed);
+                usher.as_mut().poll(context)
+            });
+            counted.await;
+        }
+    });
+    // Behind what was woken before.
+    let settled = async || {
+        let mut tasks = JoinSet::new();
+        cores.on_each(&mut tasks, || async {});
+        all(tasks).await;
+    };
+    settled().await;
+    for _ in 0..20 {
+        journal.barrier().wait().await.unwrap();
+    }
+    // The last rooms are open then.
+    journal.close();
+    settled().await;
+    assert_eq!(woken.load(Ordering::Relaxed), cores::count());
+    ushers.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_comes_after_a_thread_has_written_may_wait_for_as_long_as_ever() {
+    let limits = Limits {
+        linger: Duration::from_millis(200),
+        ..QUIET
+    };
+    // Whether the writer sees the first record as it comes or a linger later,
+    // one of these is while it waits with that record.
+    for pause in [limits.linger / 2, limits.linger * 3 / 2] {
+        let fake = Fake::default();
+        let (journal, cores) = serving(&fake, limits);
+        let record = Record::Opened {
+            journal: journal.number(),
+        };
+        drop(journal.append(&record, Urgency::Soon));
+        tokio::time::sleep(pause).await;
+        let mut tasks = JoinSet::new();
+        cores.spawn(&mut tasks, served(journal.clone()));
+        all(tasks).await;
+        let began = Instant::now();
+        let later = journal.append(&record, Urgency::Soon);
+        later.wait().await.unwrap();
+        assert!(began.elapsed() >= limits.linger, "{:?}", began.elapsed());
+    }
 }

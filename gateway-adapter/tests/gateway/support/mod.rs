@@ -43,6 +43,8 @@ pub struct Running {
     pub http: SocketAddr,
     pub grpc: SocketAddr,
     pub envoy: SocketAddr,
+    /// If it is configured.
+    pub admin: Option<SocketAddr>,
     pub reloader: tally_gateway_adapter::gateway::Reloader,
     stop: Option<oneshot::Sender<()>>,
     task: tokio::task::JoinHandle<Result<(), GatewayError>>,
@@ -148,7 +150,7 @@ impl Setup {
             .unwrap()
             .unwrap();
         let (http, grpc) = (gateway.http().unwrap(), gateway.grpc().unwrap());
-        let envoy = gateway.envoy().unwrap();
+        let (envoy, admin) = (gateway.envoy().unwrap(), gateway.admin());
         let reloader = gateway.reloader();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(gateway.run(async {
@@ -160,6 +162,7 @@ impl Setup {
             http,
             grpc,
             envoy,
+            admin,
             reloader,
             stop: Some(stop),
             task,
