@@ -31,8 +31,9 @@ pub(crate) const EXAMPLE: &str = "\
 Example:
   tally receipt audit receipts/ --genesis genesis.json
 
-The folder holds *.receipt files, and *.state files of every class (and of the
-gateways) at one height. Nothing else is read: no node, no network.";
+The folder holds *.receipt files, one receipt each, and *.state files of every
+class (and of the gateways) at one height: `tally class list --out receipts/`.
+Nothing else is read: no node, no network.";
 
 /// Ending of receipt files.
 pub(crate) const RECEIPT: &str = "receipt";
@@ -83,6 +84,11 @@ impl AuditArgs {
             let verified =
                 verified.map_err(|e| invalid(&path, with_fork(e, audit.take_fork(), &genesis)))?;
             exact += u64::from(verified.price == PriceCheck::Exact);
+        }
+        if let Some(path) = files(&self.dir, "receipts")?.first() {
+            let why = "a file of many receipts does not show the debits: fetch each by itself";
+            let message = format!("{}: {why}", path.display());
+            return Err(Failure::error(Exit::Usage, message));
         }
         let report = audit.finish().map_err(|e| invalid(&self.dir, e))?;
         output::print(format, &describe(&report, exact))?;

@@ -18,6 +18,7 @@ use super::{
     exit::Exit,
     genesis_config::ClassConfig,
     output::{self, Format},
+    states,
     submit::SubmitArgs,
 };
 
@@ -40,7 +41,8 @@ A new class gets the next number, see `tally class list`.";
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ClassCommand {
     /// List classes, their rules and totals, proven by the validators' signatures
-    #[command(after_help = "Example:\n  tally class list --genesis genesis.json")]
+    #[command(after_help = "Example:\n  tally class list --genesis genesis.json\n  \
+        tally class list --genesis genesis.json --out receipts")]
     List(List),
     /// Add a class or change its rules (admins sign)
     #[command(after_help = SET_EXAMPLE)]
@@ -54,6 +56,10 @@ pub(crate) struct List {
     genesis: GenesisArg,
     #[command(flatten)]
     node: NodeArg,
+    /// Also write the proven state of all classes and gateways at one height into this folder,
+    /// for `tally receipt audit`
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 /// Arguments of `class set`.
@@ -99,6 +105,11 @@ impl List {
                 let leaf = client.leaf(&genesis, Table::Classes, number).await?;
                 let Some((_, leaf)) = leaf else { break };
                 rows.push(row(number, &codec::decode(&leaf, leaf.len())?));
+            }
+            if let Some(folder) = &self.out {
+                std::fs::create_dir_all(folder)
+                    .with_context(|| format!("making {}", folder.display()))?;
+                states::fetch(&mut client, folder).await?;
             }
             anyhow::Ok(rows)
         })?;

@@ -42,6 +42,7 @@ mod rates;
 mod receipt;
 mod receipts;
 mod role;
+mod states;
 mod status;
 mod stop;
 mod submit;

@@ -27,7 +27,7 @@ use crate::cli::{
     client::failure,
     exit::{Exit, Failure},
     output::{self, Format},
-    status,
+    states, status,
 };
 
 /// The validator that is killed; the gateway and the followers use others.
@@ -55,7 +55,7 @@ pub(crate) async fn run(
     let dir = world.net.dir.join("audit");
     let mut client = world.node(1).connect().await?;
     let files = evidence::receipts(&client, chain.receipts.keys().copied(), &dir).await?;
-    let at = evidence::states(&mut client, &dir).await?;
+    let at = states::fetch(&mut client, &dir).await?;
     let histories = evidence::histories(&mut client, &dir).await?;
     let grown = evidence::consistency(&mut client, &dir, at).await?;
     let indexes: Vec<u64> = chain.receipts.keys().copied().collect();
