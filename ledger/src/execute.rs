@@ -1,7 +1,7 @@
 //! Execution: what a block does to the state.
 //!
 //! [`build`] makes a block from candidates, [`check`] executes a block that
-//! somebody else made; both run the same [`Run`] (I9), and neither changes
+//! somebody else made; both do the same (I9), and neither changes
 //! the state: [`State::commit`] takes an [`Execution`] over. [`admit`] is the
 //! dry run of one transaction. Order within a block:
 //!

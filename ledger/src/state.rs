@@ -3,7 +3,7 @@
 //! It is a set of tables of leaves with consecutive numbers, a
 //! dense tree per table, the log's frontier, and an index that is derived
 //! from the leaves and never hashed. It changes in one way only: an
-//! [`Execution`](crate::execute::Execution) that was computed from it is
+//! `Execution` that was computed from it is
 //! committed. Every leaf is under the state root, so two nodes of equal root
 //! hold the same state (I6).
 

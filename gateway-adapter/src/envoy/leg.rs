@@ -1,7 +1,7 @@
 //! The way to the engine through Envoy, for one request.
 //!
 //! Where Envoy has the connection to the engine, the gateway's exchange asks
-//! it by one [`Call`] and gets an answer as from its own connection. Only a
+//! it by one call and gets an answer as from its own connection. Only a
 //! body that Envoy has ended ends here, and an answer that never comes is
 //! never made up: the exchange learns from the closed way to the client that
 //! Envoy's stream is over, as it learns that a client hung up.

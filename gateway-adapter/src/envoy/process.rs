@@ -1,6 +1,6 @@
 //! `ext_proc`: one stream of messages per HTTP request.
 //!
-//! The messages are read by a [`Course`]; the request goes to the proxy,
+//! The messages are read by a `Course`; the request goes to the proxy,
 //! which asks the engine through a [`Leg`] and gives back an answer. What the
 //! engine says waits here, one piece at most, until the exchange takes it.
 

@@ -118,7 +118,7 @@ fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
 impl Connections {
     /// To the engine at a URL, whose scheme is `http`. While they are not in
     /// use, at most `most` are kept, dealt to the threads; on each up to
-    /// [`LEAST`] of them, even if that makes more in all.
+    /// `LEAST` of them, even if that makes more in all.
     pub fn new(url: &Uri, most: usize) -> Option<Arc<Self>> {
         let authority = url.authority()?;
         let host = authority.host();

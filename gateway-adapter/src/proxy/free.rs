@@ -4,10 +4,10 @@
 //! | route | |
 //! |---|---|
 //! | `GET /v1/models` | what the key may buy and an engine serves |
-//! | `GET /v1/tally/balance` | the account, by class ([`balance`]) |
-//! | `POST /v1/tally/quote` | what a request would cost ([`quote`]) |
-//! | `GET /v1/tally/receipts/{id}` | a receipt with its proof ([`receipt`]) |
-//! | `DELETE /v1/tally/key` | revokes the key ([`revoke`]) |
+//! | `GET /v1/tally/balance` | the account, by class (`balance`) |
+//! | `POST /v1/tally/quote` | what a request would cost (`quote`) |
+//! | `GET /v1/tally/receipts/{id}` | a receipt with its proof (`receipt`) |
+//! | `DELETE /v1/tally/key` | revokes the key (`revoke`) |
 //!
 //! Which of them are served is policy (`routes.free`). They ask the nodes or
 //! the engine at most [`ASKING`] times at once, so that nobody can use them

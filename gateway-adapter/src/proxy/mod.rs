@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `POST /v1/chat/completions`, `/v1/completions`, `/v1/responses`, `/v1/embeddings` | metered ([`endpoint`]) |
 //! | `GET /v1/models`, `/v1/tally/...` | free, for the caller's own account ([`free`]) |
-//! | `GET /v1/tally/admit` | free; whether the key may spend anything ([`admit`]) |
+//! | `GET /v1/tally/admit` | free; whether the key may spend anything (`admit`) |
 //! | `GET /healthz` | 200 while the gateway serves |
 //! | anything else | 404: nothing is passed on unmetered |
 //!

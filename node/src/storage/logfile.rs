@@ -221,7 +221,7 @@ impl LogFiles {
     }
 
     /// Adds entries with the hashes of their leaves. Not durable before the
-    /// next [`Self::sync`].
+    /// next [`LogReader::sync`].
     pub fn append(&mut self, entries: &[Entry], leaf_hashes: &[Hash]) -> Result<(), LogFileError> {
         assert_eq!(entries.len(), leaf_hashes.len(), "one hash per entry");
         let start = self.frontier.size();
