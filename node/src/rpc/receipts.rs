@@ -89,7 +89,8 @@ fn of_few_blocks(receipts: &[Receipt], most: usize) -> Result<(), Status> {
     if heights.len() <= most {
         return Ok(());
     }
-    let fits = heights.iter().nth(most - 1).map_or(0, |last| last.0);
+    let fits = heights.iter().nth(most.saturating_sub(1));
+    let fits = fits.map_or(0, |last| last.0);
     let why = format!(
         "these receipts are of {} blocks, and with details a file takes those of {most}: take \
          them in parts (`tally receipt get --account N --to {fits}`, then `--from {}`), or \
