@@ -77,18 +77,21 @@ impl AuditArgs {
             let taken = audit.state(&file);
             taken.map_err(|e| invalid(&path, with_fork(e, audit.take_fork(), &genesis)))?;
         }
-        for path in files(&self.dir, RECEIPT)? {
+        let receipts = files(&self.dir, RECEIPT)?;
+        if receipts.is_empty()
+            && let Some(path) = files(&self.dir, "receipts")?.first()
+        {
+            let why = "a file of many receipts does not show the debits: fetch each by itself";
+            let message = format!("{}: {why}", path.display());
+            return Err(Failure::error(Exit::Usage, message));
+        }
+        for path in receipts {
             let bytes = read_file(&path)?;
             let file = ReceiptFile::decode(&bytes).map_err(|e| invalid(&path, e))?;
             let verified = audit.receipt(&file);
             let verified =
                 verified.map_err(|e| invalid(&path, with_fork(e, audit.take_fork(), &genesis)))?;
             exact += u64::from(verified.price == PriceCheck::Exact);
-        }
-        if let Some(path) = files(&self.dir, "receipts")?.first() {
-            let why = "a file of many receipts does not show the debits: fetch each by itself";
-            let message = format!("{}: {why}", path.display());
-            return Err(Failure::error(Exit::Usage, message));
         }
         let report = audit.finish().map_err(|e| invalid(&self.dir, e))?;
         output::print(format, &describe(&report, exact))?;
