@@ -913,18 +913,8 @@ async fn what_does_not_exist_or_asks_for_too_much_is_a_clear_error() {
         to_height,
     };
     refused!("backwards", InvalidArgument, get_history, range(3, 2));
-    refused!(
-        "beyond the end",
-        InvalidArgument,
-        get_history,
-        range(0, most)
-    );
-    refused!(
-        "far beyond",
-        InvalidArgument,
-        get_history,
-        range(most, most)
-    );
+    refused!("beyond the end", NotFound, get_history, range(0, most));
+    refused!("far beyond", NotFound, get_history, range(most, most));
     let sizes = |old: u64, new: u64| v1::GetConsistencyRequest { old, new };
     refused!("sizes", InvalidArgument, get_consistency, sizes(2, 1));
     refused!("size", InvalidArgument, get_consistency, sizes(1, most));
