@@ -109,7 +109,7 @@ impl List {
             if let Some(folder) = &self.out {
                 std::fs::create_dir_all(folder)
                     .with_context(|| format!("making {}", folder.display()))?;
-                states::fetch(&mut client, folder).await?;
+                states::fetch(&mut client, &genesis, folder).await?;
             }
             anyhow::Ok(rows)
         })?;

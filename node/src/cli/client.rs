@@ -214,6 +214,16 @@ pub(crate) fn failure(status: &Status) -> anyhow::Error {
     Failure::error(exit, message)
 }
 
+/// A leaf of the state that was verified.
+pub(crate) struct ProvenLeaf {
+    /// Under the header of which height.
+    pub(crate) height: Height,
+    /// Its bytes.
+    pub(crate) leaf: Vec<u8>,
+    /// The bytes of the state file.
+    pub(crate) file: Vec<u8>,
+}
+
 impl Client {
     /// A leaf of the state, proven under a header that a quorum of the
     /// genesis's validators signed: the node need not be believed. `None`:
@@ -224,6 +234,17 @@ impl Client {
         table: Table,
         number: u32,
     ) -> anyhow::Result<Option<(Height, Vec<u8>)>> {
+        let proven = self.leaf_file(genesis, table, number).await?;
+        Ok(proven.map(|proven| (proven.height, proven.leaf)))
+    }
+
+    /// The same, with the file that proves it.
+    pub(crate) async fn leaf_file(
+        &mut self,
+        genesis: &Genesis,
+        table: Table,
+        number: u32,
+    ) -> anyhow::Result<Option<ProvenLeaf>> {
         let request = v1::GetLeafRequest {
             table: u32::from(table as u8),
             number,
@@ -249,7 +270,11 @@ impl Client {
             .verify(genesis)
             .map_err(|e| false_proof(e.to_string()))?;
         let height = file.certified.header.height;
-        Ok(leaf.map(|leaf| (height, leaf.to_vec())))
+        Ok(leaf.map(|leaf| ProvenLeaf {
+            height,
+            leaf: leaf.to_vec(),
+            file: proof.file.to_vec(),
+        }))
     }
 
     /// The same, decoded; an absent one is an error.

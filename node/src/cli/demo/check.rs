@@ -26,6 +26,7 @@ use super::{
 use crate::cli::{
     client::failure,
     exit::{Exit, Failure},
+    genesis,
     output::{self, Format},
     states, status,
 };
@@ -55,9 +56,10 @@ pub(crate) async fn run(
     let dir = world.net.dir.join("audit");
     let mut client = world.node(1).connect().await?;
     let files = evidence::receipts(&client, chain.receipts.keys().copied(), &dir).await?;
-    let at = states::fetch(&mut client, &dir).await?;
-    let histories = evidence::histories(&mut client, &dir).await?;
-    let grown = evidence::consistency(&mut client, &dir, at).await?;
+    let chain_file = genesis::read(&world.net.genesis_file())?;
+    let at = states::fetch(&mut client, &chain_file, &dir).await?;
+    let histories = evidence::histories(&mut client, &chain_file, &dir).await?;
+    let grown = evidence::consistency(&mut client, &dir, at.0).await?;
     let indexes: Vec<u64> = chain.receipts.keys().copied().collect();
     let together = evidence::together(&mut client, &indexes, &dir).await?;
     compare(&seen, &files)?;

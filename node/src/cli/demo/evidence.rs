@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use futures::{StreamExt, TryStreamExt};
-use tally_ledger::{receipt::ReceiptFile, tree::Table};
+use tally_ledger::{genesis::Genesis, receipt::ReceiptFile, tree::Table};
 use tally_proto::v1::{self, get_history_request::Of, get_receipt_request::By};
 
 use crate::cli::{
@@ -19,7 +19,6 @@ use crate::cli::{
     history::{self, HISTORY},
     receipt::fetch,
     receipts,
-    states::leaf,
 };
 
 /// Receipts that are fetched at the same time.
@@ -73,9 +72,14 @@ pub(crate) async fn together(
 
 /// Fetches the complete histories of all accounts, of gateway 0 and of
 /// control, and writes their files.
-pub(crate) async fn histories(client: &mut Client, dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) async fn histories(
+    client: &mut Client,
+    genesis: &Genesis,
+    dir: &Path,
+) -> anyhow::Result<Vec<PathBuf>> {
     let mut accounts = 0;
-    while leaf(client, Table::Accounts, accounts).await?.is_some() {
+    let table = Table::Accounts;
+    while client.leaf(genesis, table, accounts).await?.is_some() {
         accounts += 1;
     }
     let subjects = (0..accounts).map(Of::Account);
