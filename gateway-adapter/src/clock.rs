@@ -32,16 +32,24 @@ pub fn unix_us() -> u64 {
 /// goes back while the process runs. If the clock is set back this goes on at
 /// its own pace from where it was; if it is set forward this follows.
 pub fn arrival_ms() -> u64 {
-    /// The most that the wall clock was ahead of monotonic time.
+    /// The most that the wall clock was ahead of monotonic time, in us.
     static AHEAD: AtomicU64 = AtomicU64::new(0);
-    let monotonic = u64::try_from(START.1.elapsed().as_millis()).unwrap_or(u64::MAX);
-    follow(&AHEAD, monotonic, unix_ms())
+    follow(&AHEAD, unix_us, monotonic_us) / 1_000
 }
 
-fn follow(ahead: &AtomicU64, monotonic: u64, wall: u64) -> u64 {
+/// The wall clock is read first: a thread that does not run between the two
+/// sees it behind. Seen ahead, it would stay so.
+fn follow(ahead: &AtomicU64, wall: impl FnOnce() -> u64, monotonic: impl FnOnce() -> u64) -> u64 {
+    let wall = wall();
+    let monotonic = monotonic();
     let now = wall.saturating_sub(monotonic);
     let before = ahead.fetch_max(now, Ordering::Relaxed);
     monotonic.saturating_add(before.max(now))
+}
+
+/// Microseconds since this process first asked for a time.
+fn monotonic_us() -> u64 {
+    u64::try_from(START.1.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Milliseconds since 1970 that never go back while the process runs: the
@@ -55,6 +63,8 @@ pub fn steady_ms() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -71,8 +81,29 @@ mod tests {
             (510, 9_000, 9_000),
             (520, 9_010, 9_010),
         ] {
-            assert_eq!(follow(&ahead, monotonic, wall), arrival);
+            assert_eq!(follow(&ahead, || wall, || monotonic), arrival);
         }
         assert!(arrival_ms().abs_diff(unix_ms()) < 1_000);
+    }
+
+    #[test]
+    fn a_pause_between_the_two_clocks_leaves_no_arrival_in_the_future() {
+        let ahead = AtomicU64::new(0);
+        let time = Cell::new(5_000);
+        // Each clock is read, and then the thread does not run for a while.
+        let arrive = |pause| {
+            let read = |from| {
+                let now = time.get() - from;
+                time.set(time.get() + pause);
+                now
+            };
+            follow(&ahead, || read(0), || read(1_000))
+        };
+        for pause in [0, 70, 0, 3_000_000, 0, 1] {
+            let arrival = arrive(pause);
+            assert!(arrival <= time.get(), "{arrival} at {}", time.get());
+        }
+        // And it is told as it is again.
+        assert_eq!(arrive(0), time.get());
     }
 }
