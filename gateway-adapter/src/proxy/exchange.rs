@@ -26,7 +26,7 @@ use super::{
     payment::Payment,
     pricing::{self, Priced},
     reply,
-    stream::{Pump, TICK},
+    stream::{Pump, ticks},
     tokenize,
     upstream::{Upstream, passed},
 };
@@ -504,9 +504,7 @@ pub(super) async fn watched<T>(
     replied: &mut oneshot::Sender<Response<Body>>,
     work: impl Future<Output = T>,
 ) -> Result<T, Stop> {
-    let start = tokio::time::Instant::now() + TICK;
-    let mut tick = tokio::time::interval_at(start, TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut tick = ticks();
     tokio::pin!(work);
     loop {
         tokio::select! {

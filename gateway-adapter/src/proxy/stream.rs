@@ -30,7 +30,14 @@ use crate::{
 /// Time between two progress marks while output flows.
 const MARK: Duration = Duration::from_millis(700);
 /// How often a silent stream is looked at.
-pub(super) const TICK: Duration = Duration::from_millis(200);
+const TICK: Duration = Duration::from_millis(200);
+
+/// Turns of looking at a running request, the first one after a while.
+pub(super) fn ticks() -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + TICK, TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
+}
 /// Bytes of events that leave together, if they have arrived together.
 const TOGETHER: usize = 16 * 1024;
 /// How long an engine may take to end its body after `[DONE]`.
@@ -222,8 +229,11 @@ impl Pump {
     }
 
     async fn carry(&mut self, body: &mut Decoded, seen: &mut Seen, splitter: &mut Splitter) -> End {
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.hold.keep(self.early);
+        if let Some(end) = self.must_end() {
+            return end;
+        }
+        let mut tick = ticks();
         seen.marked = Some(Instant::now());
         let mut told = false;
         loop {
