@@ -13,6 +13,7 @@ pub mod cores;
 pub mod envoy;
 pub mod error;
 pub mod gateway;
+pub mod headers;
 pub mod holds;
 pub mod job;
 pub mod journal;

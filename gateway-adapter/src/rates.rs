@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use tally_ledger::{
     ids::{AccountNumber, ApiKeyNumber, ClassNumber},
     price::{Model, Usage},
@@ -24,6 +24,7 @@ use crate::{
     chain::{fleet::Share, terms::Terms},
     clock::steady_ms,
     config::{Rate, Rates as Local},
+    headers::{REQUESTS, RateNames, TOKENS},
     key::Key,
     refusal::Refusal,
     usage::{INPUT, OUTPUT},
@@ -249,10 +250,10 @@ impl Rates {
             tokens.extend(of.tokens);
             shard.insert(scope, of);
         }
-        for (what, buckets) in [("requests", requests), ("tokens", tokens)] {
+        for (names, buckets) in [(REQUESTS, requests), (TOKENS, tokens)] {
             let least = buckets.iter().min_by_key(|bucket| bucket.remaining());
             if let Some(bucket) = least {
-                write(what, bucket, headers);
+                write(names, bucket, headers);
             }
         }
     }
@@ -350,15 +351,14 @@ impl Drop for Pass {
     }
 }
 
-fn write(what: &str, bucket: &Bucket, headers: &mut HeaderMap) {
+fn write(names: RateNames, bucket: &Bucket, headers: &mut HeaderMap) {
     let values = [
-        ("limit", bucket.most().to_string()),
-        ("remaining", bucket.remaining().to_string()),
-        ("reset", duration(bucket.reset_ms())),
+        bucket.most().to_string(),
+        bucket.remaining().to_string(),
+        duration(bucket.reset_ms()),
     ];
-    for (name, value) in values {
-        let name = HeaderName::try_from(format!("x-ratelimit-{name}-{what}"));
-        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
+    for (name, value) in names.into_iter().zip(values) {
+        if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }
     }

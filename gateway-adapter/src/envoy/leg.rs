@@ -10,10 +10,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::proxy::body::Arriving;
-
-/// Names the engine to Envoy's routes: its `url` of `gateway.toml`.
-pub const ENGINE: &str = "x-tally-upstream";
+use crate::{headers::UPSTREAM, proxy::body::Arriving};
 
 /// What is asked of Envoy.
 #[derive(Debug)]
@@ -40,7 +37,8 @@ impl Leg {
     pub async fn call(&self, mut request: Request<Bytes>, engine: &str) -> Response<Arriving> {
         let name = HeaderValue::from_str(engine).ok();
         let headers = request.headers_mut();
-        headers.extend(name.map(|name| (http::HeaderName::from_static(ENGINE), name)));
+        // To Envoy's routes: its `url` of `gateway.toml`.
+        headers.extend(name.map(|name| (UPSTREAM, name)));
         let (answer, answered) = oneshot::channel();
         if self.0.send(Call { request, answer }).await.is_ok()
             && let Ok(response) = answered.await

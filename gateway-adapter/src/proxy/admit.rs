@@ -17,7 +17,7 @@ use super::{
     Proxy,
     body::{Body, whole},
 };
-use crate::{account::Account, refusal::Refusal};
+use crate::{account::Account, headers::CODE, refusal::Refusal};
 
 /// Longest wait for a fresh proof of an empty account.
 const WAIT: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ impl Proxy {
             *response.status_mut() = StatusCode::FORBIDDEN;
         }
         let code = HeaderValue::from_static(refusal.code());
-        response.headers_mut().insert("x-tally-code", code);
+        response.headers_mut().insert(CODE, code);
         response
     }
 

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     clock::unix_ms,
     envoy::leg::Leg,
+    headers::{COST, IDEMPOTENCY_KEY, RECEIPT, REMAINING, REQUEST_ID},
     holds::{EARLY_PART, Hold},
     journal::{Durable, Name, Urgency},
     key::Key,
@@ -103,7 +104,7 @@ async fn claim(
     headers: &HeaderMap,
     key: &Key,
 ) -> Result<Option<(Claim, Time)>, Box<Response<Body>>> {
-    let Some(text) = headers.get("idempotency-key") else {
+    let Some(text) = headers.get(IDEMPOTENCY_KEY) else {
         return Ok(None);
     };
     if text.is_empty() || text.len() > MAX_IDEMPOTENCY {
@@ -404,8 +405,8 @@ impl Exchange {
         self.proxy.serving.metrics.settled(flags);
         self.measures.used(self.hold.model(), &usage, flags);
         let settled = self.hold.settle(usage, flags);
-        if let Ok(cost) = HeaderValue::from_str(&settled.charged.to_string()) {
-            response.headers_mut().insert("x-tally-cost", cost);
+        if let Ok(cost) = HeaderValue::try_from(settled.charged.to_string()) {
+            response.headers_mut().insert(COST, cost);
         }
         // The hold's record stands before the debit's: one wait is enough.
         let response = match settled.durable.wait().await {
@@ -528,7 +529,7 @@ pub(super) async fn watched<T>(
 
 /// The client's own name of the request, if it has one that a log can bear.
 fn named(headers: &HeaderMap) -> Option<Box<str>> {
-    let name = headers.get("x-request-id")?.to_str().ok()?;
+    let name = headers.get(REQUEST_ID)?.to_str().ok()?;
     (1..=MAX_NAME).contains(&name.len()).then(|| name.into())
 }
 
@@ -536,11 +537,11 @@ fn named(headers: &HeaderMap) -> Option<Box<str>> {
 fn mark(hold: &Hold, headers: &mut HeaderMap) {
     hold.tell_rates(headers);
     let texts = [
-        ("x-tally-receipt", hold.receipt()),
-        ("x-tally-remaining", hold.remaining().to_string()),
+        (RECEIPT, hold.receipt()),
+        (REMAINING, hold.remaining().to_string()),
     ];
     for (name, text) in texts {
-        if let Ok(value) = HeaderValue::from_str(&text) {
+        if let Ok(value) = HeaderValue::try_from(text) {
             headers.insert(name, value);
         }
     }

@@ -40,7 +40,13 @@ use rand::RngCore;
 use tokio::sync::Semaphore;
 
 use crate::{
-    key::Key, live::Live, refusal::Refusal, repeats::Repeats, routing::Upstreams, serving::Serving,
+    headers::{RECEIPT, REQUEST_ID},
+    key::Key,
+    live::Live,
+    refusal::Refusal,
+    repeats::Repeats,
+    routing::Upstreams,
+    serving::Serving,
 };
 use body::{Arriving, Body};
 use endpoint::Endpoint;
@@ -71,7 +77,7 @@ impl Proxy {
         self: Arc<Self>,
         request: Request<Arriving>,
     ) -> Result<Response<Body>, Infallible> {
-        let id = request.headers().get("x-request-id").cloned();
+        let id = request.headers().get(REQUEST_ID).cloned();
         let (method, path) = (request.method().clone(), request.uri().path());
         let free = free::route(path).filter(|route| self.policy.look().free.contains(route));
         let mut response = match (&method, path) {
@@ -86,11 +92,11 @@ impl Proxy {
             },
         };
         let headers = response.headers_mut();
-        if !headers.contains_key("x-request-id") {
+        if !headers.contains_key(REQUEST_ID) {
             let id = id
-                .or_else(|| headers.get("x-tally-receipt").cloned())
+                .or_else(|| headers.get(RECEIPT).cloned())
                 .or_else(fresh_id);
-            headers.extend(id.map(|id| (http::HeaderName::from_static("x-request-id"), id)));
+            headers.extend(id.map(|id| (REQUEST_ID, id)));
         }
         Ok(response)
     }

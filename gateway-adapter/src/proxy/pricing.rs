@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderName, Response};
 
 use super::{
     Proxy, body::Body, endpoint::Endpoint, policy::Policy, reply, request::Call, tokenize,
 };
 use crate::{
     ask::{Ask, Need},
+    headers::{CLASS, PROJECT, PURPOSE},
     key::Key,
     refusal::Refusal,
     routing::{Errand, Route, fee},
@@ -48,17 +49,16 @@ pub(super) fn price<'a>(
     let route = route.ok_or_else(|| refuse(Refusal::ModelNotFound))?;
     let (tier, sells) = (call.tier.as_deref(), route.sells_priority());
     let fee = fee::offered(&policy.priority, headers, tier, sells).map_err(refuse)?;
-    let text = |name: &str| headers.get(name).map(|value| value.to_str());
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str());
     let number = |name| match text(name) {
         None => Some(0),
         Some(value) => value.ok()?.parse::<u32>().ok(),
     };
-    let (Some(project), Some(purpose)) = (number("x-tally-project"), number("x-tally-purpose"))
-    else {
+    let (Some(project), Some(purpose)) = (number(PROJECT), number(PURPOSE)) else {
         let why = "x-tally-project and x-tally-purpose are numbers";
         return Err(Box::new(reply::bad_request(why, None)));
     };
-    let class = text("x-tally-class").transpose();
+    let class = text(CLASS).transpose();
     let class = class.map_err(|_| refuse(Refusal::ClassUnknown))?;
     let wish = Wish {
         model: &call.model,

@@ -1,11 +1,19 @@
 //! Answers that the gateway itself gives, in OpenAI's form.
 
-use http::{HeaderValue, Method, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderValue, Method, Response, StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
 use serde_json::{Value, json};
 use tally_ledger::ids::GatewayNumber;
 
 use super::body::{Body, whole};
-use crate::{holds::receipt_id, refusal::Refusal, repeats::Repeated};
+use crate::{
+    headers::{RECEIPT, RETRY_AFTER_MS, SHOULD_RETRY},
+    holds::receipt_id,
+    refusal::Refusal,
+    repeats::Repeated,
+};
 
 /// A JSON answer.
 pub fn json(status: StatusCode, value: &Value) -> Response<Body> {
@@ -38,10 +46,10 @@ pub fn refusal(refusal: Refusal) -> Response<Body> {
     let mut response = json(refusal.status(), &object);
     let headers = response.headers_mut();
     let retry = if refusal.retry() { "true" } else { "false" };
-    headers.insert("x-should-retry", HeaderValue::from_static(retry));
+    headers.insert(SHOULD_RETRY, HeaderValue::from_static(retry));
     if let Some(ms) = refusal.retry_ms() {
-        headers.insert("retry-after", HeaderValue::from(ms.div_ceil(1_000)));
-        headers.insert("retry-after-ms", HeaderValue::from(ms));
+        headers.insert(RETRY_AFTER, HeaderValue::from(ms.div_ceil(1_000)));
+        headers.insert(RETRY_AFTER_MS, HeaderValue::from(ms));
     }
     response
 }
@@ -71,11 +79,11 @@ pub fn repeated(gateway: GatewayNumber, repeated: Repeated) -> Response<Body> {
     let mut response = json(status, &error_object(message, kind, None, repeated.code()));
     let headers = response.headers_mut();
     let retry = if retry { "true" } else { "false" };
-    headers.insert("x-should-retry", HeaderValue::from_static(retry));
+    headers.insert(SHOULD_RETRY, HeaderValue::from_static(retry));
     if let Repeated::Served(hold) = repeated
         && let Ok(receipt) = HeaderValue::from_str(&receipt_id(gateway, hold))
     {
-        headers.insert("x-tally-receipt", receipt);
+        headers.insert(RECEIPT, receipt);
     }
     response
 }

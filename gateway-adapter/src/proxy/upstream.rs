@@ -16,7 +16,7 @@ use super::{
     body::Arriving,
     connections::{CallError, Connections},
 };
-use crate::{config, envoy::leg::Leg};
+use crate::{config, envoy::leg::Leg, headers::IDEMPOTENCY_KEY};
 
 /// Idle connections kept to one engine.
 const IDLE: usize = 1024;
@@ -40,7 +40,7 @@ const NOT_PASSED: [HeaderName; 18] = [
     // the engine.
     header::COOKIE,
     header::SET_COOKIE,
-    HeaderName::from_static("idempotency-key"),
+    IDEMPOTENCY_KEY,
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("openai-organization"),
     HeaderName::from_static("openai-project"),

@@ -3,10 +3,8 @@
 use http::HeaderMap;
 use tally_ledger::ids::Amount;
 
-use crate::{config::Priority, refusal::Refusal};
+use crate::{config::Priority, headers::PRIORITY_FEE, refusal::Refusal};
 
-/// Names the fee, in decimal CT.
-pub const HEADER: &str = "x-tally-priority-fee";
 /// The `service_tier` that may have a fee by policy.
 pub const TIER: &str = "priority";
 
@@ -19,7 +17,7 @@ pub fn offered(
     tier: Option<&str>,
     sold: bool,
 ) -> Result<Amount, Refusal> {
-    if let Some(value) = headers.get(HEADER) {
+    if let Some(value) = headers.get(PRIORITY_FEE) {
         let text = value.to_str().map_err(|_| Refusal::FeeForm)?;
         let fee = Amount::parse(text.trim()).ok_or(Refusal::FeeForm)?;
         return if sold || fee == Amount::ZERO {
@@ -38,7 +36,7 @@ mod tests {
 
     fn headers(fee: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        headers.insert(HEADER, fee.parse().unwrap());
+        headers.insert(PRIORITY_FEE, fee.parse().unwrap());
         headers
     }
 

@@ -11,7 +11,7 @@
 use base64::Engine as _;
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE},
+    header::{ACCEPT, CONTENT_DISPOSITION, CONTENT_TYPE, RETRY_AFTER},
     request::Parts,
 };
 use serde_json::{Map, Value, json};
@@ -99,7 +99,7 @@ fn not_final(id: &str, status: &str) -> Response<Body> {
     let page = json!({"object": "tally.receipt", "id": id, "status": status});
     let mut response = reply::json(StatusCode::ACCEPTED, &page);
     let headers = response.headers_mut();
-    headers.insert("retry-after", HeaderValue::from_static("1"));
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 
