@@ -216,8 +216,18 @@ impl Journal {
         }
         record.frame(&mut inner.buffer);
         inner.records += 1;
-        self.shared.wake(inner, urgency == Urgency::Now);
-        Durable::record(&self.shared, inner.records, urgency != Urgency::Waited)
+        // On a thread that writes itself nobody else is woken. Where another
+        // one is to write, it is told at once: to ask it later would take the
+        // lock a second time.
+        let number = inner.records;
+        let here = match urgency {
+            Urgency::Now => self.shared.ask_here(number),
+            Urgency::Waited => self.shared.is_written_here(),
+            Urgency::Soon => false,
+        };
+        self.shared.wake(inner, urgency != Urgency::Soon && !here);
+        let asked = urgency != Urgency::Waited || !here;
+        Durable::record(&self.shared, number, asked)
     }
 
     /// Appends a record that is neither a hold nor a debit.

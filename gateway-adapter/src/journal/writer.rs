@@ -107,10 +107,17 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Somebody waits for a record.
-    pub(super) fn ask(self: &Arc<Self>, number: u64) {
-        let here = cores::here() != 0
-            && u128::from(self.took.load(Ordering::Relaxed)) <= self.quick.as_micros()
+    /// Whether this thread writes what is waited for on it: it serves, and the
+    /// disk is quick.
+    pub(super) fn is_written_here(&self) -> bool {
+        let took = self.took.load(Ordering::Relaxed);
+        cores::here() != 0 && u128::from(took) <= self.quick.as_micros()
+    }
+
+    /// Has this thread write a record once it has nothing else to do; false
+    /// if it does not.
+    pub(super) fn ask_here(self: &Arc<Self>, number: u64) -> bool {
+        self.is_written_here()
             && ASKED.with_borrow_mut(|asked| match asked {
                 Some((shared, last)) => {
                     *last = number.max(*last);
@@ -120,8 +127,12 @@ impl Shared {
                     *asked = Some((self.clone(), number));
                     true
                 }
-            });
-        if !here {
+            })
+    }
+
+    /// Somebody waits for a record.
+    pub(super) fn ask(self: &Arc<Self>, number: u64) {
+        if !self.ask_here(number) {
             self.hurry();
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -77,6 +78,37 @@ async fn a_thread_that_has_nothing_else_to_do_writes_itself_while_the_disk_is_qu
         assert!(writers[0].starts_with(by), "{writers:?}, not {by}");
         assert_eq!(contents(&fake.crashed()).unproven.len(), journal.unproven());
     }
+}
+
+#[tokio::test]
+async fn what_a_thread_that_serves_promises_it_writes_once_it_has_nothing_else_to_do() {
+    let fake = Fake::default();
+    let (journal, cores) = serving(&fake, QUIET);
+    writers(&fake);
+    let mut tasks = JoinSet::new();
+    let (disk, made) = (fake.clone(), journal.clone());
+    cores.spawn(&mut tasks, async move {
+        // Nobody waits for it here.
+        drop(made.hold(&mut hold(), Urgency::Now));
+        let mut turns = 0..10;
+        let busy = std::future::poll_fn(|context| match turns.next() {
+            Some(_) => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        });
+        busy.await;
+        assert!(disk.disk().synced.is_empty(), "there was more to do");
+    });
+    all(tasks).await;
+    soon("it is written", || !fake.disk().synced.is_empty());
+    let writers = writers(&fake);
+    assert!(
+        writers.len() == 1 && writers[0].starts_with("serve-"),
+        "{writers:?}"
+    );
+    assert_eq!(contents(&fake.crashed()).state.holds.len(), 1);
 }
 
 #[tokio::test]
