@@ -50,7 +50,8 @@ pub trait Application: Send + 'static {
     /// which something was taken away since: it has an id only where a
     /// certificate for it is known, and is never proposed or voted for.
     /// Whether what it says instead is true shows when it is executed, so
-    /// whoever sent one that is invalid is to blame for that.
+    /// whoever sent one that is invalid is to blame for that; unless more
+    /// validators did than may be faulty: then this node is.
     fn certified_id(&self, body: &Bytes) -> Option<Hash> {
         let _ = body;
         None

@@ -5,6 +5,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Instant};
 
+use libp2p::PeerId;
 use malachitebft_app_channel::app::{consensus::SignedConsensusMsg, engine::util::events::Event};
 use malachitebft_app_channel::{AppMsg, NetworkMsg};
 use malachitebft_signing::{Signer, Verifier};
@@ -100,6 +101,11 @@ impl<A: Application> Bare<A> {
     /// The engine got this from a peer.
     pub fn received(&mut self, message: &SignedConsensusMsg<Engine>) {
         self.host.on_event(&Event::Received(message.clone()));
+    }
+
+    /// The network got a body from a peer by value sync.
+    pub fn served(&self, peer: PeerId, height: Height, body: &[u8]) {
+        self.node.origins.note(peer, height, body);
     }
 
     /// When the next height begins, if this node waits for it.

@@ -14,8 +14,8 @@ use std::{
 
 use bytesize::ByteSize;
 use malachitebft_app_channel::{
-    Channels, ConsensusContext, EngineBuilder, EngineHandle, NetworkContext, NetworkIdentity,
-    NetworkRequest, RequestContext, SyncContext, WalContext,
+    Channels, ConsensusContext, EngineBuilder, EngineHandle, NetworkIdentity, NetworkRequest,
+    RequestContext, SyncContext, WalContext,
     app::config::{
         ConsensusConfig, GossipSubConfig, NodeConfig, PubSubProtocol, ValuePayload, ValueSyncConfig,
     },
@@ -41,6 +41,7 @@ use crate::{
     guard::{Guard, Refusal},
     handle::{ConsensusError, Handle, Mode, Observing, Status, Stop},
     host::{Exit, Host, Until},
+    origins::Origins,
     relay,
     signer::{GuardedKey, LastRefusal},
     undecided::Undecided,
@@ -103,12 +104,14 @@ pub(crate) fn open<A: Application>(
     let undecided = Undecided::open(disk.as_ref(), &config.home, committed)?;
     let (sender, _) = watch::channel(Status::new(committed));
     let witness = Arc::new(Witness::default());
+    let origins = Arc::new(Origins::default());
     let host = Host::new(
         Calls::new(application),
         config.clone(),
         wake,
         sender.clone(),
         witness.clone(),
+        origins.clone(),
         undecided,
     );
     let node = Node {
@@ -120,6 +123,7 @@ pub(crate) fn open<A: Application>(
         own,
         guard: guard.map(|guard| Arc::new(Mutex::new(guard))),
         witness,
+        origins,
         status: sender,
         refusal: LastRefusal::default(),
         starts: 0,
@@ -151,6 +155,7 @@ pub(crate) struct Node {
     own: PublicKey,
     guard: Option<Arc<Mutex<Guard>>>,
     witness: Arc<Witness>,
+    pub(crate) origins: Arc<Origins>,
     status: watch::Sender<Status>,
     refusal: LastRefusal,
     /// Block time, in ms, after which a node without a guard may vote.
@@ -404,15 +409,8 @@ impl Node {
             .with_default_sync(SyncContext::new(wire))
             .with_default_consensus(consensus)
             .with_default_request(RequestContext::new(100));
-        let Some(direct) = self.config.direct.clone() else {
-            let network = NetworkContext::new(identity, wire);
-            return engine
-                .with_default_network(network)
-                .build()
-                .await
-                .map_err(error);
-        };
-        let spawned = relay::spawn(direct, identity, &settings, wire).await;
+        let (direct, origins) = (self.config.direct.clone(), self.origins.clone());
+        let spawned = relay::spawn(direct, origins, identity, &settings, wire).await;
         let (network, sender) = spawned.map_err(error)?;
         let built = engine
             .with_custom_network(network.clone(), sender)

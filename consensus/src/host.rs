@@ -41,6 +41,7 @@ use crate::{
     context::{self, Address, Engine, Validators},
     effort::Efforts,
     handle::{ConsensusError, Observing, SentVote, Status, Stop},
+    origins::Origins,
     parts::{Assembled, Assembler},
     undecided::Undecided,
     verifier::Witness,
@@ -87,6 +88,7 @@ pub(crate) struct Host<A> {
     wake: Wake,
     status: watch::Sender<Status>,
     witness: Arc<Witness>,
+    origins: Arc<Origins>,
     undecided: Arc<Mutex<Undecided>>,
     parts: Assembler,
     /// Complete bodies of heights and rounds that are not here yet.
@@ -139,12 +141,14 @@ impl<A: Application> Host<A> {
         wake: Wake,
         status: watch::Sender<Status>,
         witness: Arc<Witness>,
+        origins: Arc<Origins>,
         undecided: Undecided,
     ) -> Self {
         let committed = application.cheap().committed();
         let chain = application.cheap().chain();
         let validators = application.cheap().validators(Height(committed.0 + 1));
         witness.commit(committed);
+        origins.commit(committed);
         Self {
             chain,
             parts: Assembler::new(config.max_block_bytes, committed),
@@ -153,6 +157,7 @@ impl<A: Application> Host<A> {
             wake,
             status,
             witness,
+            origins,
             undecided: Arc::new(Mutex::new(undecided)),
             early: Vec::new(),
             committed,

@@ -23,6 +23,7 @@ pub mod gossip;
 pub mod guard;
 mod handle;
 mod host;
+mod origins;
 mod pace;
 mod parts;
 mod relay;

@@ -7,6 +7,8 @@
 //! peer, which checks that signature each time; in a full mesh of validators
 //! that is much of what a small block costs. Votes that a breaking stream
 //! loses are repeated by the engine, over its own network.
+//!
+//! Beside that it notes in [`Origins`] who sent what by value sync.
 
 use std::sync::Arc;
 
@@ -18,13 +20,13 @@ use malachitebft_app_channel::{
         config::NodeConfig,
         consensus::SignedConsensusMsg,
         engine::{
-            network::{NetworkEvent, NetworkMsg, NetworkRef},
-            util::output_port::OutputPort,
+            network::{NetworkEvent, NetworkMsg, NetworkRef, Subscriber},
+            util::output_port::{OutputPort, OutputPortSubscriberTrait},
         },
         metrics::SharedRegistry,
         spawn::spawn_network_actor,
         streaming::StreamMessage,
-        types::PeerId as EnginePeer,
+        types::{PeerId as EnginePeer, sync::Response},
     },
 };
 use malachitebft_codec::Codec;
@@ -37,6 +39,7 @@ use crate::{
     codec::Wire,
     context::{Engine, Part},
     gossip::Direct,
+    origins::Origins,
 };
 
 /// Events that may wait for the engine; it loses what it is too slow for, as
@@ -49,13 +52,14 @@ const PART: u8 = 2;
 /// The actor that the engine takes for its network.
 struct Relay {
     wire: Wire,
-    direct: Direct,
+    direct: Option<Direct>,
+    origins: Arc<Origins>,
 }
 
 struct State {
     engine: NetworkRef<Engine>,
     events: Arc<OutputPort<NetworkEvent<Engine>>>,
-    reading: JoinHandle<()>,
+    reading: Option<JoinHandle<()>>,
     /// How many there are; more than any network has, as long as the engine
     /// has not said.
     validators: usize,
@@ -63,7 +67,8 @@ struct State {
 
 /// Starts the engine's network, and the relay before it.
 pub(crate) async fn spawn(
-    direct: Direct,
+    direct: Option<Direct>,
+    origins: Arc<Origins>,
     identity: NetworkIdentity,
     config: &impl NodeConfig,
     wire: Wire,
@@ -71,7 +76,12 @@ pub(crate) async fn spawn(
     let registry = SharedRegistry::global().with_moniker(config.moniker());
     let (consensus, sync) = (config.consensus(), config.value_sync());
     let engine = spawn_network_actor(consensus, sync, identity, &registry, wire).await?;
-    let (relay, _) = Actor::spawn(None, Relay { wire, direct }, engine).await?;
+    let relay = Relay {
+        wire,
+        direct,
+        origins,
+    };
+    let (relay, _) = Actor::spawn(None, relay, engine).await?;
     let (sender, mut receiver) = mpsc::channel::<FromHost<Engine>>(1);
     let to = relay.clone();
     tokio::spawn(async move {
@@ -97,11 +107,11 @@ impl Relay {
     where
         Wire: Codec<T>,
     {
-        self.direct.reaches_all(validators)
-            && self
-                .wire
-                .encode(message)
-                .is_ok_and(|message| self.direct.send(&framed(kind, &message)))
+        let reaching = |direct: &&Direct| direct.reaches_all(validators);
+        self.direct.as_ref().filter(reaching).is_some_and(|direct| {
+            let message = self.wire.encode(message);
+            message.is_ok_and(|message| direct.send(&framed(kind, &message)))
+        })
     }
 
     fn publish(
@@ -126,6 +136,45 @@ impl Relay {
 /// The engine has a type of its own for it.
 fn engine_peer(peer: PeerId) -> Option<EnginePeer> {
     EnginePeer::from_bytes(&peer.to_bytes()).ok()
+}
+
+/// The transport's name of a peer that sent something.
+pub(crate) fn sender(peer: &EnginePeer) -> Option<PeerId> {
+    PeerId::from_bytes(&peer.to_bytes()).ok()
+}
+
+/// Sees what comes by value sync, whatever is made of it.
+struct Watch {
+    origins: Arc<Origins>,
+    relay: NetworkRef<Engine>,
+}
+
+impl OutputPortSubscriberTrait<NetworkEvent<Engine>> for Watch {
+    fn subscribe_to_port(&self, port: &OutputPort<NetworkEvent<Engine>>) {
+        let origins = self.origins.clone();
+        port.subscribe(self.relay.clone(), move |event| {
+            note(&origins, &event);
+            None
+        });
+    }
+}
+
+impl Subscriber<NetworkEvent<Engine>> for Watch {
+    fn send(&self, event: NetworkEvent<Engine>) {
+        note(&self.origins, &event);
+    }
+}
+
+fn note(origins: &Origins, event: &NetworkEvent<Engine>) {
+    let NetworkEvent::SyncResponse(_, peer, Some(Response::ValueResponse(response))) = event else {
+        return;
+    };
+    let Some(peer) = sender(peer) else {
+        return;
+    };
+    for value in &response.values {
+        origins.note(peer, value.height().into(), &value.value_bytes);
+    }
 }
 
 /// What a frame of a peer says.
@@ -161,15 +210,22 @@ impl Actor for Relay {
     ) -> Result<State, ActorProcessingErr> {
         // One does not live without the other.
         engine.link(myself.get_cell());
+        let watch = Watch {
+            origins: self.origins.clone(),
+            relay: myself,
+        };
+        engine.cast(NetworkMsg::Subscribe(Box::new(watch)))?;
         let events = Arc::new(OutputPort::with_capacity(EVENTS));
-        let (mut frames, to, wire) = (self.direct.receive(), events.clone(), self.wire);
-        let reading = tokio::spawn(async move {
-            while let Some((peer, frame)) = frames.recv().await {
-                match event(&wire, peer, frame) {
-                    Some(event) => to.send(event),
-                    None => debug!(%peer, "a message that means nothing was dropped"),
+        let reading = self.direct.as_ref().map(|direct| {
+            let (mut frames, to, wire) = (direct.receive(), events.clone(), self.wire);
+            tokio::spawn(async move {
+                while let Some((peer, frame)) = frames.recv().await {
+                    match event(&wire, peer, frame) {
+                        Some(event) => to.send(event),
+                        None => debug!(%peer, "a message that means nothing was dropped"),
+                    }
                 }
-            }
+            })
         });
         Ok(State {
             engine,
@@ -201,7 +257,9 @@ impl Actor for Relay {
         _: ActorRef<Self::Msg>,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        state.reading.abort();
+        if let Some(reading) = &state.reading {
+            reading.abort();
+        }
         state.engine.stop_and_wait(None, None).await?;
         Ok(())
     }

@@ -23,7 +23,8 @@
 //! detail hashes the signed batch root ([`RedactedBlock::is_whole`]); cost
 //! and class rule only the log root, after execution. So a redacted block is
 //! taken only where a certificate is known, never as a proposal, and whoever
-//! sent one that executes to something else is to blame for it.
+//! sent one that executes to something else is to blame for it; unless more
+//! validators did than may be faulty: then whoever executed them is.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,10 @@
 //! Judging bodies: where they may come from, which are new, and what the
 //! application says about them.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
+use libp2p::PeerId;
 use malachitebft_app_channel::app::{
     consensus::ProposedValue, engine::host::SyncedValueOutcome, streaming::StreamMessage,
     types::PeerId as EnginePeer,
@@ -18,6 +21,7 @@ use crate::{
     context::{Address, BlockId, Engine, Part},
     handle::ConsensusError,
     parts::{Assembled, Outcome, Piece},
+    relay::sender,
     undecided::Entry,
 };
 
@@ -28,10 +32,6 @@ const ROUNDS_AHEAD: u32 = 2;
 /// Bodies kept for later heights and rounds.
 const EARLY: usize = 8;
 
-fn libp2p(peer: &EnginePeer) -> Option<libp2p::PeerId> {
-    libp2p::PeerId::from_bytes(&peer.to_bytes()).ok()
-}
-
 impl<A: Application> Host<A> {
     /// A part came: the value, if it was the last one of a body.
     pub(super) async fn on_part(
@@ -41,7 +41,7 @@ impl<A: Application> Host<A> {
         message: StreamMessage<Part>,
     ) -> Result<Option<ProposedValue<Engine>>, Exit> {
         let publisher = published_by.unwrap_or(from);
-        let (Some(from), Some(publisher)) = (libp2p(&from), libp2p(&publisher)) else {
+        let (Some(from), Some(publisher)) = (sender(&from), sender(&publisher)) else {
             return Ok(None);
         };
         let piece = Piece {
@@ -205,6 +205,11 @@ impl<A: Application> Host<A> {
     }
 
     /// Whether a certified block's other form executes to the block's roots.
+    ///
+    /// Its id does not bind all of it, so one that does not may be its
+    /// sender's lie, or this node's fault. A validator that is not faulty
+    /// holds true ones only; so when more of them than may be faulty sent one
+    /// that fails, it is this node's.
     async fn is_true_form(&mut self, round: u32, id: Hash, body: &Bytes) -> Result<bool, Exit> {
         if self.height.valid.contains(&id) {
             // The block itself is here.
@@ -216,17 +221,30 @@ impl<A: Application> Host<A> {
             round,
             proposer: self.proposer(round).0,
         };
-        let body = body.clone();
+        let copy = body.clone();
         let verdict = self
             .application
-            .blocking(move |a| a.validate(slot, &body, Source::Synced))
+            .blocking(move |a| a.validate(slot, &copy, Source::Synced))
             .await?;
         if let Verdict::Invalid(why) = &verdict {
-            warn!(%height, round, %id, why, "a peer sent a certified block in a false form");
+            let failed = self.origins.failed(height, body);
+            let senders = self.validators_among(&failed);
+            warn!(%height, round, %id, senders, why, "a form of a certified block fails here");
+            if senders > self.validators.0.len() - self.validators.quorum() {
+                let why = format!("{why}; {senders} validators sent forms of it, and each fails");
+                return Err(ConsensusError::Diverged { height, id, why }.into());
+            }
             return Ok(false);
         }
         self.height.valid.insert(id);
         Ok(true)
+    }
+
+    /// How many of some peers are validators.
+    fn validators_among(&self, peers: &BTreeSet<PeerId>) -> usize {
+        let keys = self.validators.0.iter().map(|v| &v.network_key);
+        let validators: BTreeSet<_> = keys.filter_map(peer_id).collect();
+        validators.intersection(peers).count()
     }
 
     /// A quorum has precommitted it: then it is this node that is wrong.

@@ -79,6 +79,7 @@ impl<A: Application> Host<A> {
         self.committed = height;
         self.set_validators();
         self.witness.commit(height);
+        self.origins.commit(height);
         self.parts.commit(height);
         self.early.retain(|early| early.height > height);
         let ahead = self

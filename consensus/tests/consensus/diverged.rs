@@ -14,10 +14,11 @@ use malachitebft_core_types::{
     CommitCertificate, CommitSignature, NilOrVal, Round, VoteExtensions, VoteType,
 };
 use tally_consensus::{
-    ConsensusError,
+    ConsensusError, PeerId,
     bare::{Bare, Run},
     context::{Address, BlockId, Engine, Key, Vote},
     disk::RealDisk,
+    peer_id,
 };
 use tally_ledger::{
     block::vote_bytes,
@@ -115,7 +116,17 @@ impl Hand {
         self.synced(body).await.map(drop)
     }
 
-    /// The same, and what it says of it.
+    /// The same from a peer, and what it says of it.
+    async fn synced_from(
+        &mut self,
+        peer: PeerId,
+        body: &[u8],
+    ) -> Result<SyncedValueOutcome<Engine>, ConsensusError> {
+        self.bare.served(peer, FIRST, body);
+        self.synced(body).await
+    }
+
+    /// The same of nobody in particular.
     async fn synced(&mut self, body: &[u8]) -> Result<SyncedValueOutcome<Engine>, ConsensusError> {
         let (reply, answer) = oneshot::channel();
         let message = AppMsg::ProcessSyncedValue {
@@ -128,6 +139,26 @@ impl Hand {
         self.tell(message).await?;
         Ok(answer.await.unwrap())
     }
+}
+
+fn is_fault(outcome: &Result<SyncedValueOutcome<Engine>, ConsensusError>) -> bool {
+    matches!(outcome, Ok(SyncedValueOutcome::PeerFault))
+}
+
+fn network_id(n: u8) -> PeerId {
+    peer_id(&keys(n).network.public()).unwrap()
+}
+
+/// A block of the first height, and its id.
+fn first_block() -> (Vec<u8>, Hash) {
+    let body = [&1_u64.to_le_bytes()[..], &[0; 6]].concat();
+    let id = crate::common::body_id(&body);
+    (body, id)
+}
+
+/// One of many false forms of a block.
+fn false_form(block: Hash, n: u32) -> Vec<u8> {
+    [other_form(block, false), n.to_le_bytes().to_vec()].concat()
 }
 
 fn address(n: u8) -> Address {
@@ -167,8 +198,7 @@ async fn a_decided_block_that_is_invalid_after_a_restart_stops_the_node() {
 async fn a_block_that_comes_certified_and_is_invalid_stops_the_node() {
     let folder = tempfile::tempdir().unwrap();
     let node = &network(folder.path(), "synced", 4)[0];
-    let body = [&1_u64.to_le_bytes()[..], &[0; 6]].concat();
-    let block = crate::common::body_id(&body);
+    let (body, block) = first_block();
     node.knobs.diverges.store(true, Ordering::Relaxed);
     let mut hand = Hand::open(node);
     // Of a block that nobody has certified, the peer is to blame.
@@ -184,14 +214,15 @@ async fn a_block_that_comes_certified_and_is_invalid_stops_the_node() {
 async fn a_certified_block_in_a_false_form_is_the_peers_fault_and_a_true_one_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     let node = &network(folder.path(), "forms", 4)[0];
-    let body = [&1_u64.to_le_bytes()[..], &[0; 6]].concat();
-    let block = crate::common::body_id(&body);
+    let (_, block) = first_block();
     let (good, bad) = (other_form(block, true), other_form(block, false));
     let mut hand = Hand::open(node);
-    let fault = |outcome| matches!(outcome, Ok(SyncedValueOutcome::PeerFault));
-    assert!(fault(hand.synced(&good).await), "nobody has certified it");
+    assert!(
+        is_fault(&hand.synced(&good).await),
+        "nobody has certified it"
+    );
     hand.precommits(block).await;
-    assert!(fault(hand.synced(&bad).await));
+    assert!(is_fault(&hand.synced(&bad).await));
     drop(hand);
     // It is not on the disk either: the decided body is not there.
     let decided = Hand::open(node).decide(block).await;
@@ -201,10 +232,70 @@ async fn a_certified_block_in_a_false_form_is_the_peers_fault_and_a_true_one_is_
     let taken = hand.synced(&good).await;
     assert!(matches!(taken, Ok(SyncedValueOutcome::Verdict(value)) if value.validity.is_valid()));
     // A false one that comes after it changes nothing.
-    assert!(!fault(hand.synced(&bad).await));
+    assert!(!is_fault(&hand.synced(&bad).await));
     drop(hand);
     // After a restart the true one is judged again, from the disk.
     Hand::open(node).decide(block).await.unwrap();
     let blocks = &node.chain.lock().unwrap().blocks;
     assert_eq!((blocks[0].id, &blocks[0].body[..]), (block, &good[..]));
+}
+
+/// One of four validators may be faulty: two that each sent a form which fails
+/// here cannot both be, so this node is.
+#[tokio::test]
+async fn forms_of_more_validators_than_may_be_faulty_that_fail_stop_the_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = &network(folder.path(), "all", 4)[0];
+    let (_, block) = first_block();
+    let good = other_form(block, true);
+    node.knobs.diverges.store(true, Ordering::Relaxed);
+    let mut hand = Hand::open(node);
+    hand.precommits(block).await;
+    // From one validator, and from peers that are none.
+    let strangers = (0..4).map(|_| PeerId::random());
+    for peer in [network_id(1); 2].into_iter().chain(strangers) {
+        assert!(is_fault(&hand.synced_from(peer, &good).await));
+    }
+    let stopped = hand.synced_from(network_id(2), &good).await.map(drop);
+    assert_diverged(stopped, block, "2 validators sent forms of it");
+    assert_eq!(node.height(), 0, "nothing was committed");
+    // Executing as the others do, it takes the form.
+    node.knobs.diverges.store(false, Ordering::Relaxed);
+    let mut hand = Hand::open(node);
+    hand.precommits(block).await;
+    assert!(!is_fault(&hand.synced_from(network_id(1), &good).await));
+}
+
+/// The forms need not be the same: what was taken away differs from validator
+/// to validator.
+#[tokio::test]
+async fn forms_that_fail_count_whatever_they_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = &network(folder.path(), "kinds", 4)[0];
+    let (_, block) = first_block();
+    let mut hand = Hand::open(node);
+    hand.precommits(block).await;
+    let one = hand.synced_from(network_id(3), &false_form(block, 1)).await;
+    assert!(is_fault(&one));
+    let other = hand.synced_from(network_id(1), &false_form(block, 2)).await;
+    assert_diverged(other.map(drop), block, "it says what is not true");
+}
+
+#[tokio::test]
+async fn one_lying_validator_stops_nobody_with_any_number_of_false_forms() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = &network(folder.path(), "liar", 4)[0];
+    let (_, block) = first_block();
+    let mut hand = Hand::open(node);
+    hand.precommits(block).await;
+    for n in 0..300 {
+        let false_one = false_form(block, n);
+        let outcome = hand.synced_from(network_id(3), &false_one).await;
+        assert!(is_fault(&outcome), "{n}");
+    }
+    let good = other_form(block, true);
+    let taken = hand.synced_from(network_id(1), &good).await;
+    assert!(matches!(taken, Ok(SyncedValueOutcome::Verdict(value)) if value.validity.is_valid()));
+    hand.decide(block).await.unwrap();
+    assert_eq!(node.height(), 1);
 }

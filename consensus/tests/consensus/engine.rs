@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::{CHAIN, Node, assert_agreement, keys, network, now_ms};
+use crate::common::{CHAIN, Node, assert_agreement, keys, network, now_ms, other_form};
 use malachitebft_app_channel::app::{
     consensus::ProposedValue, engine::wal::encode_entry, wal::Log,
 };
@@ -190,6 +190,75 @@ async fn a_node_that_executes_to_other_roots_stops_and_names_the_block() {
     nodes[1].wait_height(height.0 + 3).await;
     let votes = |s: &Status| s.last_vote.is_some_and(|vote| vote.height > height);
     nodes[1].wait("a vote", votes).await;
+    stop_all(&mut nodes).await;
+}
+
+/// Puts another form in the place of a node's first two blocks; they were.
+fn keep_other_forms(node: &Node, are_true: bool) -> Vec<Decision> {
+    let mut chain = node.chain.lock().unwrap();
+    let whole = chain.blocks[..2].to_vec();
+    for block in &mut chain.blocks[..2] {
+        block.body = other_form(block.id, are_true).into();
+    }
+    whole
+}
+
+/// Blocks that peers hold only in another form, which their ids do not bind:
+/// when those of two peers fail here, the fault is here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_executes_no_peer_s_form_of_a_block_stops_and_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut nodes = network(folder.path(), "forms", 4);
+    start_all(&mut nodes).await;
+    for node in &mut nodes {
+        node.stop().await;
+    }
+    for node in &nodes[..3] {
+        keep_other_forms(node, true);
+    }
+    nodes[3].wipe();
+    nodes[3].knobs.diverges.store(true, Ordering::Relaxed);
+    nodes.iter_mut().for_each(Node::start);
+    let error = nodes[3].fault().await;
+    let ConsensusError::Diverged { height, id, why } = error else {
+        panic!("{error}");
+    };
+    let first = nodes[0].chain.lock().unwrap().blocks[0].id;
+    assert_eq!((height, id), (Height(1), first));
+    assert!(why.contains("validators sent forms of it"), "{why}");
+    let height = nodes[0].height();
+    nodes[0].wait_height(height + 2).await;
+    nodes[3].knobs.diverges.store(false, Ordering::Relaxed);
+    nodes[3].start();
+    nodes[3].wait_height(height + 2).await;
+    stop_all(&mut nodes).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_peer_that_serves_false_forms_stops_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut nodes = network(folder.path(), "liar", 4);
+    start_all(&mut nodes).await;
+    for node in &mut nodes {
+        node.stop().await;
+    }
+    let whole = keep_other_forms(&nodes[0], false);
+    nodes[3].wipe();
+    // There is nobody else to ask.
+    nodes[0].start();
+    nodes[3].start();
+    let synced = |node: &Node| node.knobs.validated[2].load(Ordering::Relaxed);
+    let end = Instant::now() + Duration::from_secs(30);
+    let before = synced(&nodes[3]);
+    while synced(&nodes[3]) < before + 3 {
+        assert!(Instant::now() < end, "it does not ask again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(nodes[3].height(), 0);
+    nodes[1].start();
+    nodes[2].start();
+    nodes[3].wait_height(3).await;
+    nodes[0].chain.lock().unwrap().blocks[..2].clone_from_slice(&whole);
     stop_all(&mut nodes).await;
 }
 

@@ -7,6 +7,7 @@ mod auditors;
 mod checkpoints;
 #[path = "../cli_common/mod.rs"]
 mod cli_common;
+mod equivocator;
 mod four;
 mod full_disk;
 mod histories;
