@@ -1,11 +1,10 @@
 //! Level `bytes`: each stored byte of transactions and entries.
 
 use tally_ledger::{
-    block::{Block, HEADER_BYTES},
+    block::HEADER_BYTES,
     entry::{Entry, Event},
     execute::Strict,
     hash::Hash,
-    merkle::{Frontier, leaf_hash},
 };
 
 use crate::{history::*, made::*};
@@ -26,13 +25,6 @@ fn bytes_that_do_not_fit_are_named() {
     });
     assert!(named.contains(": transactions root: expected "), "{named}");
 
-    let rooted = |block: &mut Block| {
-        let mut root = Frontier::new();
-        for transaction in &block.transactions {
-            root.append(leaf_hash(&transaction.leaf()));
-        }
-        block.header.transactions_root = root.root();
-    };
     let named = bytes_names(|history| {
         history.forge(|block| {
             block.transactions[3].payload[170] ^= 1;

@@ -127,3 +127,12 @@ impl History {
         Ok(replay)
     }
 }
+
+/// Puts the root of a block's changed transactions into its header.
+pub(crate) fn rooted(block: &mut Block) {
+    let mut root = Frontier::new();
+    for transaction in &block.transactions {
+        root.append(leaf_hash(&transaction.leaf()));
+    }
+    block.header.transactions_root = root.root();
+}

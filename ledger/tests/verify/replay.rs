@@ -5,13 +5,18 @@ use tally_ledger::{
     execute::{Strict, Trusted},
     hash::Hash,
     ids::*,
-    merkle::{Frontier, leaf_hash},
     redacted::StoredBlock,
     state::State,
     verify::{Beside, Replay},
 };
 
 use crate::{history::*, made::*};
+
+/// Executes the next block, with no files beside.
+fn take(replay: &mut Replay, block: &Block) {
+    let block = StoredBlock::Whole(block.clone());
+    replay.block(&block, &Strict, &Beside::default()).unwrap();
+}
 
 /// The same of level `replay` with the log beside.
 fn replay_names(change: impl FnOnce(&mut History)) -> String {
@@ -133,11 +138,7 @@ fn signatures_of_transactions_are_checked_or_trusted() {
     history.forge(|block| {
         let foreign = block.transactions[3].signatures[0];
         block.transactions[2].signatures[0] = foreign;
-        let mut root = Frontier::new();
-        for transaction in &block.transactions {
-            root.append(leaf_hash(&transaction.leaf()));
-        }
-        block.header.transactions_root = root.root();
+        rooted(block);
     });
     let wrong = history.replay(&Strict, true).unwrap_err();
     assert_eq!(wrong.transaction.as_ref().unwrap().0, 2);
@@ -154,31 +155,14 @@ fn a_snapshot_is_begun_with_only_if_its_header_is_the_certified_one() {
     for block in &world.blocks[..half] {
         let execution = tally_ledger::execute::check(&state, block, &Strict).unwrap();
         state.commit(execution);
-        replay
-            .block(
-                &StoredBlock::Whole(block.clone()),
-                &Strict,
-                &Beside::default(),
-            )
-            .unwrap();
+        take(&mut replay, block);
     }
     let (genesis, snapshot) = (&world.genesis, state.snapshot());
     let header = world.blocks[half - 1].header;
     let mut from = Replay::from_snapshot(genesis, &snapshot, &header).unwrap();
     for block in &world.blocks[half..] {
-        from.block(
-            &StoredBlock::Whole(block.clone()),
-            &Strict,
-            &Beside::default(),
-        )
-        .unwrap();
-        replay
-            .block(
-                &StoredBlock::Whole(block.clone()),
-                &Strict,
-                &Beside::default(),
-            )
-            .unwrap();
+        take(&mut from, block);
+        take(&mut replay, block);
     }
     from.check_balances().unwrap();
     assert_eq!(from.state().state_root(), replay.state().state_root());
