@@ -8,8 +8,7 @@ mod token;
 
 use tally_ledger::{
     action::{Action, OpenAccount, RegisterGateway, SetRole, SetUnit},
-    gateway::Caps,
-    ids::{AccountNumber, Amount, ClassNumber, GatewayNumber, Person},
+    ids::{AccountNumber, ClassNumber, GatewayNumber, Person},
     person::Roles,
     transaction::{Author, Transaction},
 };
@@ -17,7 +16,7 @@ use tally_node::{Engine, config::LoginOf};
 use tally_proto::{Login, v1};
 use tonic::{Request, Status};
 
-use crate::net::{Audit, CT, GATEWAY, ISSUER, Net, Running, key, list};
+use crate::net::{Audit, CT, GATEWAY, ISSUER, Net, Running, caps, key, list};
 
 const SOLO: Engine = Engine::Solo;
 const ADMINS: [Person; 2] = [Person(2), Person(3)];
@@ -38,16 +37,6 @@ fn set_role(person: Person, roles: Roles) -> Action {
         key: key(person).public(),
         roles,
     })
-}
-
-fn caps() -> Caps {
-    let most = Amount(u64::MAX);
-    Caps {
-        open: most,
-        open_account: most,
-        hour: most,
-        hour_account: most,
-    }
 }
 
 fn login(net: &Net, who: impl Into<Author>) -> Login {

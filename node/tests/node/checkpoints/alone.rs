@@ -9,6 +9,7 @@ use tally_ledger::{
 use tally_node::{Engine, NodeError, checkpoint::CheckpointFault};
 
 use super::*;
+use crate::net::CT;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_alone_signs_its_log_and_serves_every_tile() {
@@ -16,11 +17,7 @@ async fn a_node_alone_signs_its_log_and_serves_every_tile() {
     configure(&net, None);
     let log = LogKeys::new(&net.genesis);
     let node = net.start(0, Engine::Solo).await;
-    node.finalise(net.open_account(0)).await;
-    node.finalise(net.issue(0, 1_000_000_000)).await;
-    node.finalise(net.bind(0)).await;
-    node.finalise(net.open_journal()).await;
-    node.finalise(net.lease(1, 0, 100_000_000)).await;
+    net.prepare(&node, 100 * CT).await;
     // More than one full tile of level 0.
     node.finalise(net.debits(1, 600, 1, 0, 1000)).await;
     let size = log_size(&node).await;

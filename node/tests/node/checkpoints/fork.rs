@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tally_consensus::gossip::{self, GossipConfig, MAX_NOTICE_BYTES};
 use tally_ledger::{
-    checkpoint::{Checkpoint, LogKeys, Witnesses, sign_note},
+    checkpoint::{Checkpoint, LogKeys, Witnesses},
     crypto::SecretKey,
     hash::Hash,
     merkle::{Levels, leaf_hash, verify_inclusion},
@@ -72,15 +72,7 @@ async fn four_validators_are_witnessed_and_cannot_agree_on_a_second_history() {
     let tree = Levels::of(forged.iter().map(|leaf| leaf_hash(leaf)));
     let known = outsider.latest(&log).await.unwrap();
     let known_size = known.checkpoint.size;
-    let sign = |size: u64| {
-        let root = Levels::of((0..size).map(|i| tree.subtree(0, i).unwrap())).root();
-        let checkpoint = Checkpoint::new(&net.chain(), size, root);
-        let keys = net.homes.iter().map(|home| home.keys().unwrap().checkpoint);
-        let signatures = (0u16..)
-            .zip(keys)
-            .map(|(i, key)| (i, checkpoint.sign(&key)));
-        sign_note(&checkpoint, log.keys(), signatures).unwrap()
-    };
+    let sign = |size: u64| signed_by_all(&net, &tree, size);
     let all = sign(tree.size());
     let second = log.check(all.clone()).unwrap();
     assert_eq!(

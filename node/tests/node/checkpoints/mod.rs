@@ -12,10 +12,10 @@ use std::{fs, net::SocketAddr, path::Path, sync::Mutex};
 use bytes::Bytes;
 pub(crate) use outsider::{NAME, Outsider};
 use tally_ledger::{
-    checkpoint::{Checkpoint, LogKeys, SignedCheckpoint, Witnesses},
+    checkpoint::{Checkpoint, LogKeys, SignedCheckpoint, Witnesses, log_keys, sign_note},
     hash::Hash,
     merkle::{Levels, leaf_hash},
-    note::VerifierKey,
+    note::{Note, VerifierKey},
     tile::{TileKind, TileName, bundle_entries, push_entry, tile_hashes},
 };
 use tally_node::{config::Witness as WitnessConfig, web::Web};
@@ -69,6 +69,17 @@ pub(crate) async fn served(
     })
     .await;
     found.into_inner().unwrap().unwrap()
+}
+
+/// The head of a tree's first leaves, signed by all validators.
+fn signed_by_all(net: &Net, tree: &Levels, size: u64) -> Note {
+    let root = Levels::of((0..size).map(|i| tree.subtree(0, i).unwrap())).root();
+    let checkpoint = Checkpoint::new(&net.chain(), size, root);
+    let keys = net.homes.iter().map(|home| home.keys().unwrap().checkpoint);
+    let signatures = (0u16..)
+        .zip(keys)
+        .map(|(i, key)| (i, checkpoint.sign(&key)));
+    sign_note(&checkpoint, &log_keys(&net.genesis), signatures).unwrap()
 }
 
 /// Writes the tiles of a log as `tally export tiles` does.

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use serde_json::Value;
 use tally_ledger::{
-    checkpoint::{Checkpoint, LogKeys, sign_note},
+    checkpoint::LogKeys,
     merkle::{Levels, leaf_hash},
     note::NoteSignature,
     witness::AddCheckpoint,
@@ -22,18 +22,10 @@ async fn a_witness_answers_the_same_request_after_a_crash() {
     let net = Net::new(4);
     let log = LogKeys::new(&net.genesis);
     let tree = Levels::of((0..9u8).map(|i| leaf_hash(&[i])));
-    let request = |old: u64, size: u64| {
-        let root = Levels::of((0..size).map(|i| tree.subtree(0, i).unwrap())).root();
-        let checkpoint = Checkpoint::new(&net.chain(), size, root);
-        let keys = net.homes.iter().map(|home| home.keys().unwrap().checkpoint);
-        let signatures = (0u16..)
-            .zip(keys)
-            .map(|(i, key)| (i, checkpoint.sign(&key)));
-        AddCheckpoint {
-            old,
-            proof: tree.consistency(old, size).unwrap(),
-            checkpoint: sign_note(&checkpoint, log.keys(), signatures).unwrap(),
-        }
+    let request = |old: u64, size: u64| AddCheckpoint {
+        old,
+        proof: tree.consistency(old, size).unwrap(),
+        checkpoint: signed_by_all(&net, &tree, size),
     };
     let any = "127.0.0.1:0".parse().unwrap();
     let outsider = Outsider::start(&net, any, true).await;

@@ -16,9 +16,9 @@ use tally_ledger::{
     receipt::{PriceCheck, ReceiptFile, VerifiedReceipt},
 };
 use tally_node::{Engine, config::Storage, forget::Hold, home::Home};
-use tally_proto::v1::{self, get_receipt_request::By};
+use tally_proto::v1;
 
-use crate::net::{CHECKER, CT, GATEWAY, ISSUER, Net, Running, until};
+use crate::net::{CHECKER, CT, ISSUER, Net, Running, by_debit, until};
 
 const SOLO: Engine = Engine::Solo;
 
@@ -60,31 +60,9 @@ async fn spend(net: &Net, node: &Running, first: u64, account: u32) -> v1::Final
     batch(net, node, first, 20, account).await
 }
 
-fn by_debit(number: u64) -> By {
-    By::Debit(v1::DebitId {
-        gateway: GATEWAY.0,
-        journal: 1,
-        number,
-    })
-}
-
-fn by_hold(number: u64) -> By {
-    By::Hold(v1::HoldId {
-        gateway: GATEWAY.0,
-        journal: 1,
-        number: 1000 + number,
-    })
-}
-
-async fn ask(node: &Running, by: By) -> Result<v1::GetReceiptResponse, tonic::Status> {
-    let request = v1::GetReceiptRequest { by: Some(by) };
-    let answer = node.audit.clone().get_receipt(request).await?;
-    Ok(answer.into_inner())
-}
-
 /// A receipt, verified; what the answer says of its detail is what it proves.
 async fn receipt(net: &Net, node: &Running, number: u64) -> VerifiedReceipt {
-    let answer = ask(node, by_debit(number)).await.unwrap();
+    let answer = node.receipt(by_debit(number)).await.unwrap();
     let file = ReceiptFile::decode(&answer.file).unwrap();
     let verified = file.verify(&net.genesis).unwrap();
     assert_eq!(verified.receipt.position.number.0, number);

@@ -19,6 +19,7 @@ use tally_node::{
 };
 
 use super::*;
+use crate::net::by_hold;
 
 /// What `tally prune` does, on a stopped node.
 fn prune(net: &Net, below: u64, dry: bool) -> Swept {
@@ -87,9 +88,9 @@ async fn pruned_details_leave_the_disk_and_all_else_is_as_it_was() {
         assert_eq!(ids(&node, last).await, before);
         assert!(check_histories(&net, &node).await >= receipts);
         check_details(&net, &node, 180, |number| number > 168).await;
-        let unknown = ask(&node, by_hold(7)).await.unwrap_err();
+        let unknown = node.receipt(by_hold(7)).await.unwrap_err();
         assert_eq!(unknown.code(), tonic::Code::NotFound, "{unknown}");
-        ask(&node, by_hold(170)).await.unwrap();
+        node.receipt(by_hold(170)).await.unwrap();
         node.stop().await;
     }
     let node = net.start(0, SOLO).await;
