@@ -64,3 +64,12 @@ pub(crate) fn leaf(index: u64) -> Vec<u8> {
 pub(crate) fn log(size: u64) -> Levels {
     Levels::of((0..size).map(|index| leaf_hash(&leaf(index))))
 }
+
+/// Every way in which one bit is another: which bit, and the bytes.
+pub(crate) fn one_bit_off(bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> {
+    (0..8 * bytes.len()).map(|bit| {
+        let mut altered = bytes.to_vec();
+        altered[bit / 8] ^= 1 << (bit % 8);
+        (bit, altered)
+    })
+}
