@@ -66,7 +66,6 @@ fn checkpoints_of_other_logs_or_forms_are_refused() {
         Err(CheckpointError::OtherOrigin { wanted, found })
     );
     let empty = Checkpoint::new(&chain, 0, empty_root());
-    assert!(empty.is_possible() && !Checkpoint::new(&chain, 0, good.root).is_possible());
     assert_eq!(read(&empty), Err(CheckpointError::Foreign));
     let mut extended = good.clone();
     extended.extension.push("more".into());
@@ -160,21 +159,14 @@ fn no_flipped_bit_of_a_checkpoint_goes_unnoticed() {
     let bytes = cosigned(&signed(&genesis, &checkpoint, &[0, 1, 2]))
         .to_string()
         .into_bytes();
-    for i in 0..bytes.len() {
-        for bit in 0..8 {
-            let mut altered = bytes.clone();
-            altered[i] ^= 1 << bit;
-            let Ok(read) = log_keys.read(&altered) else {
-                continue;
-            };
-            // Only the witness's line can be turned into one of somebody
-            // unknown: then nobody has witnessed it.
-            assert_eq!(read.checkpoint, checkpoint);
-            assert!(
-                witnesses(1).check(&read.note).is_err(),
-                "byte {i}, bit {bit}"
-            );
-        }
+    for (bit, altered) in one_bit_off(&bytes) {
+        let Ok(read) = log_keys.read(&altered) else {
+            continue;
+        };
+        // Only the witness's line can be turned into one of somebody
+        // unknown: then nobody has witnessed it.
+        assert_eq!(read.checkpoint, checkpoint);
+        assert!(witnesses(1).check(&read.note).is_err(), "bit {bit}");
     }
 }
 
