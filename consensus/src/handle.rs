@@ -65,7 +65,8 @@ pub struct Status {
 }
 
 impl Status {
-    pub(crate) fn new(committed: Height) -> Self {
+    /// Before the first height begins.
+    pub fn new(committed: Height) -> Self {
         Self {
             mode: Mode::Validator,
             height: Height(committed.0.saturating_add(1)),

@@ -280,6 +280,28 @@ impl<'de> Deserialize<'de> for Reserved {
     }
 }
 
+/// The pattern of every tag that is [`Reserved`], so that a match over all
+/// actions names what it does and needs one arm for the rest:
+/// `reserved!(never) => match *never {}`.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __reserved_actions {
+    ($never:ident) => {
+        $crate::action::Action::SetValidators($never)
+            | $crate::action::Action::SetProtocol($never)
+            | $crate::action::Action::Resume($never)
+            | $crate::action::Action::Attestation27($never)
+            | $crate::action::Action::Attestation28($never)
+            | $crate::action::Action::Attestation29($never)
+            | $crate::action::Action::Attestation30($never)
+            | $crate::action::Action::Attestation31($never)
+            | $crate::action::Action::Attestation32($never)
+    };
+}
+
+#[doc(inline)]
+pub use crate::__reserved_actions as reserved;
+
 /// What a transaction asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {

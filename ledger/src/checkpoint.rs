@@ -26,7 +26,6 @@ use crate::{
     crypto::{ChainId, SecretKey, Signature},
     genesis::Genesis,
     hash::Hash,
-    merkle::empty_root,
     note::{KeyType, Note, NoteError, NoteSignature, VerifierKey},
 };
 
@@ -140,11 +139,6 @@ impl Checkpoint {
         let lines = &checkpoint.extension;
         let fits = lines.len() <= MAX_EXTENSIONS && !lines.iter().any(String::is_empty);
         (fits && !checkpoint.origin.is_empty()).then_some(checkpoint)
-    }
-
-    /// Whether an empty log has the empty tree's root.
-    pub fn is_possible(&self) -> bool {
-        self.size > 0 || self.root == empty_root()
     }
 
     /// A validator's signature over it.

@@ -234,12 +234,6 @@ impl State {
         self.leaves.prices.get((version.0 as usize).wrapping_sub(1))
     }
 
-    /// The price table in force.
-    pub fn current_table(&self) -> &PriceTable {
-        self.price_table(self.leaves.chain.table)
-            .expect("the table in force exists")
-    }
-
     /// Whose tokens a gateway's open lease holds; `None`: it is not open.
     pub fn lease_account(
         &self,

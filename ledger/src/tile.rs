@@ -73,7 +73,7 @@ impl TileKind {
 
 impl TileName {
     /// The tile of a log of `size` entries; `None` if it has none.
-    pub fn of_log(kind: TileKind, index: u64, size: u64) -> Option<Self> {
+    fn of_log(kind: TileKind, index: u64, size: u64) -> Option<Self> {
         let width = kind.width(index, size);
         (width > 0).then_some(Self { kind, index, width })
     }

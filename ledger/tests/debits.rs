@@ -245,10 +245,10 @@ fn a_table_is_in_force_from_the_block_after_its_entry() {
     let built = build(&world.state, now, 0, [&set, &early], &Strict);
     assert_eq!(built.refused, [(early.id(), Reason::UnknownTable)]);
     world.run(set);
-    assert_eq!(world.state.current_table().version, TableVersion(1));
+    assert_eq!(world.state.counts().table, TableVersion(1));
     // From here on the old lease may use either, a new one only the new.
     check(&world.debit(G0, new), 15, 15, NONE);
-    assert_eq!(world.state.current_table().version, TableVersion(2));
+    assert_eq!(world.state.counts().table, TableVersion(2));
     check(&world.debit(G0, debit(old, 5)), 5, 5, NONE);
     let (lease, ..) = world.lease(G0, |_| ());
     let transaction = world.debits_tx(G0, &[debit(lease, 5)]);

@@ -47,23 +47,6 @@ fn chain_id() -> ChainId {
 
 #[test]
 fn hash_contexts() {
-    let contexts = [
-        Context::Genesis,
-        Context::Transaction,
-        Context::Signatures,
-        Context::Payload,
-        Context::Block,
-        Context::Detail,
-        Context::EntryBody,
-        Context::ValidatorSet,
-        Context::StateLeaf,
-        Context::StateNode,
-        Context::State,
-        Context::Journal,
-        Context::Snapshot,
-        Context::IdBucket,
-        Context::Evidence,
-    ];
     let of = |context: Context| {
         let value = json!({
             "hash_of_abc": context.hash(b"abc").to_string(),
@@ -71,19 +54,11 @@ fn hash_contexts() {
         });
         (context.name().to_string(), value)
     };
-    check("hash_contexts", object(contexts.map(of)));
+    check("hash_contexts", object(Context::ALL.map(of)));
 }
 
 #[test]
 fn signed_messages() {
-    let domains = [
-        Domain::Transaction,
-        Domain::ApiKeyLease,
-        Domain::Prevote,
-        Domain::Precommit,
-        Domain::Proposal,
-        Domain::PeerProof,
-    ];
     let (key, chain) = (samples::key(7), chain_id());
     let of = |domain: Domain| {
         let value = json!({
@@ -99,7 +74,7 @@ fn signed_messages() {
             "chain": chain.to_string(),
             "seed": text(key.seed()),
             "public_key": key.public().to_string(),
-            "domains": object(domains.map(of)),
+            "domains": object(Domain::ALL.map(of)),
         }),
     );
 }

@@ -4,19 +4,18 @@
 //! [`NodeConfig::validate`] checks all that can be checked before anything is
 //! opened.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use serde::{Deserialize, Serialize};
-use tally_consensus::{Multiaddr, peer_id};
-use tally_ledger::crypto::PublicKey;
 
+mod check;
+mod network;
+mod rpc;
 mod witness;
 
+pub use check::ConfigError;
+pub use network::{Listen, Peer, Spread, Tls, multiaddr};
+pub use rpc::{LoginOf, Rpc};
 pub use witness::{Checkpoints, Witness};
 
 /// All of `config.toml`.
@@ -67,82 +66,6 @@ pub struct NodeConfig {
     pub peers: Vec<Peer>,
 }
 
-/// Addresses to listen on. Port 0: any free one (for trials).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Listen {
-    /// Votes and blocks, from the other validators.
-    pub consensus: SocketAddr,
-    /// Transactions, and what consensus sends directly, from the other
-    /// validators.
-    pub gossip: SocketAddr,
-    /// gRPC, from clients.
-    pub grpc: SocketAddr,
-    /// `/metrics`, `/healthz`, `/checkpoint` and `/tile`; loopback only.
-    pub http: SocketAddr,
-}
-
-/// Another validator.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Peer {
-    /// For people.
-    #[serde(default)]
-    pub name: String,
-    /// Identity of its transport, as in the genesis.
-    pub network_key: PublicKey,
-    /// Where it listens for votes and blocks.
-    pub consensus: SocketAddr,
-    /// Where it listens for transactions.
-    pub gossip: SocketAddr,
-}
-
-/// TLS of the gRPC listener. Paths are relative to the home.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// PEM file of the certificate chain.
-    pub certificate: PathBuf,
-    /// PEM file of its key.
-    pub key: PathBuf,
-    /// PEM file of the authority that clients' certificates must be from;
-    /// without, clients need none. A certificate whose subject's common name
-    /// is a caller (`person:3`) and whose key is that caller's on the chain is
-    /// its login.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_ca: Option<PathBuf>,
-    /// Clients without a certificate are let in too; they may log in by JWT.
-    #[serde(default)]
-    pub client_optional: bool,
-}
-
-/// Who has to log in before the Audit service answers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LoginOf {
-    /// Callers that are not on this machine. Those on loopback read all: who
-    /// has a shell here has the files too.
-    #[default]
-    Remote,
-    /// All callers: for a machine with other users, or with something on it
-    /// that passes on connections from elsewhere.
-    All,
-    /// Nobody: whoever reaches the port reads all.
-    None,
-}
-
-/// How votes, proposals and bodies spread.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Spread {
-    /// From each validator straight to each other one while all are reached,
-    /// else by gossipsub.
-    #[default]
-    Direct,
-    /// Always by gossipsub, which every validator passes on.
-    Gossipsub,
-}
-
 /// What this node does beside voting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -152,60 +75,6 @@ pub struct Consensus {
     /// invalid: so it is off where it is missing, in homes of such builds,
     /// and on in homes that are made now.
     pub report_evidence: bool,
-}
-
-/// Largest `rpc.history_entries`: a whole block of one subject fits behind it
-/// into a history file.
-const MOST_HISTORY_ENTRIES: u64 = 50_000;
-
-/// What the gRPC services allow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Rpc {
-    /// Who has to log in.
-    pub login: LoginOf,
-    /// The name that `login = "none"` once had; false is read and means
-    /// nothing.
-    #[serde(skip_serializing)]
-    pub allow_remote_audit: bool,
-    /// Largest request, in bytes.
-    pub max_message_bytes: usize,
-    /// Calls that may wait for finality at the same time.
-    pub max_waiting: usize,
-    /// Watches that may be open at the same time.
-    pub max_watches: usize,
-    /// Of one caller that logged in, or of one address beyond loopback.
-    pub max_watches_per_caller: usize,
-    /// Seconds after which a watcher that takes nothing is dropped.
-    pub watch_stall_s: u64,
-    /// Blocks that a watcher may lag behind before it is dropped.
-    pub watch_buffer: usize,
-    /// Histories that may be gathered at the same time; each takes about a
-    /// second of a processor at most, which validating needs too.
-    pub max_histories: usize,
-    /// Entries of a history file, unless one block alone has more.
-    pub history_entries: usize,
-    /// Blocks whose receipts one file may have with their details: each is
-    /// read and decoded whole.
-    pub receipt_blocks: usize,
-}
-
-impl Default for Rpc {
-    fn default() -> Self {
-        Self {
-            login: LoginOf::Remote,
-            allow_remote_audit: false,
-            max_message_bytes: 5 << 20,
-            max_waiting: 4096,
-            max_watches: 256,
-            max_watches_per_caller: 8,
-            watch_stall_s: 60,
-            watch_buffer: 256,
-            max_histories: 2,
-            history_entries: 10_000,
-            receipt_blocks: 1_000,
-        }
-    }
 }
 
 /// Bounds of the log of who asked for what.
@@ -298,73 +167,6 @@ impl Default for Log {
     }
 }
 
-/// Why a configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file cannot be read or written.
-    #[error("{path}: {error}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        error: std::io::Error,
-    },
-    /// The file is not what it should be.
-    #[error("{path}: {why}")]
-    Form {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-    },
-    /// `name` must have 1 to 64 characters of `a-z A-Z 0-9 . _ -`.
-    #[error("`name` must have 1 to 64 characters of a-z, A-Z, 0-9, '.', '_' and '-'")]
-    Name,
-    /// Without TLS, gRPC must listen on loopback.
-    #[error("listen.grpc {0} is not on loopback: set [tls], or listen on 127.0.0.1")]
-    PlainRemote(SocketAddr),
-    /// The metrics have no access control.
-    #[error("listen.http {0} must be on loopback")]
-    HttpRemote(SocketAddr),
-    /// Two listeners cannot share an address.
-    #[error("{0} is used twice")]
-    Twice(SocketAddr),
-    /// A peer's key is no key, or another peer's.
-    #[error("peer {name}: network_key {key} {why}")]
-    Peer {
-        /// Which.
-        name: String,
-        /// Its key.
-        key: PublicKey,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// A setting that is gone.
-    #[error(
-        "rpc.allow_remote_audit is gone: remote callers are answered when they log in; take it \
-         out, or set rpc.login = \"none\" for what it did"
-    )]
-    RemoteAudit,
-    /// A witness's address is none, its key does not cosign, or is another's.
-    #[error("witness {name}: {why}")]
-    Witness {
-        /// Which.
-        name: String,
-        /// What is wrong.
-        why: &'static str,
-    },
-    /// A number is out of its range.
-    #[error("{name} must be between {min} and {max}")]
-    Range {
-        /// Which.
-        name: &'static str,
-        /// Smallest.
-        min: u64,
-        /// Largest.
-        max: u64,
-    },
-}
-
 impl NodeConfig {
     /// The usual values, with these addresses.
     pub fn new(name: &str, listen: Listen, peers: Vec<Peer>) -> Self {
@@ -406,170 +208,14 @@ impl NodeConfig {
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("plain values have a text")
     }
-
-    /// Checks everything that can be checked before anything is opened.
-    pub fn validate(&self) -> Result<(), ConfigError> {
-        let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if !(1..=64).contains(&self.name.len()) || !self.name.bytes().all(known) {
-            return Err(ConfigError::Name);
-        }
-        self.validate_listeners()?;
-        self.validate_peers()?;
-        if self.rpc.allow_remote_audit {
-            return Err(ConfigError::RemoteAudit);
-        }
-        witness::validate(&self.witness)?;
-        let ranges: [(&'static str, u64, u64, u64); 17] = [
-            (
-                "checkpoint.period_ms",
-                self.checkpoint.period_ms,
-                100,
-                24 * 3600 * 1000,
-            ),
-            (
-                "rpc.max_message_bytes",
-                self.rpc.max_message_bytes as u64,
-                4 << 20,
-                64 << 20,
-            ),
-            ("rpc.max_waiting", self.rpc.max_waiting as u64, 1, 1 << 20),
-            ("rpc.max_watches", self.rpc.max_watches as u64, 1, 1 << 16),
-            (
-                "rpc.max_watches_per_caller",
-                self.rpc.max_watches_per_caller as u64,
-                1,
-                1 << 16,
-            ),
-            ("rpc.watch_stall_s", self.rpc.watch_stall_s, 1, 3_600),
-            ("rpc.watch_buffer", self.rpc.watch_buffer as u64, 1, 1 << 16),
-            ("rpc.max_histories", self.rpc.max_histories as u64, 1, 64),
-            (
-                "rpc.history_entries",
-                self.rpc.history_entries as u64,
-                1,
-                MOST_HISTORY_ENTRIES,
-            ),
-            (
-                "rpc.receipt_blocks",
-                self.rpc.receipt_blocks as u64,
-                1,
-                MOST_HISTORY_ENTRIES,
-            ),
-            (
-                "access_log.file_bytes",
-                self.access_log.file_bytes,
-                1 << 10,
-                1 << 30,
-            ),
-            ("access_log.files", self.access_log.files as u64, 1, 1 << 12),
-            (
-                "mempool.max_transactions",
-                self.mempool.max_transactions as u64,
-                16,
-                1 << 22,
-            ),
-            (
-                "mempool.max_bytes",
-                self.mempool.max_bytes as u64,
-                8 << 20,
-                8 << 30,
-            ),
-            (
-                "storage.snapshot_every",
-                self.storage.snapshot_every,
-                1,
-                1 << 32,
-            ),
-            (
-                "storage.segment_bytes",
-                self.storage.segment_bytes,
-                1 << 10,
-                1 << 31,
-            ),
-            (
-                "storage.index_segment_entries",
-                self.storage.index_segment_entries,
-                16,
-                1 << 26,
-            ),
-        ];
-        match ranges
-            .into_iter()
-            .find(|(_, value, min, max)| value < min || value > max)
-        {
-            Some((name, _, min, max)) => Err(ConfigError::Range { name, min, max }),
-            None => Ok(()),
-        }
-    }
-
-    fn validate_listeners(&self) -> Result<(), ConfigError> {
-        let Listen {
-            consensus,
-            gossip,
-            grpc,
-            http,
-        } = self.listen;
-        if !http.ip().is_loopback() {
-            return Err(ConfigError::HttpRemote(http));
-        }
-        if !grpc.ip().is_loopback() && self.tls.is_none() {
-            return Err(ConfigError::PlainRemote(grpc));
-        }
-        let all = [consensus, gossip, grpc, http];
-        let twice = (0..all.len()).find(|&i| all[i].port() != 0 && all[..i].contains(&all[i]));
-        twice.map_or(Ok(()), |i| Err(ConfigError::Twice(all[i])))
-    }
-
-    fn validate_peers(&self) -> Result<(), ConfigError> {
-        for (i, peer) in self.peers.iter().enumerate() {
-            let why = if peer_id(&peer.network_key).is_none() {
-                "is no ed25519 key"
-            } else if self.peers[..i]
-                .iter()
-                .any(|other| other.network_key == peer.network_key)
-            {
-                "is another peer's"
-            } else {
-                continue;
-            };
-            let (name, key) = (peer.name.clone(), peer.network_key);
-            return Err(ConfigError::Peer { name, key, why });
-        }
-        Ok(())
-    }
-
-    /// The peers' addresses for consensus.
-    pub fn consensus_peers(&self) -> Vec<Multiaddr> {
-        self.addresses(|peer| peer.consensus)
-    }
-
-    /// The peers' addresses for gossip.
-    pub fn gossip_peers(&self) -> Vec<Multiaddr> {
-        self.addresses(|peer| peer.gossip)
-    }
-
-    fn addresses(&self, address: impl Fn(&Peer) -> SocketAddr) -> Vec<Multiaddr> {
-        let of = |peer: &Peer| {
-            let id = peer_id(&peer.network_key)?;
-            format!("{}/p2p/{id}", multiaddr(address(peer)))
-                .parse()
-                .ok()
-        };
-        self.peers.iter().filter_map(of).collect()
-    }
-}
-
-/// A TCP address as libp2p writes it.
-pub fn multiaddr(address: SocketAddr) -> Multiaddr {
-    let family = if address.is_ipv4() { "ip4" } else { "ip6" };
-    format!("/{family}/{}/tcp/{}", address.ip(), address.port())
-        .parse()
-        .expect("an IP address and a port make a multiaddr")
 }
 
 #[cfg(test)]
 mod tests {
-    use tally_ledger::crypto::SecretKey;
+    use std::net::SocketAddr;
+
+    use tally_consensus::peer_id;
+    use tally_ledger::crypto::{PublicKey, SecretKey};
 
     use super::*;
 

@@ -7,9 +7,9 @@ use tally_proto::{convert::bytes_of, v1};
 use crate::view::{Local, View};
 
 /// Less free space than this is a problem.
-pub const LOW_DISK_BYTES: u64 = 1 << 30;
+const LOW_DISK_BYTES: u64 = 1 << 30;
 /// Heartbeats without a block after which the chain counts as stuck.
-pub const STUCK_HEARTBEATS: u64 = 3;
+const STUCK_HEARTBEATS: u64 = 3;
 
 /// What is wrong with this node; empty: nothing. Each says what to do.
 pub fn problems(local: &Local, heartbeat_ms: u32) -> Vec<String> {

@@ -202,7 +202,7 @@ impl Home {
     }
 
     /// `keys.toml`.
-    pub fn keys_file(&self) -> PathBuf {
+    fn keys_file(&self) -> PathBuf {
         self.0.join("keys.toml")
     }
 
@@ -212,7 +212,7 @@ impl Home {
     }
 
     /// The guard file.
-    pub fn guard_file(&self) -> PathBuf {
+    fn guard_file(&self) -> PathBuf {
         self.consensus().join("guard")
     }
 

@@ -119,7 +119,7 @@ impl Node {
     fn status(&self) -> Status {
         match self.consensus.get() {
             Some(status) => status.borrow().clone(),
-            None => starting(self.chain.read(|committed| committed.state.height())),
+            None => Status::new(self.chain.read(|committed| committed.state.height())),
         }
     }
 
@@ -134,20 +134,6 @@ impl Node {
                 (free, used)
             }
         }
-    }
-}
-
-/// The status before consensus runs.
-fn starting(committed: Height) -> Status {
-    Status {
-        mode: tally_consensus::Mode::Validator,
-        height: Height(committed.0 + 1),
-        round: 0,
-        committed,
-        peers: 0,
-        last_vote: None,
-        equivocations: 0,
-        unhealthy: None,
     }
 }
 

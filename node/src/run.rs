@@ -399,21 +399,6 @@ pub async fn run_node(
     RunningNode::start(home, engine).await?.run(shutdown).await
 }
 
-/// Resolves on SIGTERM or Ctrl-C.
-pub async fn asked_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        },
-        Err(error) => {
-            error!(%error, "SIGTERM cannot be awaited");
-            let _ = tokio::signal::ctrl_c().await;
-        }
-    }
-}
-
 /// Begins logging to stderr, as configured; `RUST_LOG` overrides the filter.
 /// Does nothing if something else logs already.
 pub fn start_logging(config: &Log) {

@@ -111,7 +111,7 @@ impl From<FieldError> for Status {
 }
 
 /// What to do about a refusal, as text.
-pub fn retry_name(retry: Retry) -> &'static str {
+fn retry_name(retry: Retry) -> &'static str {
     match retry {
         Retry::Never => "never",
         Retry::SameBytes => "same_bytes",

@@ -197,7 +197,8 @@ pub fn states(oracle: &Oracle, state: &State) {
     assert_eq!(state.height().0, oracle.height);
     assert_eq!(state.log().size(), oracle.log.len() as u64);
     assert_eq!(state.counts().controls, oracle.control_entries());
-    assert_eq!(state.current_table(), &oracle.tables[&oracle.table]);
+    let in_force = state.price_table(state.counts().table);
+    assert_eq!(in_force, Some(&oracle.tables[&oracle.table]));
     assert_eq!(state.parameters(), &oracle.parameters);
     rates(oracle, state);
     let totals = oracle.totals();

@@ -73,13 +73,13 @@ pub struct Follower {
 
 /// A control entry that is in the log.
 #[derive(Debug, Clone)]
-pub struct ProvenEntry {
+struct ProvenEntry {
     /// Its index in the log.
-    pub index: u64,
+    index: u64,
     /// Its leaf.
-    pub leaf: EventLeaf,
+    leaf: EventLeaf,
     /// What it says.
-    pub event: Event,
+    event: Event,
 }
 
 /// Where following starts.
@@ -296,7 +296,7 @@ impl Follower {
 }
 
 /// Control entries, each proven under a certified header.
-pub fn proven_entries(
+fn proven_entries(
     light: &Light,
     answer: &v1::ListEntriesResponse,
 ) -> Result<Vec<ProvenEntry>, ChainError> {

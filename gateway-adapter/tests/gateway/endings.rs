@@ -31,6 +31,20 @@ async fn a_normal_answer_is_charged_what_the_engine_reports() {
     setup.chain.check();
 }
 
+/// Waits until the engine notices that it is asked no more.
+async fn cancelled(setup: &Setup) {
+    let cancelled = &setup.engine.cancelled;
+    let once = || cancelled.load(std::sync::atomic::Ordering::Relaxed) == 1;
+    crate::support::until("the engine notices", once).await;
+}
+
+/// What is charged, once, is this, counted from the answer.
+async fn counted(setup: &Setup, usage: [u32; 6]) {
+    let (receipt, debit) = setup.chain.only_receipt().await;
+    assert_eq!(receipt.flags, Flags::COUNTED);
+    assert_eq!(debit.detail.usage.0, usage);
+}
+
 /// Sends a stream request, reads `events` events, then hangs up.
 async fn hang_up(setup: &Setup, to: std::net::SocketAddr, body: &serde_json::Value, events: usize) {
     use http_body_util::BodyExt;
@@ -47,14 +61,7 @@ async fn hang_up(setup: &Setup, to: std::net::SocketAddr, body: &serde_json::Val
         seen.extend_from_slice(frame.data_ref().unwrap());
     }
     drop((body, client));
-    crate::support::until("the engine notices", || {
-        setup
-            .engine
-            .cancelled
-            .load(std::sync::atomic::Ordering::Relaxed)
-            == 1
-    })
-    .await;
+    cancelled(setup).await;
 }
 
 fn streamed(max_tokens: u32, test: serde_json::Value) -> serde_json::Value {
@@ -102,9 +109,7 @@ async fn usage_that_is_missing_is_counted() {
     let gateway = setup.gateway().await;
     let body = streamed(20, json!({"tokens": 5, "usage": false}));
     send(gateway.http, &body).await;
-    let (receipt, debit) = setup.chain.only_receipt().await;
-    assert_eq!(receipt.flags, Flags::COUNTED);
-    assert_eq!(debit.detail.usage.0, [likely(&body), 0, 5, 0, 0, 0]);
+    counted(&setup, [likely(&body), 0, 5, 0, 0, 0]).await;
     // Not streamed: 7 words, 34 bytes.
     let body = chat(20, json!({"tokens": 7, "usage": false}));
     send(gateway.http, &body).await;
@@ -139,14 +144,7 @@ async fn a_client_gone_before_the_first_byte_is_charged_its_input() {
         let (receipt, debit) = setup.chain.only_receipt().await;
         assert_eq!(receipt.flags, Flags::ESTIMATED);
         assert_eq!(debit.detail.usage.0, [likely(&body), 0, 0, 0, 0, 0]);
-        crate::support::until("the engine notices", || {
-            setup
-                .engine
-                .cancelled
-                .load(std::sync::atomic::Ordering::Relaxed)
-                == 1
-        })
-        .await;
+        cancelled(&setup).await;
         gateway.stop().await.unwrap();
         setup.chain.check();
     }
@@ -161,10 +159,8 @@ async fn a_client_gone_mid_stream_is_charged_what_was_generated() {
         let gateway = setup.gateway().await;
         let body = streamed(20, json!({"tokens": tokens, "hold": hold}));
         hang_up(&setup, gateway.http, &body, hold as usize).await;
-        let (receipt, debit) = setup.chain.only_receipt().await;
-        assert_eq!(receipt.flags, Flags::COUNTED);
         let input = if continuous { 10 } else { likely(&body) };
-        assert_eq!(debit.detail.usage.0, [input, 0, hold, 0, 0, 0]);
+        counted(&setup, [input, 0, hold, 0, 0, 0]).await;
         gateway.stop().await.unwrap();
         setup.chain.check();
     }
@@ -226,9 +222,7 @@ async fn an_engine_that_fails_after_output_is_charged_what_came() {
         let answer = send(gateway.http, &body).await;
         assert!(answer.body.contains(text), "{}", answer.body);
         assert_eq!(answer.body.matches("word ").count(), 3, "{}", answer.body);
-        let (receipt, debit) = setup.chain.only_receipt().await;
-        assert_eq!(receipt.flags, Flags::COUNTED);
-        assert_eq!(debit.detail.usage.0, [likely(&body), 0, 3, 0, 0, 0]);
+        counted(&setup, [likely(&body), 0, 3, 0, 0, 0]).await;
         gateway.stop().await.unwrap();
         setup.chain.check();
     }

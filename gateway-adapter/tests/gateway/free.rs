@@ -21,18 +21,10 @@ fn amount(micro: u64) -> Value {
     json!({"ct": tally_ledger::ids::Amount(micro).to_string(), "micro_ct": micro})
 }
 
-/// Another account with a balance and its API key.
-fn another(setup: &Setup, amount: u64) -> String {
-    let account = setup.chain.open_account();
-    setup.chain.issue(account.0, chain::MAIN, amount);
-    let key = setup.chain.bind(account.0);
-    chain::api_key_text(key.0)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_balance_says_what_is_available_leased_and_held() {
     let setup = Setup::new(1_000_000).await;
-    let other = another(&setup, 77);
+    let other = setup.another(77);
     let gateway = setup.gateway().await;
     let to = gateway.http;
     let fresh = get(to, BALANCE).await.json();
@@ -189,7 +181,7 @@ async fn a_quote_behind_a_running_request_says_that_it_would_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receipt_is_pending_then_proven_and_only_its_accounts() {
     let setup = Setup::new(1_000_000).await;
-    let other = another(&setup, 1_000_000);
+    let other = setup.another(1_000_000);
     let gateway = setup.gateway().await;
     let to = gateway.http;
     let path = "/v1/tally/receipts/0-1-1";

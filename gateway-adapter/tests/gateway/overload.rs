@@ -9,11 +9,12 @@ use crate::support::{
 use http::Request;
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use serde_json::json;
+use serde_json::{Value, json};
 use tally_gateway_adapter::config::Tokenize;
 use tally_ledger::debit::Flags;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     sync::mpsc,
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -101,6 +102,29 @@ async fn all_bodies_together_are_bounded() {
     setup.chain.check();
 }
 
+/// A client that asks, and leaves in the socket what it is answered.
+async fn ask_and_read_nothing(to: std::net::SocketAddr, body: &Value) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    let mut stream = socket.connect(to).await.unwrap();
+    let body = body.to_string();
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
+         content-length: {}\r\n\r\n{body}",
+        chain::api_key_text(0),
+        body.len(),
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+/// A small request is, in time.
+async fn is_served(to: std::net::SocketAddr) {
+    let small = chat(5, json!({"tokens": 1}));
+    let answer = tokio::time::timeout(crate::support::DEADLINE, send(to, &small));
+    assert_eq!(answer.await.unwrap().status, 200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_reads_nothing_loses_its_place_and_pays_what_was_made() {
     let mut setup = Setup::new(100 * PLENTY).await;
@@ -110,17 +134,7 @@ async fn a_client_that_reads_nothing_loses_its_place_and_pays_what_was_made() {
     let gateway = setup.gateway().await;
     let mut body = chat(1_000_000, json!({}));
     body["stream"] = true.into();
-    let body = body.to_string();
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4_096).unwrap();
-    let mut stream = socket.connect(gateway.http).await.unwrap();
-    let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
-         content-length: {}\r\n\r\n{body}",
-        chain::api_key_text(0),
-        body.len(),
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut stream = ask_and_read_nothing(gateway.http, &body).await;
     // Another one waits for the place, and gets it.
     until("the engine is asked", || setup.engine.asked() == 1).await;
     let next = send(gateway.http, &chat(5, json!({"tokens": 1}))).await;
@@ -156,23 +170,12 @@ async fn a_client_that_reads_nothing_loses_its_connection() {
     setup.config.limits.connections = 1;
     setup.config.upstreams[0].max_output = 1_000_000;
     let gateway = setup.gateway().await;
-    let body = chat(1_000_000, json!({})).to_string();
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4_096).unwrap();
-    let mut stream = socket.connect(gateway.http).await.unwrap();
-    let head = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\
-         content-length: {}\r\n\r\n{body}",
-        chain::api_key_text(0),
-        body.len(),
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
+    let body = chat(1_000_000, json!({}));
+    let mut stream = ask_and_read_nothing(gateway.http, &body).await;
     until("it is charged", || setup.chain.receipts().len() == 1).await;
     // There is one connection: the next one has it when the first one's is
     // taken.
-    let next = chat(5, json!({"tokens": 1}));
-    let next = tokio::time::timeout(crate::support::DEADLINE, send(gateway.http, &next));
-    assert_eq!(next.await.unwrap().status, 200);
+    is_served(gateway.http).await;
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest).await;
     assert!(rest.starts_with(b"HTTP/1.1 200"));
@@ -200,9 +203,7 @@ async fn a_client_that_opens_no_window_loses_its_connection() {
         let answer = client.request(asked).await.unwrap();
         assert_eq!(answer.status(), 200);
         // HTTP/2 acknowledges whatever is asked; only its window is shut.
-        let next = chat(5, json!({"tokens": 1}));
-        let next = tokio::time::timeout(crate::support::DEADLINE, send(gateway.http, &next));
-        assert_eq!(next.await.unwrap().status, 200);
+        is_served(gateway.http).await;
         until("both are charged", || {
             setup.chain.receipts().len() == 2 * (i + 1)
         })
@@ -213,18 +214,10 @@ async fn a_client_that_opens_no_window_loses_its_connection() {
     setup.chain.check();
 }
 
-/// A second account with a key of its own, number 1.
-fn second(setup: &Setup) -> String {
-    let account = setup.chain.open_account();
-    setup.chain.issue(account.0, chain::MAIN, PLENTY);
-    let key = setup.chain.bind(account.0);
-    chain::api_key_text(key.0)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_of_one_account_do_not_take_an_engine_from_others() {
     let setup = Setup::new(PLENTY).await;
-    let other = second(&setup);
+    let other = setup.another(PLENTY);
     let gateway = setup.gateway().await;
     let to = gateway.http;
     assert_eq!(send_as(to, &chat(5, json!({})), &other).await.status, 200);
@@ -247,7 +240,7 @@ async fn failures_of_one_account_do_not_take_an_engine_from_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_account_does_not_fill_a_queue() {
     let mut setup = Setup::new(PLENTY).await;
-    let other = second(&setup);
+    let other = setup.another(PLENTY);
     setup.config.upstreams[0].concurrency = Some(1);
     setup.config.upstreams[0].queue = 8;
     let gateway = setup.gateway().await;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::{Call, delta::Delta, overlay::Overlay};
 use crate::{
     account::{Account, ApiKey},
-    action::Action,
+    action::{Action, reserved},
     class::Class,
     correction::Correction,
     crypto::PublicKey,
@@ -143,15 +143,7 @@ impl<'a> Draft<'a> {
             Action::Erase(account) => self.erase(call, *account),
             Action::Evidence(evidence) => self.keep_evidence(call, evidence),
             Action::SetUnit(action) => self.set_unit(call, action),
-            Action::SetValidators(never)
-            | Action::SetProtocol(never)
-            | Action::Resume(never)
-            | Action::Attestation27(never)
-            | Action::Attestation28(never)
-            | Action::Attestation29(never)
-            | Action::Attestation30(never)
-            | Action::Attestation31(never)
-            | Action::Attestation32(never) => match *never {},
+            reserved!(never) => match *never {},
         }
     }
 

@@ -26,7 +26,7 @@ mod tail;
 
 use std::{
     path::Path,
-    sync::{Arc, RwLock},
+    sync::{Arc, RwLock, RwLockWriteGuard},
     thread::JoinHandle,
 };
 
@@ -70,6 +70,11 @@ pub struct Index {
 struct Parts {
     before: Option<Arc<Tail>>,
     tail: Tail,
+}
+
+/// For whoever changes it.
+fn locked(parts: &RwLock<Parts>) -> RwLockWriteGuard<'_, Parts> {
+    parts.write().expect("nobody panics while it is locked")
 }
 
 /// Reads the index; cheap to clone, from any thread.
@@ -125,10 +130,7 @@ impl Index {
             self.finish()?;
         }
         let full = {
-            let mut parts = self
-                .parts
-                .write()
-                .expect("nobody panics while it is locked");
+            let mut parts = locked(&self.parts);
             parts.tail.add(block);
             parts.tail.len() >= self.segment_entries || parts.tail.blocks() >= MAX_TAIL_BLOCKS
         };
@@ -139,10 +141,7 @@ impl Index {
     fn seal(&mut self) -> Result<(), IndexError> {
         self.finish()?;
         let full = {
-            let mut parts = self
-                .parts
-                .write()
-                .expect("nobody panics while it is locked");
+            let mut parts = locked(&self.parts);
             let next = Tail::new(parts.tail.end(), parts.tail.height);
             let full = Arc::new(std::mem::replace(&mut parts.tail, next));
             parts.before = Some(full.clone());
@@ -151,10 +150,7 @@ impl Index {
         let (sealed, parts) = (self.sealed.clone(), self.parts.clone());
         self.sealing = Some(std::thread::spawn(move || {
             sealed.write(&full)?;
-            parts
-                .write()
-                .expect("nobody panics while it is locked")
-                .before = None;
+            locked(&parts).before = None;
             Ok(())
         }));
         Ok(())

@@ -11,7 +11,7 @@ use tokio::task::block_in_place;
 use crate::{
     checkpoints::{NAME, Outsider, configure, leaves, log_size, served, write_tiles},
     cli_common::{Ran, run},
-    net::Net,
+    net::{CT, Net},
 };
 
 /// Every file below a folder with its bytes, by name.
@@ -51,11 +51,7 @@ async fn an_auditor_learns_whether_it_is_final_or_witnessed() {
     let key = outsider.key.clone();
     configure(&net, Some(&outsider));
     let node = net.start(0, Engine::Solo).await;
-    node.finalise(net.open_account(0)).await;
-    node.finalise(net.issue(0, 1_000_000_000)).await;
-    node.finalise(net.bind(0)).await;
-    node.finalise(net.open_journal()).await;
-    node.finalise(net.lease(1, 0, 100_000_000)).await;
+    net.prepare(&node, 100 * CT).await;
     node.finalise(net.debits(1, 300, 1, 0, 1000)).await;
     node.finalise(net.debits(301, 40, 1, 0, 1000)).await;
     let size = log_size(&node).await;

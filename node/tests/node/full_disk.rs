@@ -130,11 +130,7 @@ async fn check(full: &'static str, named: &str) {
     let disk = FullDisk::default();
     let on: Arc<dyn Disk> = Arc::new(disk.clone());
     let node = net.start_on(on, 0, Engine::Validators).await;
-    node.finalise(net.open_account(0)).await;
-    node.finalise(net.issue(0, 100 * CT)).await;
-    node.finalise(net.bind(0)).await;
-    node.finalise(net.open_journal()).await;
-    node.finalise(net.lease(1, 0, 10 * CT)).await;
+    net.prepare(&node, 10 * CT).await;
     disk.fill(full);
     let finals = use_up(&net, &node).await;
     let why = node.ended().await.to_string();

@@ -89,11 +89,7 @@ async fn a_node_proves_all_that_happened_between_any_two_heights() {
     config.rpc.history_entries = 4;
     net.homes[0].write_config(&config).unwrap();
     let node = net.start(0, Engine::Solo).await;
-    node.finalise(net.open_account(0)).await;
-    node.finalise(net.issue(0, 100 * CT)).await;
-    node.finalise(net.bind(0)).await;
-    node.finalise(net.open_journal()).await;
-    node.finalise(net.lease(1, 0, 10 * CT)).await;
+    net.prepare(&node, 10 * CT).await;
     node.finalise(net.debits(1, 30, 1, 0, 1000)).await;
     node.finalise(net.open_account(1)).await;
     node.finalise(net.debits(31, 10, 1, 0, 1000)).await;

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use crate::net::{CT, GATEWAY, Net, Running};
+use crate::net::{CT, Net, by_debit, by_hold};
 use tally_ledger::{
     certified::Trust,
     ids::Amount,
@@ -18,37 +18,11 @@ const BATCH: u64 = 1_000;
 /// Blocks after it: more than are kept in memory.
 const LATER: u64 = 260;
 
-async fn receipt(node: &Running, by: By) -> v1::GetReceiptResponse {
-    let request = v1::GetReceiptRequest { by: Some(by) };
-    let answer = node.audit.clone().get_receipt(request).await;
-    answer.unwrap().into_inner()
-}
-
-fn debit(number: u64) -> By {
-    By::Debit(v1::DebitId {
-        gateway: GATEWAY.0,
-        journal: 1,
-        number,
-    })
-}
-
-fn hold(number: u64) -> By {
-    By::Hold(v1::HoldId {
-        gateway: GATEWAY.0,
-        journal: 1,
-        number: 1000 + number,
-    })
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn receipts_of_a_large_old_block_are_proven_quickly() {
     let net = Net::new(1);
     let node = net.start(0, Engine::Solo).await;
-    node.finalise(net.open_account(0)).await;
-    node.finalise(net.issue(0, 100 * CT)).await;
-    node.finalise(net.bind(0)).await;
-    node.finalise(net.open_journal()).await;
-    node.finalise(net.lease(1, 0, 10 * CT)).await;
+    net.prepare(&node, 10 * CT).await;
     let batch = node.finalise(net.debits(1, BATCH, 1, 0, 1000)).await;
     for number in 1..=LATER {
         node.finalise(net.debits(BATCH + number, 1, 1, 0, 1000))
@@ -57,15 +31,15 @@ async fn receipts_of_a_large_old_block_are_proven_quickly() {
 
     for (name, by) in [
         ("index", None),
-        ("hold", Some(hold as fn(u64) -> By)),
-        ("debit", Some(debit)),
+        ("hold", Some(by_hold as fn(u64) -> By)),
+        ("debit", Some(by_debit)),
     ] {
         let mut answers = Vec::new();
         let started = Instant::now();
         for number in 1..=BATCH {
             let index = batch.first_receipt + number - 1;
             let by = by.map_or(By::Index(index), |by| by(number));
-            answers.push(receipt(&node, by).await);
+            answers.push(node.receipt(by).await.unwrap());
         }
         let took = started.elapsed();
         let mut trust = Trust::new(&net.genesis).unwrap();
@@ -84,7 +58,7 @@ async fn receipts_of_a_large_old_block_are_proven_quickly() {
     // The small blocks: each a batch of its own.
     let started = Instant::now();
     for number in BATCH + 1..=BATCH + LATER {
-        let answer = receipt(&node, hold(number)).await;
+        let answer = node.receipt(by_hold(number)).await.unwrap();
         let verified = ReceiptFile::decode(&answer.file)
             .unwrap()
             .verify(&net.genesis)
@@ -113,11 +87,7 @@ async fn a_file_of_receipts_reads_few_blocks_and_says_how_to_go_on() {
     let net = Net::new(1);
     net.configure(0, |config| config.rpc.receipt_blocks = 2);
     let node = net.start(0, Engine::Solo).await;
-    node.finalise(net.open_account(0)).await;
-    node.finalise(net.issue(0, 100 * CT)).await;
-    node.finalise(net.bind(0)).await;
-    node.finalise(net.open_journal()).await;
-    node.finalise(net.lease(1, 0, 10 * CT)).await;
+    net.prepare(&node, 10 * CT).await;
     let (mut indexes, mut heights) = (Vec::new(), Vec::new());
     for batch in 0..3 {
         let made = node

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::net::{CHECKER, CT, GATEWAY, ISSUER, Net, Running, key, list, submit, until};
+use crate::net::{CHECKER, CT, ISSUER, Net, Running, by_debit, by_hold, key, list, submit, until};
 use tally_ledger::{
     account::Account,
     action::{Action, BindApiKey, Correct},
@@ -67,34 +67,15 @@ async fn check_account(net: &Net, node: &Running, spent: u64) {
     assert_eq!(account.totals[0].spent, spent);
 }
 
-async fn receipt(node: &Running, by: v1::get_receipt_request::By) -> v1::GetReceiptResponse {
-    let request = v1::GetReceiptRequest { by: Some(by) };
-    node.audit
-        .clone()
-        .get_receipt(request)
-        .await
-        .unwrap()
-        .into_inner()
-}
-
 /// Every receipt is found by hold, debit and index, and its file verifies.
 async fn check_receipts(net: &Net, node: &Running, count: u64) {
     use v1::get_receipt_request::By;
     for number in 1..=count {
-        let hold = v1::HoldId {
-            gateway: GATEWAY.0,
-            journal: 1,
-            number: 1000 + number,
-        };
-        let found = receipt(node, By::Hold(hold)).await;
-        let debit = v1::DebitId {
-            gateway: GATEWAY.0,
-            journal: 1,
-            number,
-        };
-        assert_eq!(receipt(node, By::Debit(debit)).await, found);
+        let receipt = async |by| node.receipt(by).await.unwrap();
+        let found = receipt(by_hold(number)).await;
+        assert_eq!(receipt(by_debit(number)).await, found);
         let index = found.entry.as_ref().unwrap().index;
-        assert_eq!(receipt(node, By::Index(index)).await, found);
+        assert_eq!(receipt(By::Index(index)).await, found);
         let file = ReceiptFile::decode(&found.file).unwrap();
         let verified = file.verify(&net.genesis).unwrap();
         assert_eq!(verified.receipt.position.number.0, number);

@@ -20,11 +20,10 @@ use tally_node::{
     storage::{BlockFiles, BlockReader, ReadOnlyDisk, RealDisk},
     verify::{Level, Sources, Task},
 };
-use tally_proto::v1::{self, get_receipt_request::By};
 
 use crate::{
     cli_common::{Ran, run},
-    net::{CT, GATEWAY, Net, Running},
+    net::{CT, Net, Running, by_debit},
 };
 
 /// Bytes of a slot of the log's files.
@@ -34,26 +33,10 @@ const SLOT: usize = 88;
 async fn chain() -> (Net, Running) {
     let net = Net::new(1);
     let node = net.start(0, Engine::Solo).await;
-    node.finalise(net.open_account(0)).await;
-    node.finalise(net.issue(0, 100 * CT)).await;
-    node.finalise(net.bind(0)).await;
-    node.finalise(net.open_journal()).await;
-    node.finalise(net.lease(1, 0, 10 * CT)).await;
+    net.prepare(&node, 10 * CT).await;
     node.finalise(net.debits(1, 20, 1, 0, 1000)).await;
     node.finalise(net.debits(21, 5, 1, 0, 1000)).await;
     (net, node)
-}
-
-/// The receipt of a debit.
-async fn receipt(node: &Running, number: u64) -> v1::GetReceiptResponse {
-    let by = By::Debit(v1::DebitId {
-        gateway: GATEWAY.0,
-        journal: 1,
-        number,
-    });
-    let request = v1::GetReceiptRequest { by: Some(by) };
-    let answer = node.audit.clone().get_receipt(request).await;
-    answer.unwrap().into_inner()
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -110,7 +93,7 @@ async fn a_history_is_verified_in_place_and_nothing_is_touched() {
     assert_eq!(asked["verified"], "yes", "{asked}");
     assert!(asked["entries"].as_u64() >= running["entries"].as_u64());
     verify(&net, "--genesis v0/genesis.json --node 127.0.0.1:1").fails(6);
-    let receipt = receipt(&node, 22).await.file;
+    let receipt = node.receipt(by_debit(22)).await.unwrap().file;
     fs::write(net.dir.path().join("22.receipt"), receipt).unwrap();
     node.stop().await;
 
@@ -270,7 +253,7 @@ fn stored_root(data: &Path, size: u64) -> tally_ledger::hash::Hash {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_changed_on_disk_is_named() {
     let (net, node) = chain().await;
-    let first = receipt(&node, 1).await.entry.unwrap();
+    let first = node.receipt(by_debit(1)).await.unwrap().entry.unwrap();
     let (first, height) = (first.index as usize, first.height);
     node.stop().await;
 
@@ -392,7 +375,13 @@ async fn what_was_changed_on_disk_is_named() {
 async fn what_ends_early_is_taken_as_the_end_and_said() {
     let (net, node) = chain().await;
     // Heartbeats behind it have no entries.
-    let with_entries = receipt(&node, 25).await.entry.unwrap().height;
+    let with_entries = node
+        .receipt(by_debit(25))
+        .await
+        .unwrap()
+        .entry
+        .unwrap()
+        .height;
     node.stop().await;
     let whole = verify(&net, "--home v0").json()["height"].as_u64().unwrap();
 
@@ -555,7 +544,13 @@ async fn several_receipts_come_in_one_file() {
     let rows = get("--account 0 --out all.receipts --without-details").json();
     assert_eq!(rows.as_array().unwrap().len(), 25);
     assert_eq!(rows[3]["price"], "unknown: the detail is not kept");
-    let height = receipt(&node, 21).await.entry.unwrap().height;
+    let height = node
+        .receipt(by_debit(21))
+        .await
+        .unwrap()
+        .entry
+        .unwrap()
+        .height;
     let line = format!("--account 0 --from {height} --to {height} --out last.receipts");
     let rows = get(&line).json();
     assert_eq!(rows.as_array().unwrap().len(), 5);

@@ -23,11 +23,7 @@ type Stream = tonic::Streaming<v1::WatchResponse>;
 
 async fn spender(net: &Net) -> Running {
     let node = net.start(0, SOLO).await;
-    node.finalise(net.open_account(0)).await;
-    node.finalise(net.issue(0, 100_000 * CT)).await;
-    node.finalise(net.bind(0)).await;
-    node.finalise(net.open_journal()).await;
-    node.finalise(net.lease(1, 0, 10_000 * CT)).await;
+    net.prepare(&node, 10_000 * CT).await;
     node
 }
 

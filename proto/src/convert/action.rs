@@ -3,7 +3,7 @@
 use tally_ledger::{
     action::{
         Action, BindApiKey, Correct, Debits, Issue, Lease, NewGrant, OpenAccount, OpenJournal,
-        RegisterGateway, Revoke, SetClass, SetGatewayKey, SetRole, SetUnit, Surrender,
+        RegisterGateway, Revoke, SetClass, SetGatewayKey, SetRole, SetUnit, Surrender, reserved,
     },
     evidence::Evidence,
     ids::{
@@ -215,15 +215,7 @@ pub(super) fn to_proto(from: &Action) -> Proto {
             person: from.person.0,
             unit: from.unit,
         }),
-        Action::SetValidators(never)
-        | Action::SetProtocol(never)
-        | Action::Resume(never)
-        | Action::Attestation27(never)
-        | Action::Attestation28(never)
-        | Action::Attestation29(never)
-        | Action::Attestation30(never)
-        | Action::Attestation31(never)
-        | Action::Attestation32(never) => match *never {},
+        reserved!(never) => match *never {},
     }
 }
 

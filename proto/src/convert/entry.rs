@@ -157,7 +157,7 @@ pub fn name(event: &Event) -> &'static str {
 }
 
 /// Why a lease granted less than it wanted; empty: it did not.
-pub fn shortfall_name(shortfall: Shortfall) -> &'static str {
+fn shortfall_name(shortfall: Shortfall) -> &'static str {
     match shortfall {
         Shortfall::None => "",
         Shortfall::Balance => "balance",

@@ -22,8 +22,15 @@ pub mod price;
 use std::collections::BTreeMap;
 
 use tally_ledger::{
-    action::Action, genesis::Genesis, hash::Hash, ids::HOUR_MS, parameters::Parameters,
-    price::PriceTable, rates::Rates, reason::Reason, transaction::Author,
+    action::{Action, reserved},
+    genesis::Genesis,
+    hash::Hash,
+    ids::HOUR_MS,
+    parameters::Parameters,
+    price::PriceTable,
+    rates::Rates,
+    reason::Reason,
+    transaction::Author,
 };
 
 pub use evidence::{Kept, Shown};
@@ -221,15 +228,7 @@ impl Oracle {
             Action::Erase(account) => self.erase_faults(account.0),
             Action::Evidence(_) => self.evidence_faults(request),
             Action::SetUnit(set) => self.set_unit_faults(set),
-            Action::SetValidators(never)
-            | Action::SetProtocol(never)
-            | Action::Resume(never)
-            | Action::Attestation27(never)
-            | Action::Attestation28(never)
-            | Action::Attestation29(never)
-            | Action::Attestation30(never)
-            | Action::Attestation31(never)
-            | Action::Attestation32(never) => match *never {},
+            reserved!(never) => match *never {},
         }
     }
 
@@ -264,15 +263,7 @@ impl Oracle {
             Action::Erase(account) => self.erase(account.0),
             Action::Evidence(_) => self.keep_evidence(request),
             Action::SetUnit(set) => self.set_unit(set),
-            Action::SetValidators(never)
-            | Action::SetProtocol(never)
-            | Action::Resume(never)
-            | Action::Attestation27(never)
-            | Action::Attestation28(never)
-            | Action::Attestation29(never)
-            | Action::Attestation30(never)
-            | Action::Attestation31(never)
-            | Action::Attestation32(never) => match *never {},
+            reserved!(never) => match *never {},
         }
     }
 

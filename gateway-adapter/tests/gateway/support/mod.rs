@@ -114,6 +114,14 @@ impl Setup {
         }
     }
 
+    /// Another account with so much of class 0; its API key.
+    pub fn another(&self, amount: u64) -> String {
+        let account = self.chain.open_account();
+        self.chain.issue(account.0, chain::MAIN, amount);
+        let key = self.chain.bind(account.0);
+        chain::api_key_text(key.0)
+    }
+
     /// Starts the gateway.
     pub async fn gateway(&self) -> Running {
         Self::start(self.config.clone()).await

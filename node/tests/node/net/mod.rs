@@ -40,7 +40,8 @@ use tally_node::{
 use tally_proto::{
     LoggedIn, Login,
     v1::{
-        self, audit_service_client::AuditServiceClient, ledger_service_client::LedgerServiceClient,
+        self, audit_service_client::AuditServiceClient, get_receipt_request::By,
+        ledger_service_client::LedgerServiceClient,
     },
 };
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -95,6 +96,17 @@ pub struct Net {
     pub dir: tempfile::TempDir,
     pub genesis: Genesis,
     pub homes: Vec<Home>,
+}
+
+/// Caps that nothing reaches.
+pub fn caps() -> Caps {
+    let most = Amount(u64::MAX);
+    Caps {
+        open: most,
+        open_account: most,
+        hour: most,
+        hour_account: most,
+    }
 }
 
 fn genesis(validators: &[NodeKeys]) -> Genesis {
@@ -154,12 +166,7 @@ fn genesis(validators: &[NodeKeys]) -> Genesis {
         },
         gateways: list(vec![GenesisGateway {
             key: key(GATEWAY).public(),
-            caps: Caps {
-                open: most,
-                open_account: most,
-                hour: most,
-                hour_account: most,
-            },
+            caps: caps(),
         }]),
     }
 }
@@ -352,6 +359,16 @@ impl Net {
         )
     }
 
+    /// Gives account 0 ten times `leased`, an API key, and lease 1 of `leased`
+    /// in journal 1.
+    pub async fn prepare(&self, node: &Running, leased: u64) {
+        node.finalise(self.open_account(0)).await;
+        node.finalise(self.issue(0, 10 * leased)).await;
+        node.finalise(self.bind(0)).await;
+        node.finalise(self.open_journal()).await;
+        node.finalise(self.lease(1, 0, leased)).await;
+    }
+
     /// Debits `first..first + count` of journal 1, each of `input` tokens;
     /// debit n settles hold 1000 + n. Batches that begin with an odd number
     /// are of the first version.
@@ -458,6 +475,13 @@ impl Running {
         response.finality.unwrap()
     }
 
+    /// The receipt of a debit or hold.
+    pub async fn receipt(&self, by: By) -> Result<v1::GetReceiptResponse, tonic::Status> {
+        let request = v1::GetReceiptRequest { by: Some(by) };
+        let answer = self.audit.clone().get_receipt(request).await?;
+        Ok(answer.into_inner())
+    }
+
     /// A connection of its own, with a small window, so that what is not read
     /// is soon not sent either.
     pub async fn channel(&self) -> Channel {
@@ -497,6 +521,24 @@ impl Running {
             .await;
         status.unwrap().into_inner().height
     }
+}
+
+/// The name of a debit of journal 1.
+pub fn by_debit(number: u64) -> By {
+    By::Debit(v1::DebitId {
+        gateway: GATEWAY.0,
+        journal: 1,
+        number,
+    })
+}
+
+/// The name of the hold that a debit of [`Net::debits`] settles.
+pub fn by_hold(debit: u64) -> By {
+    By::Hold(v1::HoldId {
+        gateway: GATEWAY.0,
+        journal: 1,
+        number: 1000 + debit,
+    })
 }
 
 pub async fn submit(
