@@ -327,7 +327,7 @@ impl Node {
     /// Waits until the status is as wanted.
     pub(crate) async fn wait(&self, what: &str, wanted: impl Fn(&Status) -> bool) {
         let mut watch = self.handle.as_ref().unwrap().watch();
-        let result = tokio::time::timeout(Duration::from_secs(30), watch.wait_for(wanted)).await;
+        let result = tokio::time::timeout(Duration::from_secs(90), watch.wait_for(wanted)).await;
         let failed = !matches!(result, Ok(Ok(_)));
         assert!(
             !failed,
