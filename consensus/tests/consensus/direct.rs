@@ -92,6 +92,8 @@ async fn votes_and_large_bodies_go_straight_to_everybody() {
 async fn while_one_is_not_reached_gossipsub_carries_everything() {
     let folder = tempfile::tempdir().unwrap();
     let (mut nodes, streams, ports) = four(folder.path(), "lost").await;
+    // What was on its way to them is sent with the next block.
+    nodes[0].wait_height(nodes[0].height() + 1).await;
     sends_more(&nodes[0]).await;
     // Its streams end; its engine goes on.
     streams[3].stop();
