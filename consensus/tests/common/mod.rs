@@ -3,11 +3,12 @@
 
 use std::{
     collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -15,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use tally_consensus::{
     Application, Candidate, Config, ConsensusError, Decision, Effort, Fatal, Guard, Handle, Keys,
-    Mode, Multiaddr, Pace, Slot, Source, Status, Timeouts, Verdict, Wake,
+    Mode, Multiaddr, Pace, PeerId, Slot, Source, Status, Timeouts, Verdict, Wake,
 };
 use tally_ledger::{
     block::{Validator, ValidatorSet},
@@ -247,14 +248,27 @@ pub(crate) fn validators(count: u8) -> ValidatorSet {
     ValidatorSet(List::new((0..count).map(validator).collect()).unwrap())
 }
 
-/// Ports that were free just now.
-pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    let listen = |_| std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+/// Addresses that were free just now. They have a loopback IP of their own
+/// where the system has them (all of 127/8 on Linux), so that nobody who asks
+/// for any free port is given one of them while it is not used.
+pub(crate) fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    static NETS: AtomicU8 = AtomicU8::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let net = NETS.fetch_add(1, Ordering::Relaxed);
+    let own = Ipv4Addr::new(127, high | 1, low, net % 254 + 1);
+    let usable = TcpListener::bind((own, 0)).is_ok();
+    let ip = if usable { own } else { Ipv4Addr::LOCALHOST };
+    let listen = |_| TcpListener::bind((ip, 0)).unwrap();
     let listeners: Vec<_> = (0..count).map(listen).collect();
-    listeners
-        .iter()
-        .map(|l| l.local_addr().unwrap().port())
-        .collect()
+    listeners.iter().map(|l| l.local_addr().unwrap()).collect()
+}
+
+/// An address as libp2p writes it.
+pub(crate) fn multiaddr(address: SocketAddr, peer: Option<PeerId>) -> Multiaddr {
+    let peer = peer.map_or(String::new(), |peer| format!("/p2p/{peer}"));
+    format!("/ip4/{}/tcp/{}{peer}", address.ip(), address.port())
+        .parse()
+        .unwrap()
 }
 
 /// One node, running or not.
@@ -351,19 +365,13 @@ pub(crate) fn network(folder: &Path, name: &str, count: u8) -> Vec<Node> {
         .with_ansi(false)
         .with_test_writer()
         .try_init();
-    let ports = free_ports(count as usize);
-    let address = |n: u8| -> Multiaddr {
-        let port = ports[usize::from(n)];
-        format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", keys(n).peer_id())
-            .parse()
-            .unwrap()
-    };
+    let free = free_addresses(count as usize);
+    let address = |n: u8| multiaddr(free[usize::from(n)], Some(keys(n).peer_id()));
     let node = |number: u8| {
         let home = folder.join(format!("{name}{number}"));
         std::fs::create_dir_all(&home).unwrap();
         Guard::create(&home, CHAIN, keys(number).consensus.public()).unwrap();
-        let port = ports[usize::from(number)];
-        let listen = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+        let listen = multiaddr(free[usize::from(number)], None);
         let peers = (0..count).filter(|n| *n != number).map(address).collect();
         let mut config = Config::new(&format!("{name}{number}"), listen, peers, home.clone());
         config.max_block_bytes = MAX_BLOCK;
