@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use crate::support::{Engine, Setup, chat, metric, send};
+use crate::support::{Engine, Setup, chat, metric, nowhere, send};
 use serde_json::json;
 
 const PLENTY: u64 = 1_000_000;
@@ -16,12 +16,6 @@ async fn two() -> (Setup, Arc<Engine>) {
     upstream.url = format!("http://{}", other.address);
     setup.config.upstreams.push(upstream);
     (setup, other)
-}
-
-/// An address where nobody listens.
-async fn nowhere() -> std::net::SocketAddr {
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    free.local_addr().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,7 +59,7 @@ async fn requests_go_to_the_engine_with_the_fewest() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_is_gone_costs_nobody_anything_and_comes_back() {
     let (mut setup, other) = two().await;
-    let address = nowhere().await;
+    let (socket, address) = nowhere();
     setup.config.upstreams[0].url = format!("http://{address}");
     let gateway = setup.gateway().await;
     for _ in 0..4 {
@@ -76,7 +70,7 @@ async fn an_engine_that_is_gone_costs_nobody_anything_and_comes_back() {
     // Not each of them has tried the one that is gone.
     let retries = metric(gateway.http, "tally_gateway_upstream_retries_total").await;
     assert!((1..=3).contains(&retries), "{retries}");
-    let engine = Engine::start_at(address).await;
+    let engine = Engine::start_on(socket.listen(1_024).unwrap());
     let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
     while engine.asked() < 2 {
         assert!(tokio::time::Instant::now() < deadline, "it never came back");
@@ -196,7 +190,7 @@ async fn queued_in_all(to: std::net::SocketAddr, count: i64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_no_engine_is_left_a_request_is_refused_before_anything_is_reserved() {
     let mut setup = Setup::new(PLENTY).await;
-    let address = nowhere().await;
+    let (socket, address) = nowhere();
     setup.config.upstreams[0].url = format!("http://{address}");
     setup.config.upstreams[0].concurrency = Some(4);
     let gateway = setup.gateway().await;
@@ -228,7 +222,7 @@ async fn where_no_engine_is_left_a_request_is_refused_before_anything_is_reserve
     assert_eq!(answer.header("x-tally-receipt"), "");
     assert_eq!(metric(to, "tally_gateway_voids_total").await, voids);
     assert_eq!(metric(to, "tally_gateway_upstream_up").await, 0);
-    let _engine = Engine::start_at(address).await;
+    let _engine = Engine::start_on(socket.listen(1_024).unwrap());
     let deadline = tokio::time::Instant::now() + crate::support::DEADLINE;
     while send(to, &chat(5, json!({}))).await.status != 200 {
         assert!(tokio::time::Instant::now() < deadline, "it never came back");

@@ -280,6 +280,14 @@ pub async fn queued(to: SocketAddr, count: i64) {
     }
 }
 
+/// An address where nobody listens, nor can while this is kept.
+pub fn nowhere() -> (tokio::net::TcpSocket, SocketAddr) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
+}
+
 pub async fn read(answer: http::Response<hyper::body::Incoming>) -> Answer {
     let (parts, mut body) = answer.into_parts();
     let mut bytes = Vec::new();
