@@ -281,6 +281,18 @@ pub async fn queued(to: SocketAddr, count: i64) {
 }
 
 /// An address where nobody listens, nor can while this is kept.
+/// Waits until that many answers have begun: their holds are on disk then.
+pub async fn begun(to: SocketAddr, count: i64) {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while metric(to, "tally_gateway_first_byte_seconds_count").await < count {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "never {count} begin"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 pub fn nowhere() -> (tokio::net::TcpSocket, SocketAddr) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
