@@ -77,7 +77,7 @@ async fn an_intact_journal_goes_on_and_holds_are_charged_their_last_marks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_that_moved_is_charged_to_its_new_lease_after_a_kill() {
     let mut setup = Setup::new(PLENTY).await;
-    setup.config.lease.seconds = 3;
+    setup.config.lease.seconds = 8;
     setup.config.lease.margin_ms = 500;
     let gateway = setup.gateway().await;
     let (to, mut body) = (gateway.http, chat(20, json!({"hold": 2})));

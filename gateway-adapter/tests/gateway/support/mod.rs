@@ -26,8 +26,9 @@ use tokio::sync::oneshot;
 pub use chain::Chain;
 pub use engine::Engine;
 
-/// Longest wait for something that must happen.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+/// Longest wait for something that must happen, on a machine that is busy and
+/// whose disk is.
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Waits for a condition.
 pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -104,8 +105,8 @@ impl Setup {
             max_output: 100,
             ..config::Upstream::new(format!("http://{}", engine.address), vec!["m".into()])
         }];
-        config.limits.wait_ms = 10_000;
-        config.limits.drain_seconds = 5;
+        config.limits.wait_ms = 30_000;
+        config.limits.drain_seconds = 20;
         Setup {
             chain,
             engine,
@@ -280,7 +281,6 @@ pub async fn queued(to: SocketAddr, count: i64) {
     }
 }
 
-/// An address where nobody listens, nor can while this is kept.
 /// Waits until that many answers have begun: their holds are on disk then.
 pub async fn begun(to: SocketAddr, count: i64) {
     let deadline = tokio::time::Instant::now() + DEADLINE;
@@ -293,6 +293,7 @@ pub async fn begun(to: SocketAddr, count: i64) {
     }
 }
 
+/// An address where nobody listens, nor can while this is kept.
 pub fn nowhere() -> (tokio::net::TcpSocket, SocketAddr) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
