@@ -3,12 +3,12 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::SocketAddr,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -26,6 +26,7 @@ use tally_ledger::{
     hash::Hash,
     ids::{Height, Person, Time},
 };
+use tokio::net::TcpSocket;
 
 pub(crate) const CHAIN: ChainId = ChainId(Hash([7; 32]));
 pub(crate) const MAX_BLOCK: usize = 4 << 20;
@@ -248,19 +249,19 @@ pub(crate) fn validators(count: u8) -> ValidatorSet {
     ValidatorSet(List::new((0..count).map(validator).collect()).unwrap())
 }
 
-/// Addresses that were free just now. They have a loopback IP of their own
-/// where the system has them (all of 127/8 on Linux), so that nobody who asks
-/// for any free port is given one of them while it is not used.
+/// Addresses for who names them. Sockets that listen to nothing keep them until
+/// this process ends, so that nobody who asks for any free port is given one.
 pub(crate) fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    static NETS: AtomicU8 = AtomicU8::new(0);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    let net = NETS.fetch_add(1, Ordering::Relaxed);
-    let own = Ipv4Addr::new(127, high | 1, low, net % 254 + 1);
-    let usable = TcpListener::bind((own, 0)).is_ok();
-    let ip = if usable { own } else { Ipv4Addr::LOCALHOST };
-    let listen = |_| TcpListener::bind((ip, 0)).unwrap();
-    let listeners: Vec<_> = (0..count).map(listen).collect();
-    listeners.iter().map(|l| l.local_addr().unwrap()).collect()
+    static KEPT: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+    let free = |_| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        KEPT.lock().unwrap().push(socket);
+        address
+    };
+    (0..count).map(free).collect()
 }
 
 /// An address as libp2p writes it.
