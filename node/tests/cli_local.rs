@@ -161,7 +161,7 @@ fn a_csv_file_is_a_function_of_itself() {
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap()
         .as_secs();
-    let day = next_midnight(now);
+    let day = day_after_next(now);
     write(folder, "grants.csv", &file(&day));
     let line = "--format json grant issue --csv grants.csv --dry-run --genesis genesis.json";
     let first = run(folder, line).json();
@@ -185,9 +185,9 @@ fn a_csv_file_is_a_function_of_itself() {
     );
 }
 
-/// The day after `seconds` since 1970, as a date.
-fn next_midnight(seconds: u64) -> String {
-    let mut days = seconds / 86_400 + 1;
+/// The day after the next one, `seconds` after 1970, as a date.
+fn day_after_next(seconds: u64) -> String {
+    let mut days = seconds / 86_400 + 2;
     let mut year = 1970;
     let leap = |year: u64| {
         year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))

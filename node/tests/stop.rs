@@ -6,16 +6,10 @@
 
 mod cli_common;
 
-use std::{fs, thread::JoinHandle, time::Duration};
+use std::{fs, thread::JoinHandle};
 
 use cli_common::{LIMIT, Net, chat, gateway::Metered, http, post, run, wait_for};
 use serde_json::Value;
-
-/// How long a node that stops in order may take.
-const STOP: Duration = Duration::from_secs(10);
-
-/// How long the engine thinks about each answer.
-const THINK: Duration = Duration::from_millis(1_000);
 
 /// What is leased of account 0, over all classes.
 fn leased(net: &Net) -> Vec<String> {
@@ -75,6 +69,8 @@ fn audit_queue(metered: &Metered, url: &str) {
     for fee in ["0", "0.5"] {
         hold_of(&ask(fee).join().unwrap());
     }
+    // The engine is held up until all are there.
+    metered.signal_engine("STOP");
     let mut sent = vec![ask("0")];
     for (i, fee) in ["0", "0", "0.02", "0.5"].into_iter().enumerate() {
         sent.push(ask(fee));
@@ -87,6 +83,7 @@ fn audit_queue(metered: &Metered, url: &str) {
             queued.any(|queued| queued.ends_with(&line)).then_some(())
         });
     }
+    metered.signal_engine("CONT");
     let answers = sent.into_iter().map(|answer| answer.join().unwrap());
     let holds: Vec<String> = answers.map(|answer| hold_of(&answer)).collect();
     for hold in &holds {
@@ -156,7 +153,7 @@ fn audit_queue(metered: &Metered, url: &str) {
 
 #[test]
 fn a_gateway_returns_its_leases_and_nodes_stop_clean() {
-    let mut metered = Metered::with(&format!("--think-ms {}", THINK.as_millis()), Some(1));
+    let mut metered = Metered::with("--think-ms 100", Some(1));
     metered.start_gateway();
     let url = metered.serving();
     audit_queue(&metered, &url);
@@ -194,7 +191,7 @@ fn a_gateway_returns_its_leases_and_nodes_stop_clean() {
 
     // Nodes, one after the other, with a gateway that follows them.
     for i in 0..4 {
-        assert_eq!(metered.net.terminate(i, STOP), 0, "validator {i}");
+        assert_eq!(metered.net.terminate(i, LIMIT), 0, "validator {i}");
         let log = fs::read_to_string(metered.net.log(i)).unwrap();
         let last = log.lines().last().unwrap();
         assert!(last.contains("node stopped"), "{last}");
@@ -217,6 +214,6 @@ fn a_gateway_returns_its_leases_and_nodes_stop_clean() {
 
     // All at once: nobody waits for a quorum to be able to stop.
     for i in 0..4 {
-        assert_eq!(metered.net.terminate(i, STOP), 0, "validator {i}");
+        assert_eq!(metered.net.terminate(i, LIMIT), 0, "validator {i}");
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{
@@ -15,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use tally_consensus::{
     Application, Candidate, Config, ConsensusError, Decision, Effort, Fatal, Guard, Handle, Keys,
-    Mode, Multiaddr, Pace, Slot, Source, Status, Timeouts, Verdict, Wake,
+    Mode, Multiaddr, Pace, PeerId, Slot, Source, Status, Timeouts, Verdict, Wake,
 };
 use tally_ledger::{
     block::{Validator, ValidatorSet},
@@ -25,6 +26,7 @@ use tally_ledger::{
     hash::Hash,
     ids::{Height, Person, Time},
 };
+use tokio::net::TcpSocket;
 
 pub(crate) const CHAIN: ChainId = ChainId(Hash([7; 32]));
 pub(crate) const MAX_BLOCK: usize = 4 << 20;
@@ -247,14 +249,27 @@ pub(crate) fn validators(count: u8) -> ValidatorSet {
     ValidatorSet(List::new((0..count).map(validator).collect()).unwrap())
 }
 
-/// Ports that were free just now.
-pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    let listen = |_| std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let listeners: Vec<_> = (0..count).map(listen).collect();
-    listeners
-        .iter()
-        .map(|l| l.local_addr().unwrap().port())
-        .collect()
+/// Addresses for who names them. Sockets that listen to nothing keep them until
+/// this process ends, so that nobody who asks for any free port is given one.
+pub(crate) fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    static KEPT: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+    let free = |_| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        KEPT.lock().unwrap().push(socket);
+        address
+    };
+    (0..count).map(free).collect()
+}
+
+/// An address as libp2p writes it.
+pub(crate) fn multiaddr(address: SocketAddr, peer: Option<PeerId>) -> Multiaddr {
+    let peer = peer.map_or(String::new(), |peer| format!("/p2p/{peer}"));
+    format!("/ip4/{}/tcp/{}{peer}", address.ip(), address.port())
+        .parse()
+        .unwrap()
 }
 
 /// One node, running or not.
@@ -327,7 +342,7 @@ impl Node {
     /// Waits until the status is as wanted.
     pub(crate) async fn wait(&self, what: &str, wanted: impl Fn(&Status) -> bool) {
         let mut watch = self.handle.as_ref().unwrap().watch();
-        let result = tokio::time::timeout(Duration::from_secs(30), watch.wait_for(wanted)).await;
+        let result = tokio::time::timeout(Duration::from_secs(90), watch.wait_for(wanted)).await;
         let failed = !matches!(result, Ok(Ok(_)));
         assert!(
             !failed,
@@ -351,19 +366,13 @@ pub(crate) fn network(folder: &Path, name: &str, count: u8) -> Vec<Node> {
         .with_ansi(false)
         .with_test_writer()
         .try_init();
-    let ports = free_ports(count as usize);
-    let address = |n: u8| -> Multiaddr {
-        let port = ports[usize::from(n)];
-        format!("/ip4/127.0.0.1/tcp/{port}/p2p/{}", keys(n).peer_id())
-            .parse()
-            .unwrap()
-    };
+    let free = free_addresses(count as usize);
+    let address = |n: u8| multiaddr(free[usize::from(n)], Some(keys(n).peer_id()));
     let node = |number: u8| {
         let home = folder.join(format!("{name}{number}"));
         std::fs::create_dir_all(&home).unwrap();
         Guard::create(&home, CHAIN, keys(number).consensus.public()).unwrap();
-        let port = ports[usize::from(number)];
-        let listen = format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap();
+        let listen = multiaddr(free[usize::from(number)], None);
         let peers = (0..count).filter(|n| *n != number).map(address).collect();
         let mut config = Config::new(&format!("{name}{number}"), listen, peers, home.clone());
         config.max_block_bytes = MAX_BLOCK;

@@ -1,30 +1,22 @@
 //! What consensus sends straight to each validator, and what it does when
 //! one of them is not reached.
 
-use std::{path::Path, sync::atomic::Ordering, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::atomic::Ordering, time::Duration};
 
-use crate::common::{Node, assert_agreement, free_ports, keys, network};
-use tally_consensus::{
-    Multiaddr,
-    gossip::{self, Gossip, GossipConfig},
-};
+use crate::common::{Node, assert_agreement, free_addresses, keys, multiaddr, network};
+use tally_consensus::gossip::{self, Gossip, GossipConfig};
 use tokio::time::{Instant, sleep};
 
 const LONG: Duration = Duration::from_secs(20);
 
-fn address(port: u16, peer: Option<u8>) -> Multiaddr {
-    let peer = peer.map_or(String::new(), |n| format!("/p2p/{}", keys(n).peer_id()));
-    format!("/ip4/127.0.0.1/tcp/{port}{peer}").parse().unwrap()
-}
-
 /// Joins a node's streams to those of all others.
-fn connect(node: &mut Node, ports: &[u16]) -> Gossip {
+fn connect(node: &mut Node, free: &[SocketAddr]) -> Gossip {
     let own = node.number;
     let others = (0..node.count).filter(|n| *n != own);
-    let peers = others.map(|n| address(ports[usize::from(n)], Some(n)));
+    let peers = others.map(|n| multiaddr(free[usize::from(n)], Some(keys(n).peer_id())));
     let config = GossipConfig {
         redial: Duration::from_millis(50),
-        ..GossipConfig::new(address(ports[usize::from(own)], None), peers.collect())
+        ..GossipConfig::new(multiaddr(free[usize::from(own)], None), peers.collect())
     };
     let (gossip, _, _) = gossip::start(config, &keys(own).network).unwrap();
     node.config.direct = gossip.direct();
@@ -32,15 +24,15 @@ fn connect(node: &mut Node, ports: &[u16]) -> Gossip {
 }
 
 /// Four nodes with streams among them, with work without end.
-async fn four(folder: &Path, name: &str) -> (Vec<Node>, Vec<Gossip>, Vec<u16>) {
+async fn four(folder: &Path, name: &str) -> (Vec<Node>, Vec<Gossip>, Vec<SocketAddr>) {
     let mut nodes = network(folder, name, 4);
-    let ports = free_ports(4);
-    let streams: Vec<_> = nodes.iter_mut().map(|node| connect(node, &ports)).collect();
+    let free = free_addresses(4);
+    let streams: Vec<_> = nodes.iter_mut().map(|node| connect(node, &free)).collect();
     for node in &mut nodes {
         node.knobs.busy.store(true, Ordering::Relaxed);
         node.start();
     }
-    (nodes, streams, ports)
+    (nodes, streams, free)
 }
 
 fn sent(node: &Node) -> u64 {
@@ -91,7 +83,7 @@ async fn votes_and_large_bodies_go_straight_to_everybody() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn while_one_is_not_reached_gossipsub_carries_everything() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut nodes, streams, ports) = four(folder.path(), "lost").await;
+    let (mut nodes, streams, free) = four(folder.path(), "lost").await;
     sends_more(&nodes[0]).await;
     // Its streams end; its engine goes on.
     streams[3].stop();
@@ -100,13 +92,15 @@ async fn while_one_is_not_reached_gossipsub_carries_everything() {
         assert!(Instant::now() < end, "the streams do not end");
         sleep(Duration::from_millis(10)).await;
     }
+    // What was on its way to them is sent with the next block.
+    nodes[0].wait_height(nodes[0].height() + 1).await;
     let (before, height) = (sent(&nodes[0]), nodes[0].height());
     for node in &nodes {
         node.wait_height(height + 8).await;
     }
     assert_eq!(sent(&nodes[0]), before, "not all are reached");
     nodes[3].stop().await;
-    let _again = connect(&mut nodes[3], &ports);
+    let _again = connect(&mut nodes[3], &free);
     nodes[3].start();
     sends_more(&nodes[0]).await;
     nodes[3].wait_height(height + 20).await;

@@ -117,6 +117,23 @@ impl Drop for Stuck<'_> {
     }
 }
 
+/// The last lease that the log was seen to have, and since when.
+struct Progress(LeaseNumber, Instant);
+
+impl Progress {
+    fn new() -> Self {
+        Progress(LeaseNumber(0), Instant::now())
+    }
+
+    /// `last` is the last one; for how long it was seen to be.
+    fn at(&mut self, last: LeaseNumber) -> Duration {
+        if last > self.0 {
+            *self = Progress(last, Instant::now());
+        }
+        self.1.elapsed()
+    }
+}
+
 /// What a start finds.
 #[derive(Debug, Clone)]
 pub struct Before {
@@ -247,10 +264,11 @@ impl Leases {
         }
     }
 
-    /// Whether a lease only waits for those before it.
-    fn is_in_turn(&self, number: LeaseNumber, last: LeaseNumber, since: Instant) -> bool {
+    /// Whether a lease only waits for those before it; `last` is the last one
+    /// in the log.
+    fn is_in_turn(&self, number: LeaseNumber, last: LeaseNumber, log: &mut Progress) -> bool {
         // Several may have landed since `last` was proven.
-        let near = last.0 + IN_FLIGHT as u64 >= number.0 && since.elapsed() < MAX_PAUSE;
+        let near = last.0 + IN_FLIGHT as u64 >= number.0 && log.at(last) < MAX_PAUSE;
         near || self.flying().first() < Some(&number)
     }
 
@@ -300,7 +318,7 @@ impl Leases {
         number: LeaseNumber,
         duration_ms: u32,
     ) -> Result<v1::Finality, ChainError> {
-        let since = Instant::now();
+        let mut log = Progress::new();
         let lease = Lease {
             journal: self.journal.number(),
             number,
@@ -334,7 +352,7 @@ impl Leases {
                             });
                         }
                         // Those before it are on their way, or just landed.
-                        Ok((_, leaf)) if self.is_in_turn(number, leaf.last_lease, since) => {
+                        Ok((_, leaf)) if self.is_in_turn(number, leaf.last_lease, &mut log) => {
                             tokio::time::sleep(pause).await;
                             pause = (pause * 2).min(MAX_TURN);
                             continue;
@@ -502,5 +520,21 @@ fn no_grant(why: Option<Shortfall>) -> NoGrant {
         Some(Shortfall::Frozen) => NoGrant::Refused(Refusal::Frozen),
         Some(Shortfall::Suspended) => NoGrant::Refused(Refusal::Suspended),
         _ => NoGrant::Dry,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_with_those_before_begins_anew_whenever_one_has_landed() {
+        let long = MAX_PAUSE * 2;
+        let mut log = Progress(LeaseNumber(7), Instant::now() - long);
+        assert!(log.at(LeaseNumber(7)) >= long);
+        // A node that is behind is no progress.
+        assert!(log.at(LeaseNumber(6)) >= long);
+        assert!(log.at(LeaseNumber(8)) < long);
+        assert!(log.at(LeaseNumber(8)) < long);
     }
 }

@@ -258,8 +258,8 @@ mod tests {
     use super::*;
     use crate::proxy::body::{fed, whole};
 
-    const SHORT: Duration = Duration::from_millis(200);
-    const LONG: Duration = Duration::from_secs(30);
+    const SHORT: Duration = Duration::from_secs(1);
+    const LONG: Duration = Duration::from_secs(90);
     const SIZE: usize = 100_000;
 
     /// Answers `/slow` after some time, `/never` with a stream that has

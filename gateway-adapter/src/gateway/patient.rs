@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    const MOST: Duration = Duration::from_millis(200);
+    const MOST: Duration = Duration::from_secs(2);
 
     #[tokio::test]
     async fn a_reader_that_is_slow_gets_all_and_one_that_stops_ends_the_write() {
@@ -129,13 +129,13 @@ mod tests {
         let mut here = Patient::new(here, MOST, MOST);
         let reader = tokio::spawn(async move {
             // Slower in all than one wait may take, but never for so long.
-            for _ in 0..6 {
-                tokio::time::sleep(MOST / 4).await;
+            for _ in 0..10 {
+                tokio::time::sleep(MOST / 8).await;
                 there.read_exact(&mut [0; 16]).await.unwrap();
             }
             there
         });
-        here.write_all(&[1; 96]).await.unwrap();
+        here.write_all(&[1; 160]).await.unwrap();
         let there = reader.await.unwrap();
         let stopped = here.write_all(&[1; 96]).await.unwrap_err();
         assert_eq!(stopped.kind(), io::ErrorKind::TimedOut);

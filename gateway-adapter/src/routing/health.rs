@@ -18,8 +18,8 @@
 //!
 //! The first pause is half a second, the longest half a minute. A check in
 //! the background (`health`) that fails twice in a row takes an engine down
-//! too, and prolongs its pause while it fails; one that succeeds ends the
-//! pause. A request decides all the same: an engine that says that it is well
+//! too, until the next one and longer while they fail; one that succeeds ends
+//! the pause. A request decides all the same: an engine that says that it is well
 //! and answers nobody stays down.
 
 use tally_ledger::ids::AccountNumber;
@@ -240,14 +240,26 @@ impl Health {
         }
         self.checks += 1;
         match self.state {
-            State::Up => self.checks >= CHECKS_IN_A_ROW && self.down(now),
-            State::Down(until) => {
+            State::Up if self.checks >= CHECKS_IN_A_ROW => {
+                let down = self.down(now);
+                self.shut_for(2 * again, now);
+                down
+            }
+            State::Down(_) => {
                 let hopeful = self.is_hopeful();
                 self.pauses = self.pauses.max(2);
-                self.state = State::Down(until.max(now + 2 * again));
+                self.shut_for(2 * again, now);
                 hopeful
             }
-            State::Probing(_) => false,
+            State::Up | State::Probing(_) => false,
+        }
+    }
+
+    /// No request finds out whether it is back for so many ms at least: the
+    /// next check does.
+    fn shut_for(&mut self, ms: u64, now: u64) {
+        if let State::Down(until) = self.state {
+            self.state = State::Down(until.max(now + ms));
         }
     }
 
@@ -389,7 +401,9 @@ mod tests {
         assert!(!health.checked(true, 2_000, 0));
         assert!(!health.checked(false, 2_000, 0));
         assert!(health.checked(false, 2_000, 0));
-        assert_eq!(health.gate(400), Gate::Shut);
+        // Longer than its first pause: the next check decides, no request.
+        assert_eq!(health.gate(3_999), Gate::Shut);
+        assert_eq!(health.gate(4_000), Gate::Probe);
         assert!(health.is_hopeful());
         // While they fail no request is sent to find out, nor waits.
         assert!(health.checked(false, 2_000, 400));

@@ -67,7 +67,6 @@ fn limited(i: usize, limit: &str) -> Value {
 async fn exactly_a_hundred(count: u32, limit: &str) {
     let mut setup = Setup::new(100 * price(OUTPUT)).await;
     setup.config.upstreams[0].tokenize = Tokenize::Vllm;
-    setup.config.limits.wait_ms = 30_000;
     let gateways = setup.gateways(count).await;
     let bodies = (0..300).map(|i| limited(i, limit)).collect();
     let answers = send_all(&gateways, bodies).await;
@@ -117,7 +116,6 @@ async fn all_lengths(count: u32, mut seed: u64) {
     let mut setup = Setup::new(balance).await;
     setup.config.upstreams[0].tokenize = Tokenize::Vllm;
     setup.config.upstreams[0].max_output = 1_024;
-    setup.config.limits.wait_ms = 30_000;
     let gateways = setup.gateways(count).await;
     let bodies = (0..120).map(|i| {
         let tokens = 16 + random(&mut seed) % 1_009;

@@ -197,9 +197,8 @@ async fn an_engine_that_fails_before_any_output_costs_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_cannot_be_reached_costs_nothing() {
     let mut setup = Setup::new(PLENTY).await;
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    setup.config.upstreams[0].url = format!("http://{}", free.local_addr().unwrap());
-    drop(free);
+    let (_socket, address) = crate::support::nowhere();
+    setup.config.upstreams[0].url = format!("http://{address}");
     let gateway = setup.gateway().await;
     let answer = send(gateway.http, &chat(20, json!({}))).await;
     assert_eq!(

@@ -258,9 +258,8 @@ async fn an_engine_that_refuses_or_cannot_be_reached_costs_nothing() {
     }
     let answer = send(envoy.address, &streamed(20, json!({"sse_error": 0}))).await;
     assert!(answer.body.contains("oops"), "{}", answer.body);
-    let free = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    envoy.route(free.local_addr().unwrap()).await;
-    drop(free);
+    let (_socket, address) = crate::support::nowhere();
+    envoy.route(address).await;
     let answer = send(envoy.address, &chat(20, json!({}))).await;
     assert_eq!(
         (answer.status.as_u16(), answer.body.as_str()),

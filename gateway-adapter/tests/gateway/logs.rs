@@ -50,11 +50,10 @@ async fn lines_name_request_and_hold_and_never_prompt_answer_or_key() {
     let _nobody = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     let _log = tracing::subscriber::set_default(lines);
     let mut setup = Setup::new(1_000_000).await;
-    let nowhere = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (_socket, nowhere) = crate::support::nowhere();
     let mut gone = setup.config.upstreams[0].clone();
-    gone.url = format!("http://{}", nowhere.local_addr().unwrap());
+    gone.url = format!("http://{nowhere}");
     setup.config.upstreams.insert(0, gone);
-    drop(nowhere);
     let gateway = setup.gateway().await;
     let key = chain::api_key_text(0);
     let send = async |name: &str, stream: bool, test| {

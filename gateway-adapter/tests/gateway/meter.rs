@@ -117,7 +117,7 @@ async fn a_mistake_ends_its_request_only_and_a_client_that_leaves_is_charged() {
 async fn one_idempotency_key_has_one_hold_although_a_call_with_it_failed() {
     // For one hold, which another request has.
     let mut setup = Setup::new(50).await;
-    setup.config.limits.wait_ms = 1_000;
+    setup.config.limits.wait_ms = 5_000;
     let gateway = setup.gateway().await;
     let mut client = metering(&gateway).await;
     let first = client.authorize(wish(10, 10)).await.unwrap().into_inner();

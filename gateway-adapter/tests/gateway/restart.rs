@@ -3,7 +3,7 @@
 
 use std::{io::Write, path::Path, sync::atomic::Ordering};
 
-use crate::support::{Setup, chat, send, until};
+use crate::support::{Setup, begun, chat, send, until};
 use serde_json::json;
 use tally_gateway_adapter::journal::{DebitBytes, LeaseSent, Record};
 use tally_ledger::{
@@ -48,10 +48,7 @@ async fn an_intact_journal_goes_on_and_holds_are_charged_their_last_marks() {
     let (to, mut body) = (gateway.http, chat(20, json!({"hold": 2})));
     body["stream"] = true.into();
     tokio::spawn(async move { send(to, &body).await });
-    until("the engine is asked", || {
-        setup.engine.requests.load(Ordering::Relaxed) == 2
-    })
-    .await;
+    begun(to, 2).await;
     until("the first is on the chain", || {
         setup.chain.receipts().len() == 1
     })
@@ -80,7 +77,7 @@ async fn an_intact_journal_goes_on_and_holds_are_charged_their_last_marks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_that_moved_is_charged_to_its_new_lease_after_a_kill() {
     let mut setup = Setup::new(PLENTY).await;
-    setup.config.lease.seconds = 3;
+    setup.config.lease.seconds = 8;
     setup.config.lease.margin_ms = 500;
     let gateway = setup.gateway().await;
     let (to, mut body) = (gateway.http, chat(20, json!({"hold": 2})));
@@ -189,10 +186,7 @@ async fn a_journal_of_the_first_debit_version_is_sent_as_it_is_and_goes_on_in_th
     let (to, mut body) = (gateway.http, chat(20, json!({"hold": 2})));
     body["stream"] = true.into();
     tokio::spawn(async move { send(to, &body).await });
-    until("the engine is asked", || {
-        setup.engine.requests.load(Ordering::Relaxed) == 4
-    })
-    .await;
+    begun(to, 4).await;
     setup.chain.set_down(true);
     killed(&mut setup, gateway).await;
     as_first_version(&setup.home.path().join("journal"));

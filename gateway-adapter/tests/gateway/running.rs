@@ -132,7 +132,7 @@ async fn what_a_stream_cannot_use_any_more_serves_others_while_it_runs() {
 async fn a_running_hold_moves_to_the_renewed_lease() {
     for stream in [true, false] {
         let mut setup = Setup::new(1_000_000).await;
-        setup.config.lease.seconds = 3;
+        setup.config.lease.seconds = 8;
         setup.config.lease.margin_ms = 500;
         let gateway = setup.gateway().await;
         let mut body = chat(20, json!({"hold": 2}));

@@ -86,10 +86,9 @@ async fn what_is_wrong_with_a_start_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_waits_for_nodes_that_prove_its_chain_and_can_be_stopped() {
     let setup = Setup::new(PLENTY).await;
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (_socket, nobody) = crate::support::nowhere();
     let mut unreachable = setup.config.clone();
-    unreachable.nodes = vec![nobody.local_addr().unwrap().to_string()];
-    drop(nobody);
+    unreachable.nodes = vec![nobody.to_string()];
     let other = Setup::new(PLENTY).await;
     let mut other_chain = setup.config.clone();
     other_chain.nodes = other.config.nodes.clone();

@@ -312,12 +312,12 @@ async fn a_node_that_is_gone_is_passed_over_and_with_none_the_outcome_is_unknown
 async fn batches_that_wait_are_bounded_and_leave_this_gateways_own_debits_alone() {
     let (setup, gateway) = started().await;
     let batch = batch(&setup.chain, OTHER, 1, 1);
-    setup.chain.slow.store(5_000, Ordering::Relaxed);
+    setup.chain.slow.store(true, Ordering::Relaxed);
     let gateway = Arc::new(gateway);
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..32 {
         let (gateway, batch) = (gateway.clone(), batch.clone());
-        waiting.spawn(async move { submit(&gateway, &batch).await });
+        waiting.spawn(async move { submit_for(&gateway, &batch, 60_000).await });
     }
     until("all wait", || {
         setup.chain.submitting.load(Ordering::Relaxed) == 32
@@ -325,10 +325,10 @@ async fn batches_that_wait_are_bounded_and_leave_this_gateways_own_debits_alone(
     .await;
     let busy = submit(&gateway, &batch).await.unwrap_err();
     assert_eq!(Problem::of(&busy).unwrap().name, "Busy");
+    setup.chain.slow.store(false, Ordering::Relaxed);
     while let Some(answer) = waiting.join_next().await {
         assert_eq!(answer.unwrap().unwrap().outcome(), v1::Outcome::Final);
     }
-    setup.chain.slow.store(0, Ordering::Relaxed);
     // Its own requests are held for, settled and proven as ever.
     let hold = metering(&gateway).await.authorize(wish(10, 5)).await;
     let hold = hold.unwrap().into_inner().hold;

@@ -1,7 +1,7 @@
 //! A trial net with a gateway, the mock engine behind it, and holders who may
 //! spend: separate processes, made with an operator's commands.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf};
 
 use serde_json::Value;
 use tally_gateway_adapter::{
@@ -17,8 +17,6 @@ pub(crate) const HOLDERS: usize = 3;
 pub(crate) const MODELS: [&str; 2] = ["tally-base", "tally-large"];
 /// What each holder has of each class, in CT.
 const GRANT: u32 = 4_000;
-/// How long a gateway that stops in order may take.
-pub(crate) const STOP: Duration = Duration::from_secs(15);
 
 /// The net, and what meters on it.
 pub(crate) struct Metered {
@@ -29,7 +27,7 @@ pub(crate) struct Metered {
     /// What the holders' clients send.
     pub(crate) secrets: Vec<String>,
     gateway: Option<Running>,
-    _engine: Running,
+    engine_process: Running,
 }
 
 impl Metered {
@@ -55,7 +53,7 @@ impl Metered {
             engine,
             secrets,
             gateway: None,
-            _engine: running,
+            engine_process: running,
         };
         metered.configure(concurrency);
         metered
@@ -82,6 +80,11 @@ impl Metered {
             )
         }];
         fs::write(home.join(FILE), config.to_toml()).unwrap();
+    }
+
+    /// Sends the engine a signal: `STOP` holds it up until `CONT`.
+    pub(crate) fn signal_engine(&self, name: &str) {
+        self.engine_process.signal(name);
     }
 
     /// Starts the gateway, without waiting for it.
@@ -123,7 +126,7 @@ impl Metered {
     /// SIGTERM; gives the exit code.
     pub(crate) fn terminate_gateway(&mut self) -> i32 {
         let mut gateway = self.gateway.take().expect("it runs");
-        gateway.terminate(STOP)
+        gateway.terminate(LIMIT)
     }
 
     /// What has ended by itself.

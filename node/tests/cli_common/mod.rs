@@ -5,6 +5,7 @@
 pub(crate) mod gateway;
 
 use std::{
+    cell::Cell,
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
@@ -207,6 +208,16 @@ pub(crate) struct Net {
     /// gRPC addresses.
     pub(crate) grpc: Vec<String>,
     nodes: Vec<Option<Running>>,
+    /// The node that told last that something is final, and at what height.
+    told: Cell<(usize, u64)>,
+}
+
+/// The height of what a command called final last.
+fn final_height(out: &str) -> Option<u64> {
+    let done: Value = serde_json::from_str(out).ok()?;
+    let rows = done.as_array().cloned().unwrap_or_else(|| vec![done]);
+    let finals = rows.iter().filter(|row| row["outcome"] == "final");
+    finals.filter_map(|row| row["height"].as_u64()).max()
 }
 
 /// How long anything of a net may take.
@@ -231,6 +242,7 @@ impl Net {
             folder,
             grpc,
             nodes,
+            told: Cell::default(),
         }
     }
 
@@ -282,15 +294,26 @@ impl Net {
     }
 
     /// Runs a command line against node `i`; `KEYS` stands for the folder of
-    /// keys, `GENESIS` for the genesis argument.
+    /// keys, `GENESIS` for the genesis argument. What another node has called
+    /// final before, this one has too.
+    #[track_caller]
     pub(crate) fn run(&self, i: usize, line: &str) -> Ran {
+        let (by, height) = self.told.get();
+        if by != i && height > 0 {
+            self.wait_height(i, height);
+            self.told.set((i, height));
+        }
         let line = line
             .replace("KEYS", "net/keys")
             .replace("GENESIS", "--genesis net/genesis.json");
-        run(
+        let ran = run(
             self.folder.path(),
             &format!("{line} --format json --node {}", self.grpc[i]),
-        )
+        );
+        if let Some(height) = final_height(&ran.out) {
+            self.told.set((i, height));
+        }
+        ran
     }
 
     /// The state of node `i`, as `status` prints it.

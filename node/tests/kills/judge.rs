@@ -29,7 +29,7 @@ use crate::{
 type Audit = AuditServiceClient<Channel>;
 
 /// How long the ledger may take to catch up.
-const CATCH_UP: Duration = Duration::from_secs(60);
+const CATCH_UP: Duration = Duration::from_secs(120);
 /// Receipts that are fetched at the same time.
 const IN_FLIGHT: usize = 16;
 

@@ -3,6 +3,7 @@
 //! on when there is room.
 
 use std::{
+    cell::Cell,
     io,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -95,15 +96,25 @@ impl Disk for FullDisk {
     }
 }
 
-/// Submits; whether it was called final.
+/// Submits, again while that is slow, until it is called final or the node has
+/// stopped; which of them.
 async fn is_final(node: &Running, transaction: &Transaction) -> bool {
-    let request = v1::SubmitRequest {
-        transaction: Some(transaction.clone().into()),
-        wait: v1::Wait::Final.into(),
-        timeout_ms: 2_000,
+    let called_final = || async {
+        let request = v1::SubmitRequest {
+            transaction: Some(transaction.clone().into()),
+            wait: v1::Wait::Final.into(),
+            timeout_ms: 2_000,
+        };
+        let answer = node.ledger.clone().submit(request).await;
+        answer.is_ok_and(|answer| answer.into_inner().outcome() == v1::Outcome::Final)
     };
-    let answer = node.ledger.clone().submit(request).await;
-    answer.is_ok_and(|answer| answer.into_inner().outcome() == v1::Outcome::Final)
+    let is_final = Cell::new(false);
+    until("it is final, or the node stops", || async {
+        is_final.set(called_final().await);
+        is_final.get() || node.has_ended()
+    })
+    .await;
+    is_final.get()
 }
 
 /// What a client asks for until the node has stopped: accounts (events) and
@@ -118,7 +129,6 @@ async fn use_up(net: &Net, node: &Running) -> Vec<Transaction> {
                 finals.push(transaction);
                 continue;
             }
-            until("the node stops", || async { node.has_ended() }).await;
             return finals;
         }
     }

@@ -153,14 +153,12 @@ async fn a_thousand_idle_watchers_cost_little_and_stall_nobody() {
     node.stop().await;
 }
 
-/// Watches from block 1 on as long as there is no place, at most a minute.
-async fn gets_a_place(client: &Client) -> Duration {
-    let started = Instant::now();
+/// Watches from block 1 on as long as there is no place.
+async fn gets_a_place(client: &Client) {
     crate::net::until("there is a place", || async {
         watch(client, 1).await.is_ok()
     })
     .await;
-    started.elapsed()
 }
 
 /// Reads on to the end: the first height that was not shown whole, and why it
@@ -193,13 +191,15 @@ async fn crowded(net: &Net, change: impl FnOnce(&mut tally_node::config::Rpc)) -
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watcher_that_takes_nothing_makes_room() {
     let net = Net::new(1);
-    let node = crowded(&net, |rpc| rpc.watch_stall_s = 2).await;
+    let node = crowded(&net, |rpc| rpc.watch_stall_s = 5).await;
     let client = node.audit_as(Login::none()).await;
+    let started = Instant::now();
     let stalled = watch(&client, 1).await.unwrap();
     let refused = watch(&client, 1).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
-    let took = gets_a_place(&client).await;
-    assert!(took > Duration::from_secs(1), "{took:?}");
+    gets_a_place(&client).await;
+    let took = started.elapsed();
+    assert!(took > Duration::from_secs(4), "{took:?}");
     // It is told so when it reads again, and where to go on.
     let (next, status) = end(stalled).await;
     let problem = Problem::of(&status).unwrap();
@@ -219,7 +219,7 @@ async fn a_watcher_that_takes_nothing_makes_room() {
         let block = stream.message().await.unwrap().unwrap();
         shown = block.header.unwrap().header.unwrap().height;
     }
-    let late = tokio::time::timeout(Duration::from_secs(4), stream.message()).await;
+    let late = tokio::time::timeout(Duration::from_secs(7), stream.message()).await;
     assert!(late.is_err() || late.unwrap().is_ok(), "it waits, and may");
     drop((stream, client));
     node.stop().await;
@@ -242,8 +242,9 @@ async fn a_watcher_that_reads_nothing_leaves_with_its_login_and_its_right() {
     let admins = [Person(2).into(), Person(3).into()];
     node.finalise(net.sign(91, &admins, set_role(Roles::AUDITOR)))
         .await;
-    // Its time is over already, by all but the difference that clocks may have.
-    let from = now() - 56;
+    // Its time is over already, by all but ten seconds of the difference that
+    // clocks may have.
+    let from = now() - 50;
     let token = jwt::issue(&key(auditor), auditor.into(), &net.chain(), from, 30);
     let mut request = Request::new(v1::WatchRequest {
         from_height: 1,

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::cores::{self, Cores};
 
-const LONG: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_secs(60);
 /// The writer does not look by itself, and the disk is quick.
 const QUIET: Limits = Limits {
     segment_bytes: 1 << 20,
@@ -58,13 +58,13 @@ async fn a_thread_that_has_nothing_else_to_do_writes_itself_while_the_disk_is_qu
     // The writer does not look by itself.
     let limits = Limits {
         linger: LONG,
-        quick: Duration::from_millis(500),
+        quick: Duration::from_secs(2),
         ..Limits::default()
     };
     let (journal, cores) = serving(&fake, limits);
     for (pause, by) in [
         (0, "serve-"),
-        (600, "serve-"),
+        (2_500, "serve-"),
         (0, "journal"),
         (0, "serve-"),
     ] {

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -184,8 +184,8 @@ pub struct Chain {
     pub mute: AtomicBool,
     /// The nodes do not answer about parameters and rates.
     pub withholds_parameters: AtomicBool,
-    /// ms that a Submit takes.
-    pub slow: AtomicU64,
+    /// A Submit takes until this is over.
+    pub slow: AtomicBool,
     /// Submits under way, and the most at once.
     pub submitting: AtomicUsize,
     pub most_submitting: AtomicUsize,
@@ -220,7 +220,7 @@ impl Chain {
             gone: Default::default(),
             mute: AtomicBool::new(false),
             withholds_parameters: AtomicBool::new(false),
-            slow: AtomicU64::new(0),
+            slow: AtomicBool::new(false),
             submitting: AtomicUsize::new(0),
             most_submitting: AtomicUsize::new(0),
             refuse_debits: Mutex::new(None),

@@ -71,11 +71,11 @@ pub struct Engine {
 
 impl Engine {
     pub async fn start() -> Arc<Engine> {
-        Self::start_at("127.0.0.1:0".parse().unwrap()).await
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+        Self::start_on(listener.unwrap())
     }
 
-    pub async fn start_at(address: SocketAddr) -> Arc<Engine> {
-        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+    pub fn start_on(listener: tokio::net::TcpListener) -> Arc<Engine> {
         let engine = Arc::new(Engine {
             address: listener.local_addr().unwrap(),
             seen: Mutex::new(Vec::new()),

@@ -26,8 +26,9 @@ use tokio::sync::oneshot;
 pub use chain::Chain;
 pub use engine::Engine;
 
-/// Longest wait for something that must happen.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+/// Longest wait for something that must happen, on a machine that is busy and
+/// whose disk is.
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Waits for a condition.
 pub async fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -104,8 +105,8 @@ impl Setup {
             max_output: 100,
             ..config::Upstream::new(format!("http://{}", engine.address), vec!["m".into()])
         }];
-        config.limits.wait_ms = 10_000;
-        config.limits.drain_seconds = 5;
+        config.limits.wait_ms = 30_000;
+        config.limits.drain_seconds = 20;
         Setup {
             chain,
             engine,
@@ -286,6 +287,26 @@ pub async fn queued(to: SocketAddr, count: i64) {
         assert!(tokio::time::Instant::now() < deadline, "never {count} wait");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Waits until that many answers have begun: their holds are on disk then.
+pub async fn begun(to: SocketAddr, count: i64) {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while metric(to, "tally_gateway_first_byte_seconds_count").await < count {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "never {count} begin"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// An address where nobody listens, nor can while this is kept.
+pub fn nowhere() -> (tokio::net::TcpSocket, SocketAddr) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 pub async fn read(answer: http::Response<hyper::body::Incoming>) -> Answer {

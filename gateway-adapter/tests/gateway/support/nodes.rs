@@ -47,6 +47,23 @@ impl Node {
     }
 }
 
+/// A Submit under way, also one whose client gives up.
+struct Submitting<'a>(&'a Chain);
+
+impl<'a> Submitting<'a> {
+    fn new(chain: &'a Chain) -> Self {
+        let now = chain.submitting.fetch_add(1, Ordering::SeqCst) + 1;
+        chain.most_submitting.fetch_max(now, Ordering::SeqCst);
+        Submitting(chain)
+    }
+}
+
+impl Drop for Submitting<'_> {
+    fn drop(&mut self) {
+        self.0.submitting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 type Answer<T> = Result<Response<T>, Status>;
 
 fn not_here<T>() -> Answer<T> {
@@ -64,11 +81,11 @@ impl LedgerService for Node {
         if let (Action::Debits(_), Some(reason)) = (body.action, refuses) {
             return Err(tally_proto::error::refusal(reason));
         }
-        let now = chain.submitting.fetch_add(1, Ordering::SeqCst) + 1;
-        chain.most_submitting.fetch_max(now, Ordering::SeqCst);
-        let slow = chain.slow.load(Ordering::Relaxed);
-        tokio::time::sleep(std::time::Duration::from_millis(slow)).await;
-        chain.submitting.fetch_sub(1, Ordering::SeqCst);
+        let submitting = Submitting::new(chain);
+        while chain.slow.load(Ordering::Relaxed) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        drop(submitting);
         let finality = chain
             .block(Some(&transaction))
             .map_err(tally_proto::error::refusal)?;

@@ -35,7 +35,7 @@ use crate::cli::{
 const VICTIM: usize = 3;
 /// How long the ledger may take to catch up with the load, or a validator
 /// with the others.
-const CATCH_UP: Duration = Duration::from_secs(30);
+const CATCH_UP: Duration = Duration::from_secs(120);
 
 /// Runs the check; `Err` says what failed.
 pub(crate) async fn run(

@@ -5,7 +5,7 @@
 use std::{
     future::Future,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpStream},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -44,7 +44,7 @@ use tally_proto::{
         ledger_service_client::LedgerServiceClient,
     },
 };
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{net::TcpSocket, sync::oneshot, task::JoinHandle};
 use tonic::transport::Channel;
 
 pub type Ledger = LedgerServiceClient<Channel>;
@@ -96,6 +96,8 @@ pub struct Net {
     pub dir: tempfile::TempDir,
     pub genesis: Genesis,
     pub homes: Vec<Home>,
+    /// Keep the nodes' addresses.
+    _kept: Vec<TcpSocket>,
 }
 
 /// Caps that nothing reaches.
@@ -171,15 +173,14 @@ fn genesis(validators: &[NodeKeys]) -> Genesis {
     }
 }
 
-/// Addresses that were free a moment ago.
-fn addresses(count: usize) -> Vec<SocketAddr> {
-    let sockets: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    sockets
-        .iter()
-        .map(|socket| socket.local_addr().unwrap())
-        .collect()
+/// A free address for who names it. The socket listens to nothing and keeps
+/// it, so that nobody who asks for any free port is given this one.
+fn free() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 impl Net {
@@ -200,7 +201,7 @@ impl Net {
             .collect();
         let keys: Vec<_> = homes.iter().map(|home| home.init().unwrap()).collect();
         let genesis = genesis(&keys);
-        let at = addresses(4 * validators);
+        let (kept, at): (Vec<_>, Vec<_>) = (0..4 * validators).map(|_| free()).unzip();
         let peer = |i: usize| Peer {
             name: format!("v{i}"),
             network_key: keys[i].network.public(),
@@ -227,6 +228,7 @@ impl Net {
             dir,
             genesis,
             homes,
+            _kept: kept,
         }
     }
 
@@ -557,11 +559,11 @@ pub async fn submit(
         .map(tonic::Response::into_inner)
 }
 
-/// Waits until `ready` says so, at most half a minute.
+/// Waits until `ready` says so, at most a minute and a half.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut ready: impl FnMut() -> F) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(90);
     while !ready().await {
-        assert!(Instant::now() < deadline, "{what}: not within 30 s");
+        assert!(Instant::now() < deadline, "{what}: not within 90 s");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
