@@ -298,8 +298,11 @@ mod tests {
                 "{said}"
             );
         }
-        let hash = "q".repeat(43) + "=";
-        let checkpoint = format!("a/log\n5\n{hash}\n\n\u{2014} a/log {}\n", "A".repeat(92));
+        let hash = "A".repeat(43) + "=";
+        let checkpoint = format!(
+            "a/log\n5\n{hash}\n\n\u{2014} a/log {}\n",
+            "A".repeat(91) + "="
+        );
         for (text, kind) in [
             (TLOG_PROOF, TlogProof),
             (&checkpoint[..], Checkpoint),
