@@ -124,14 +124,14 @@ pub(crate) enum Receipts {
     /// Of one, with its debit.
     One(Box<ReceiptFile>),
     /// Of many under one proof.
-    Many(ReceiptsFile),
+    Many(Box<ReceiptsFile>),
 }
 
 impl Receipts {
     /// Reads a file's bytes.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         match bytes.starts_with(&RECEIPTS_MAGIC) {
-            true => ReceiptsFile::decode(bytes).map(Receipts::Many),
+            true => ReceiptsFile::decode(bytes).map(|file| Receipts::Many(Box::new(file))),
             false => ReceiptFile::decode(bytes).map(|file| Receipts::One(Box::new(file))),
         }
     }
