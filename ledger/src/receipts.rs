@@ -145,8 +145,9 @@ impl ReceiptsFile {
         self.receipts.iter().map(verify).collect()
     }
 
-    /// The price tables that the file proves, ascending by version.
-    fn tables(&self) -> Result<Vec<PriceTable>, VerifyError> {
+    /// The price tables that the file proves, ascending by version: under its
+    /// header, which [`Self::verify`] checks.
+    pub fn tables(&self) -> Result<Vec<PriceTable>, VerifyError> {
         let mut tables: Vec<PriceTable> = Vec::new();
         for proof in self.prices.iter() {
             let version = TableVersion(proof.number.saturating_add(1));

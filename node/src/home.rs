@@ -73,6 +73,9 @@ pub enum HomeError {
     /// Others may read the keys.
     #[error("{0}: others may read it; run: chmod 600 {0}")]
     Permissions(PathBuf),
+    /// There is no home.
+    #[error("{0} is no home of a node: it has no config.toml; `tally init` makes one")]
+    None(PathBuf),
     /// Another process runs on this home.
     #[error("{0}: another node runs on this home")]
     InUse(PathBuf),
@@ -242,6 +245,13 @@ impl Home {
             at(&folder, made)?;
         }
         let keys = NodeKeys::generate();
+        if self.keys_file().exists() {
+            let (path, why) = (
+                self.keys_file(),
+                "is there already and is never overwritten: choose another folder".to_owned(),
+            );
+            return Err(HomeError::Form { path, why });
+        }
         write_new(&self.keys_file(), keys.to_toml().as_bytes(), 0o600)?;
         let public = format!("{}\n", keys.consensus.public());
         write_new(&self.unsigned_file(), public.as_bytes(), 0o600)?;
@@ -274,12 +284,19 @@ impl Home {
 
     /// Reads `config.toml`.
     pub fn config(&self) -> Result<NodeConfig, HomeError> {
+        if matches!(self.config_file().try_exists(), Ok(false)) {
+            return Err(HomeError::None(self.0.clone()));
+        }
         Ok(NodeConfig::read(&self.config_file())?)
     }
 
     /// Reads `genesis.json` and validates it.
     pub fn genesis(&self) -> Result<Genesis, HomeError> {
         let path = self.genesis_file();
+        if self.config_file().exists() && matches!(path.try_exists(), Ok(false)) {
+            let why = "is not there yet: `tally join` puts it into a home".to_owned();
+            return Err(HomeError::Form { path, why });
+        }
         let text = at(&path, fs::read_to_string(&path))?;
         let form = |why: String| HomeError::Form {
             path: path.clone(),

@@ -267,7 +267,9 @@ impl<'a> Run<'a> {
         let last = blocks.last();
         if last.0 == 0 {
             let folder = sources.blocks.display();
-            return Err(Problem::Missing(format!("{folder}: no whole block")));
+            return Err(Problem::Missing(format!(
+                "{folder}: no whole block; a node's block files are in HOME/data/blocks"
+            )));
         }
         let log = match (&sources.log, task.level) {
             (Some(folder), Level::Bytes | Level::Replay) => {

@@ -9,10 +9,10 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
-use cli_common::{LIMIT, Running, chat, http, run, start, tally, wait_for};
+use cli_common::{LIMIT, Ran, Running, chat, http, run, start, tally, wait_for};
 
 fn files(audit: &Path, ending: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(audit)
@@ -25,13 +25,16 @@ fn files(audit: &Path, ending: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The audit's complaint; it must have one.
-fn complaint(folder: &Path) -> String {
+fn run_audit(folder: &Path) -> Ran {
     run(
         folder,
         "receipt audit demo/audit --genesis demo/genesis.json",
     )
-    .fails(7)
+}
+
+/// The audit's complaint; it must have one.
+fn complaint(folder: &Path) -> String {
+    run_audit(folder).fails(7)
 }
 
 #[test]
@@ -70,7 +73,9 @@ fn the_check_passes_and_finds_what_is_missing_doubled_or_altered() {
         let mut altered = bytes.clone();
         altered[at] ^= 1;
         fs::write(victim, altered).unwrap();
-        complaint(folder);
+        // Altered where it is the file's form, it cannot be read at all.
+        let altered = run_audit(folder);
+        assert!([7, 10].contains(&altered.code), "byte {at}: {altered:?}");
     }
     fs::write(victim, &bytes).unwrap();
 
@@ -79,11 +84,7 @@ fn the_check_passes_and_finds_what_is_missing_doubled_or_altered() {
     fs::remove_file(&class).unwrap();
     assert!(complaint(folder).contains("no state file of class 0"));
     fs::write(&class, bytes).unwrap();
-    run(
-        folder,
-        "receipt audit demo/audit --genesis demo/genesis.json",
-    )
-    .ok();
+    run_audit(folder).ok();
 
     let path = victim.display();
     let verified = run(
@@ -101,6 +102,18 @@ fn the_check_passes_and_finds_what_is_missing_doubled_or_altered() {
         explained.contains("nano-CT") && explained.contains("rounded up"),
         "{explained}"
     );
+    // The same receipts in one file are explained one by one.
+    let together = files(&audit, "receipts").remove(0);
+    let explain = format!(
+        "receipt explain {} --genesis demo/genesis.json",
+        together.display()
+    );
+    let all = run(folder, &format!("--format json {explain}")).json();
+    let all = all.as_array().unwrap();
+    assert_eq!(all.len(), receipts.len().min(1_000));
+    let hold = all[3]["hold"].as_str().unwrap();
+    let one = run(folder, &format!("--format json {explain} --hold {hold}")).json();
+    assert_eq!(one, all[3]);
     prune(folder, count("receipts"));
 }
 
@@ -228,6 +241,8 @@ fn what_the_demo_prints_works_and_its_children_end_with_it() {
         .to_owned();
     let answer = chat(&address, &secret, &body);
     assert!(answer.contains("data: [DONE]"), "{answer}");
+    let processes = next("processes of the validators: ");
+    let pids = processes.split(": ").nth(1).unwrap().trim_end_matches("):");
     let receipt = next("  receipt ");
     assert!(receipt.contains("account 0"), "{receipt}");
     assert!(
@@ -235,13 +250,12 @@ fn what_the_demo_prints_works_and_its_children_end_with_it() {
         "no key, no answer"
     );
 
-    let config = fs::read_to_string(folder.join("demo/v0/config.toml")).unwrap();
-    let grpc = config
-        .lines()
-        .find_map(|line| line.strip_prefix("grpc = "))
-        .unwrap();
-    let grpc = grpc.trim_matches('"').to_owned();
-    give_back(folder, &grpc);
+    give_back(folder, &grpc_of(folder, 0));
+    let pids: Vec<&str> = pids.split(' ').collect();
+    let mut by_hand = one_may_end(folder, &pids, &mut next, || {
+        let answer = chat(&address, &secret, &body);
+        assert!(answer.contains("data: [DONE]"), "{answer}");
+    });
 
     // SIGKILL: the children notice by themselves.
     demo.0.kill().unwrap();
@@ -251,9 +265,53 @@ fn what_the_demo_prints_works_and_its_children_end_with_it() {
             .is_err()
             .then_some(())
     });
-    wait_for("validator 0 to end", LIMIT, || {
+    assert_eq!(by_hand.terminate(LIMIT), 0);
+    let grpc = grpc_of(folder, 1);
+    wait_for("validator 1 to end", LIMIT, || {
         std::net::TcpStream::connect(&grpc).is_err().then_some(())
     });
+}
+
+/// Any one validator may be killed and started again by hand, also the one
+/// whose blocks are shown; two may not.
+fn one_may_end(
+    folder: &Path,
+    pids: &[&str],
+    next: &mut impl FnMut(&str) -> String,
+    ask: impl Fn(),
+) -> Running {
+    let kill = |pid: &str| {
+        let status = Command::new("kill").args(["-9", pid]).status();
+        assert!(status.unwrap().success());
+    };
+    kill(pids[0]);
+    let said = next("validator 0 has ended");
+    assert!(
+        said.contains("SIGKILL") && said.contains("with 3 of 4 the chain goes on"),
+        "{said}"
+    );
+    ask();
+    next("  receipt ");
+    let start = said.split("tally node --home ").nth(1).unwrap();
+    let log = folder.join("by-hand.log");
+    let by_hand = Running::start(folder, &log, &format!("node --home {start}"));
+    let back = next("validator 0 ");
+    assert!(back.contains("validator 0 is back, at height"), "{back}");
+    ask();
+    next("  receipt ");
+    kill(pids[2]);
+    let said = next("validator 2 has ended");
+    assert!(said.contains("with 3 of 4"), "{said}");
+    by_hand
+}
+
+/// Where a validator listens.
+fn grpc_of(folder: &Path, validator: usize) -> String {
+    let config = folder.join(format!("demo/v{validator}/config.toml"));
+    let config = fs::read_to_string(config).unwrap();
+    let mut lines = config.lines();
+    let grpc = lines.find_map(|line| line.strip_prefix("grpc = "));
+    grpc.unwrap().trim_matches('"').to_owned()
 }
 
 /// A receipt, fetched and verified, is given back by maker and checker, and
@@ -283,6 +341,50 @@ fn give_back(folder: &Path, grpc: &str) {
     assert_eq!(given["entries"][0]["amount"], *charged);
     let more = correct("0.000001", both).fails(4);
     assert!(more.contains("OverReceipt (69)"), "{more}");
+}
+
+/// Without a quorum the demo ends, and says why.
+#[test]
+fn the_demo_ends_when_two_validators_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut child = tally(folder)
+        .args(["demo", "--dir", "demo"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = lines.map(Result::unwrap);
+    let processes = lines.find(|line| line.contains("processes of the validators: "));
+    let processes = processes.unwrap();
+    let pids = processes.split(": ").nth(1).unwrap().trim_end_matches("):");
+    let two: Vec<&str> = pids.split(' ').skip(2).collect();
+    let killed = Command::new("kill").arg("-9").args(two).status();
+    assert!(killed.unwrap().success());
+    // The rest is read so that it can be written.
+    let _ = lines.count();
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("validators 2 and 3 have ended") && said.contains("3 of 4 are needed"),
+        "{said}"
+    );
+}
+
+/// A load of one request is one.
+#[test]
+fn the_check_works_for_a_single_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let report = run(folder, "--format json demo --check --requests 1").json();
+    assert_eq!(
+        (&report["served"], &report["receipts"]),
+        (&1.into(), &1.into())
+    );
+    let none = run(folder, "demo --check --requests 0").fails(2);
+    assert!(none.contains("0 is not in 1..="), "{none}");
 }
 
 /// A real engine's models are priced and served.

@@ -262,6 +262,112 @@ fn codes_tell_usage_from_reach() {
     assert!(run(folder, "--help").ok().contains("Exit codes:"));
 }
 
+/// What a newcomer gets wrong: each message says what to do instead.
+#[test]
+fn mistakes_are_told_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    ceremony(folder);
+    let (_engine, said) = start(folder, "--format json mock-engine --port 0");
+    let url = said["listening"].as_str().unwrap();
+    let engine = url.strip_prefix("http://").unwrap();
+    let engine = engine.split('/').next().unwrap();
+    std::fs::create_dir(folder.join("empty")).unwrap();
+    let genesis = "--genesis genesis.json";
+    for (line, code, wanted) in [
+        (
+            "entry list --node 127.0.0.1:1".to_owned(),
+            6,
+            "Connection refused",
+        ),
+        ("entry list --node localhost".to_owned(), 2, "names no port"),
+        (
+            format!("entry list --node {engine}"),
+            6,
+            "is not the gRPC of a node",
+        ),
+        (
+            format!("account show 0 {genesis} --node {engine}"),
+            6,
+            "`grpc` address",
+        ),
+        (
+            format!("receipt prove genesis.json --log http://127.0.0.1:1 --out p {genesis}"),
+            10,
+            "is a genesis file",
+        ),
+        (
+            format!("checkpoint verify http://127.0.0.1:1/a {genesis}"),
+            6,
+            "`http` address",
+        ),
+        (
+            format!("account freeze 0 {genesis} --node 127.0.0.1:1"),
+            2,
+            "--key",
+        ),
+        (
+            "node --home nowhere".to_owned(),
+            1,
+            "`tally init` makes one",
+        ),
+        (
+            "gateway --home nowhere".to_owned(),
+            1,
+            "`tally gateway --example`",
+        ),
+        (
+            "init --home v0 --name v0 --address 127.0.0.1".to_owned(),
+            1,
+            "another folder",
+        ),
+        (
+            format!("verify --home nowhere {genesis}"),
+            1,
+            "nowhere/data/blocks",
+        ),
+        (
+            format!("verify --blocks empty {genesis}"),
+            1,
+            "HOME/data/blocks",
+        ),
+        (
+            format!("receipt audit genesis.json {genesis}"),
+            10,
+            "name the folder",
+        ),
+        (format!("receipt audit empty {genesis}"), 10, "no *.receipt"),
+        (
+            "receipt audit empty --genesis empty".to_owned(),
+            10,
+            "a genesis file",
+        ),
+        (
+            "receipt audit empty --genesis none".to_owned(),
+            1,
+            "reading none, a genesis file",
+        ),
+        (
+            "genesis show admin-0.key".to_owned(),
+            10,
+            "tally keypair show FILE",
+        ),
+        (
+            "genesis create --validator v0/validator.pub v1/validator.pub v2/validator.pub \
+             v3/validator.pub --admin admin-0.pub admin-1.pub --threshold 2 --config genesis.toml"
+                .to_owned(),
+            1,
+            "genesis.json is there already and is not overwritten",
+        ),
+    ] {
+        let said = run(folder, &line);
+        assert!(
+            said.code == code && said.err.contains(wanted),
+            "{line}: {said:?}"
+        );
+    }
+}
+
 /// A party outside needs the genesis, a key and a state, and no node.
 #[test]
 fn a_witness_starts_with_its_memory_or_not_at_all() {
@@ -281,6 +387,16 @@ fn a_witness_starts_with_its_memory_or_not_at_all() {
     assert!(error.contains("--kind witness"), "{error}");
     let bad_name = line.replace("council.example/w1", "a+b");
     run(folder, &format!("{bad_name} --new")).fails(1);
+
+    // A busy port leaves no state behind, so the same command does afterwards.
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = line.replace("127.0.0.1:0", &busy.local_addr().unwrap().to_string());
+    let error = run(folder, &format!("{taken} --new")).fails(1);
+    assert!(
+        error.contains("listening on 127.0.0.1:") && error.contains("--listen"),
+        "{error}"
+    );
+    assert!(!folder.join("w1.state").exists());
 
     let (running, said) = start(folder, &format!("{line} --new"));
     let keys = run(
@@ -315,8 +431,26 @@ fn a_witness_starts_with_its_memory_or_not_at_all() {
 
     // A checkpoint file that is none proves nothing; a witness needs one.
     write(folder, "noise", "noise\n");
-    run(folder, "checkpoint show noise").fails(7);
-    run(folder, "checkpoint verify noise --genesis genesis.json").fails(7);
+    let noise = run(folder, "checkpoint show noise").fails(10);
+    assert!(noise.contains("expected was a checkpoint"), "{noise}");
+    let noise = run(folder, "checkpoint verify noise --genesis genesis.json");
+    assert!(noise.out.contains("NOT READ: noise is"), "{}", noise.out);
+    noise.fails(10);
+    // Each file that people mix up says what it is, and for what.
+    let other = run(folder, "genesis show w1.key").fails(10);
+    assert!(
+        other.contains("is a key file") && other.contains("tally keypair show"),
+        "{other}"
+    );
+    let genesis = run(folder, "receipt verify genesis.json --genesis genesis.json");
+    assert!(genesis.out.contains("is a genesis file"), "{}", genesis.out);
+    genesis.fails(10);
+    assert!(
+        run(folder, "keypair show genesis.json")
+            .fails(10)
+            .contains("a genesis file")
+    );
+    assert!(run(folder, "tx show .").fails(10).contains("is a folder"));
     run(folder, "checkpoint verify nowhere --genesis genesis.json").fails(1);
     let ask = format!("receipt verify noise --genesis genesis.json --witness {key}");
     assert!(run(folder, &ask).fails(2).contains("--checkpoint"));

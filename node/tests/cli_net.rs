@@ -203,12 +203,36 @@ fn prove_histories(net: &Net, controls: usize) {
         run(folder, &verify)
     };
     check("grown.consistency").ok();
-    check("ann-1.history").fails(7);
+    let other = check("ann-1.history");
+    let said = "ann-1.history is a history file, expected was a consistency file";
+    assert!(
+        other.out.contains(said) && other.out.contains("tally history verify"),
+        "{other:?}"
+    );
+    other.fails(10);
     let mut bytes = std::fs::read(folder.join("ann-1.history")).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(folder.join("altered.history"), bytes).unwrap();
     verify("altered.history").fails(7);
+    let bytes = std::fs::read(folder.join("ann-1.history")).unwrap();
+    std::fs::write(folder.join("cut.history"), &bytes[..bytes.len() / 2]).unwrap();
+    let cut = verify("cut.history");
+    assert!(
+        cut.out.contains("cannot be read as a history file"),
+        "{cut:?}"
+    );
+    cut.fails(10);
+    // What is false outweighs what cannot be read.
+    let both = verify("altered.history cut.history");
+    assert!(
+        both.out.contains("NO: ") && both.out.contains("NOT READ: "),
+        "{both:?}"
+    );
+    both.fails(7);
+    let proof = "verify --home net/v0 --level roots --proof net/keys/issuer-0.pub";
+    let proof = run(folder, proof).fails(10);
+    assert!(proof.contains("is a key file"), "{proof}");
 }
 
 /// Roles, classes, parameters, prices and gateways: two admins sign.
@@ -469,7 +493,7 @@ fn who_signed_twice_is_on_the_chain_for_all_to_see() {
         std::fs::read(folder.join("shown.evidence")).unwrap(),
         seen.encode()
     );
-    net.run(2, "evidence show 0 GENESIS").fails(7);
+    net.run(2, "evidence show 0 GENESIS").fails(2);
     let verify = |name: &str| {
         let line = format!("--format json evidence verify {name} --genesis net/genesis.json");
         run(&folder, &line)

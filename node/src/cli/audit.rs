@@ -20,9 +20,10 @@ use tally_ledger::{
 };
 
 use super::{
-    args::{GenesisArg, read_file},
+    args::GenesisArg,
     evidence::with_fork,
     exit::{Exit, Failure},
+    kind::{self, Kind},
     output::{self, Format},
 };
 
@@ -52,6 +53,10 @@ pub(crate) struct AuditArgs {
 /// Files of a folder with an ending, in the order of their names.
 fn files(dir: &Path, ending: &str) -> anyhow::Result<BTreeSet<PathBuf>> {
     let at = || format!("folder {}", dir.display());
+    if dir.is_file() {
+        let why = "is a file: name the folder that holds the receipt and state files";
+        return Err(kind::unread(format!("{} {why}", dir.display())));
+    }
     let mut files = BTreeSet::new();
     for entry in fs::read_dir(dir).with_context(at)? {
         let path = entry.with_context(at)?.path();
@@ -71,13 +76,21 @@ impl AuditArgs {
         let genesis = self.genesis.read()?;
         let mut audit = Audit::new(&genesis)?;
         let mut exact = 0u64;
-        for path in files(&self.dir, STATE)? {
-            let bytes = read_file(&path)?;
-            let file = StateFile::decode(&bytes).map_err(|e| invalid(&path, e))?;
+        let states = files(&self.dir, STATE)?;
+        let receipts = files(&self.dir, RECEIPT)?;
+        if states.is_empty() && receipts.is_empty() {
+            let why = "has no *.receipt and no *.state files";
+            let how = "see `tally receipt get` and `tally class list --out`";
+            let message = format!("{} {why}: {how}", self.dir.display());
+            return Err(kind::unread(message));
+        }
+        for path in states {
+            let (kind, bytes) = kind::read(&path, &[Kind::State])?;
+            let file = StateFile::decode(&bytes);
+            let file = file.map_err(|e| kind::misread(&path, &bytes, kind, e.why))?;
             let taken = audit.state(&file);
             taken.map_err(|e| invalid(&path, with_fork(e, audit.take_fork(), &genesis)))?;
         }
-        let receipts = files(&self.dir, RECEIPT)?;
         if receipts.is_empty()
             && let Some(path) = files(&self.dir, "receipts")?.first()
         {
@@ -86,8 +99,9 @@ impl AuditArgs {
             return Err(Failure::error(Exit::Usage, message));
         }
         for path in receipts {
-            let bytes = read_file(&path)?;
-            let file = ReceiptFile::decode(&bytes).map_err(|e| invalid(&path, e))?;
+            let (kind, bytes) = kind::read(&path, &[Kind::Receipt])?;
+            let file = ReceiptFile::decode(&bytes);
+            let file = file.map_err(|e| kind::misread(&path, &bytes, kind, e.why))?;
             let verified = audit.receipt(&file);
             let verified =
                 verified.map_err(|e| invalid(&path, with_fork(e, audit.take_fork(), &genesis)))?;

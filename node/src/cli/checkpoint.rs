@@ -1,18 +1,19 @@
 //! `tally checkpoint`: the signed head of the log. To verify, the file and the
 //! genesis are enough; no node is asked unless its address is given.
 
+use anyhow::Context;
 use serde_json::{Value, json};
 use tally_ledger::{
     checkpoint::{Checkpoint, LogKeys, SignedCheckpoint},
-    note::{Note, NoteSignature, VerifierKey},
+    note::{NoteSignature, VerifierKey},
     witness::{Relation, relate},
 };
 
 use super::{
     args::GenesisArg,
-    exit::{Exit, Failure},
+    exit::Exit,
     export::check_tiles,
-    finality::{CosignerArgs, invalid, read_note},
+    finality::{CosignerArgs, check_note, note_of, read_note},
     output::{self, Format},
     tiled::TiledLog,
 };
@@ -113,9 +114,8 @@ impl Keys {
 
 impl Show {
     fn run(self, format: Format) -> anyhow::Result<Exit> {
-        let note = Note::parse(&read_note(&self.checkpoint)?).map_err(invalid)?;
-        let checkpoint = Checkpoint::parse(note.text());
-        let checkpoint = checkpoint.ok_or_else(|| invalid("the note is no checkpoint"))?;
+        let note = note_of(&self.checkpoint, &read_note(&self.checkpoint)?)?;
+        let checkpoint = Checkpoint::parse(note.text()).context("the note is no checkpoint")?;
         let line =
             |line: &NoteSignature| json!({"name": line.name(), "key id": line.id().to_string()});
         let lines: Vec<Value> = note.signatures().iter().map(line).collect();
@@ -137,11 +137,7 @@ impl Verify {
         for place in &self.checkpoints {
             let mut row = match self.one(place, &log) {
                 Ok(row) => row,
-                Err(error) if Failure::code(&error) == Exit::Invalid => {
-                    exit = Exit::Invalid;
-                    json!({"verified": format!("NO: {error}")})
-                }
-                Err(error) => return Err(error),
+                Err(error) => json!({"verified": exit.take(error)?}),
             };
             row["checkpoint"] = json!(place);
             rows.push(row);
@@ -151,7 +147,7 @@ impl Verify {
     }
 
     fn one(&self, place: &str, log: &LogKeys) -> anyhow::Result<Value> {
-        let signed = log.read(&read_note(place)?).map_err(invalid)?;
+        let signed = check_note(place, &read_note(place)?, log)?;
         let finality = self.witness.of(&signed.note)?;
         let mut row = head(&signed);
         row["finality"] = json!(finality.to_string());
@@ -178,7 +174,7 @@ impl Compare {
     fn run(self, format: Format) -> anyhow::Result<Exit> {
         let log = LogKeys::new(&self.genesis.read()?);
         let read = |place: &str| -> anyhow::Result<_> {
-            let signed = log.read(&read_note(place)?).map_err(invalid)?;
+            let signed = check_note(place, &read_note(place)?, &log)?;
             Ok((place.to_owned(), signed))
         };
         let mut pair = [read(&self.first)?, read(&self.second)?];

@@ -112,6 +112,10 @@ impl NodeArg {
             "an https node needs --ca: the certificate that its own must lead to"
         );
         let endpoint = Endpoint::from_shared(uri).map_err(|_| wrong())?;
+        if endpoint.uri().port().is_none() {
+            let why = format!("`{}` names no port, as 127.0.0.1:26650 does", self.node);
+            return Err(Failure::error(Exit::Usage, why));
+        }
         let endpoint = endpoint
             .connect_timeout(Duration::from_secs(5))
             .http2_keep_alive_interval(Duration::from_secs(10));
@@ -163,12 +167,10 @@ impl NodeArg {
 
     async fn connect_with(&self, login: Login) -> anyhow::Result<Client> {
         let channel = self.endpoint()?.connect().await.map_err(|e| {
-            let cause = std::error::Error::source(&e)
-                .map(|e| format!(": {e}"))
-                .unwrap_or_default();
             let message = format!(
-                "no node answers at {}{cause}; is it running, and is --node its gRPC address?",
-                self.node
+                "no node answers at {}: {}; is it running, and is --node its gRPC address?",
+                self.node,
+                causes(&e)
             );
             Failure::error(Exit::Unreachable, message)
         })?;
@@ -180,9 +182,42 @@ impl NodeArg {
     }
 }
 
+/// Why there is no connection, down to what the system says.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    let mut said = Vec::new();
+    while let Some(source) = inner.source() {
+        inner = source;
+        said.push(source.to_string());
+    }
+    // Each often repeats the next one.
+    said.dedup_by(|next, before| before.ends_with(&**next));
+    match said.is_empty() {
+        true => error.to_string(),
+        false => said.join(": "),
+    }
+}
+
+/// What to say of an answer that is none of a node.
+fn no_node(status: &Status) -> Option<String> {
+    let said = status.message();
+    let what = if said.contains("grpc-status header missing") {
+        "what answers is not the gRPC of a node"
+    } else if status.code() == Code::Unknown && said.contains("transport error") {
+        "the connection broke, or what answers is not the gRPC of a node"
+    } else {
+        return None;
+    };
+    let how = "is --node the `grpc` address of its config.toml, and does it need TLS (--ca)?";
+    Some(format!("{what}; {how}"))
+}
+
 /// What a status means: the ledger's own words, and the exit code.
 pub(crate) fn failure(status: &Status) -> anyhow::Error {
     let Some(problem) = Problem::of(status) else {
+        if let Some(why) = no_node(status) {
+            return Failure::error(Exit::Unreachable, why);
+        }
         let exit = match status.code() {
             Code::DeadlineExceeded | Code::Cancelled => Exit::Unknown,
             Code::Unavailable | Code::Unknown => Exit::Unreachable,

@@ -1,7 +1,7 @@
 //! `tally consistency`: that the log only grew between two heights, as a file
 //! that proves it. To verify, the file and the genesis are enough.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -13,12 +13,13 @@ use tally_ledger::{
 use tally_proto::{convert::hash, v1};
 
 use super::{
-    args::{GenesisArg, ProofFiles, read_file, runtime},
+    args::{GenesisArg, ProofFiles, runtime},
     client::{Client, NodeArg, failure},
     evidence::unproven,
-    exit::{Exit, Failure},
-    finality::{Measure, WitnessArgs},
+    exit::Exit,
+    finality::{Measure, WitnessArgs, invalid},
     keys::write_new_file,
+    kind::{self, Kind},
     output::{self, Format},
 };
 
@@ -81,7 +82,8 @@ impl Get {
             fetch(&mut client, self.old, self.new).await
         })?;
         let measure = self.witness.open(&genesis)?;
-        let row = verify(&bytes, &mut Trust::new(&genesis)?, &measure)?;
+        let file = ConsistencyFile::decode(&bytes).map_err(invalid)?;
+        let row = prove(&file, &mut Trust::new(&genesis)?, &measure)?;
         write_new_file(&self.out, &bytes, 0o644)?;
         output::print(format, &row)?;
         Ok(Exit::Done)
@@ -94,11 +96,11 @@ fn verify_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
     let measure = files.witness.open(&genesis)?;
     let (mut rows, mut exit) = (Vec::new(), Exit::Done);
     for path in &files.files {
-        let bytes = read_file(path)?;
-        let mut row = verify(&bytes, &mut trust, &measure).unwrap_or_else(|error| {
-            exit = Exit::Invalid;
-            json!({"verified": format!("NO: {error}")})
-        });
+        let proven = read(path).and_then(|file| prove(&file, &mut trust, &measure));
+        let mut row = match proven {
+            Ok(row) => row,
+            Err(error) => json!({"verified": exit.take(error)?}),
+        };
         row["file"] = json!(path);
         rows.push(row);
     }
@@ -136,10 +138,17 @@ async fn certified(client: &mut Client, height: u64) -> anyhow::Result<Certified
     })
 }
 
-/// Decodes and verifies a file's bytes; what it proves.
-fn verify(bytes: &[u8], trust: &mut Trust<'_>, measure: &Measure) -> anyhow::Result<Value> {
-    let invalid = |why: String| Failure::error(Exit::Invalid, why);
-    let file = ConsistencyFile::decode(bytes).map_err(|e| invalid(e.to_string()))?;
+fn read(path: &Path) -> anyhow::Result<ConsistencyFile> {
+    let (kind, bytes) = kind::read(path, &[Kind::Consistency])?;
+    ConsistencyFile::decode(&bytes).map_err(|e| kind::misread(path, &bytes, kind, e.why))
+}
+
+/// Verifies a file; what it proves.
+fn prove(
+    file: &ConsistencyFile,
+    trust: &mut Trust<'_>,
+    measure: &Measure,
+) -> anyhow::Result<Value> {
     let (old, new) = file.verify_with(trust).map_err(|e| unproven(trust, e))?;
     let finality = measure.header(&new)?;
     Ok(json!({

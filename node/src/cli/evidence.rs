@@ -8,23 +8,21 @@ use serde_json::{Value, json};
 use tally_ledger::{
     action::Action,
     block::ValidatorSet,
-    certified::{CertifiedHeader, Trust},
-    consistency_file::ConsistencyFile,
+    certified::Trust,
     entry::Event,
     evidence::{Evidence, EvidenceFile, Offence, Vote},
     genesis::Genesis,
     hash::Hash,
-    history::HistoryFile,
-    receipt::ReceiptFile,
-    state_file::StateFile,
 };
 
 use super::{
-    args::{GenesisArg, ProofFiles, read_file, runtime},
+    args::{GenesisArg, ProofFiles, runtime},
     client::NodeArg,
     clock::show_date,
     exit::{Exit, Failure},
+    finality::invalid,
     keys::write_new_file,
+    kind::{self, Kind},
     output::{self, Format},
     proven,
     submit::SubmitArgs,
@@ -197,7 +195,7 @@ impl Show {
                     "entry {} is no evidence; see `tally evidence list`",
                     self.entry
                 );
-                return Err(Failure::error(Exit::Invalid, why));
+                return Err(Failure::error(Exit::Usage, why));
             };
             let (body, time) = proven::body(&client, &mut trust, leaf.height, transaction).await?;
             let Action::Evidence(found) = body.action else {
@@ -294,9 +292,10 @@ fn against(evidence: &Evidence, proves: &[Offence], genesis: &Genesis) -> String
 
 /// Reads and verifies a file.
 fn verify(path: &Path, genesis: &Genesis) -> anyhow::Result<(EvidenceFile, Vec<Offence>)> {
-    let invalid = |why: String| Failure::error(Exit::Invalid, why);
-    let file = EvidenceFile::decode(&read_file(path)?).map_err(|e| invalid(e.to_string()))?;
-    let proves = file.verify(genesis).map_err(|e| invalid(e.to_string()))?;
+    let (kind, bytes) = kind::read(path, &[Kind::Evidence])?;
+    let file = EvidenceFile::decode(&bytes);
+    let file = file.map_err(|e| kind::misread(path, &bytes, kind, e.why))?;
+    let proves = file.verify(genesis).map_err(invalid)?;
     Ok((file, proves))
 }
 
@@ -308,10 +307,7 @@ fn verify_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
         let mut row = json!({"file": path, "verified": "yes"});
         match verify(path, &genesis) {
             Ok((file, proves)) => describe(&mut row, &file.evidence, &proves, &genesis),
-            Err(error) => {
-                exit = Exit::Invalid;
-                row["verified"] = json!(format!("NO: {error}"));
-            }
+            Err(error) => row["verified"] = json!(exit.take(error)?),
         }
         rows.push(row);
     }
@@ -333,7 +329,7 @@ impl Make {
         let genesis = self.genesis.read()?;
         let mut trust = Trust::new(&genesis)?;
         for path in &self.certified {
-            for certified in certified_in(path)? {
+            for certified in kind::certified(path)? {
                 // Its error is what is looked for.
                 let checked = trust.check(&certified);
                 let Some(evidence) = trust.take_fork() else {
@@ -370,25 +366,6 @@ fn write(
     write_new_file(path, &file.encode(), 0o644)?;
     describe(value, &file.evidence, &proves, genesis);
     Ok(proves)
-}
-
-/// The certified headers of a file that proves something.
-fn certified_in(path: &Path) -> anyhow::Result<Vec<CertifiedHeader>> {
-    let bytes = read_file(path)?;
-    if let Ok(file) = ReceiptFile::decode(&bytes) {
-        return Ok(vec![file.certified]);
-    }
-    if let Ok(file) = StateFile::decode(&bytes) {
-        return Ok(vec![file.certified]);
-    }
-    if let Ok(file) = ConsistencyFile::decode(&bytes) {
-        return Ok(vec![file.old, file.new]);
-    }
-    let file = HistoryFile::decode(&bytes).map_err(|_| {
-        let why = "is no receipt, state, history or consistency file";
-        Failure::error(Exit::Invalid, format!("{} {why}", path.display()))
-    })?;
-    Ok(vec![file.certified])
 }
 
 impl Submit {

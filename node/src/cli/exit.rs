@@ -27,6 +27,8 @@ pub(crate) enum Exit {
     Degraded = 8,
     /// No new block is final.
     NotFinal = 9,
+    /// A file is not one that the command reads: nothing was verified.
+    Unread = 10,
 }
 
 /// The table that every `--help` of the top level ends with.
@@ -41,11 +43,30 @@ Exit codes:
   6  no node answers
   7  verification failed: a file, proof or sum is false
   8  `status`: degraded, a validator is missing or behind
-  9  `status`: not final, no new block is decided";
+  9  `status`: not final, no new block is decided
+  10 not a file that this command reads: of another kind, or damaged";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
         ExitCode::from(exit as u8)
+    }
+}
+
+impl Exit {
+    /// Takes in the error of one of several files, and gives what is listed of
+    /// that file. What is false outweighs what could not be read; any other
+    /// error ends the command.
+    pub(crate) fn take(&mut self, error: anyhow::Error) -> anyhow::Result<String> {
+        let code = Failure::code(&error);
+        let word = match code {
+            Exit::Invalid => "NO",
+            Exit::Unread => "NOT READ",
+            _ => return Err(error),
+        };
+        if *self != Exit::Invalid {
+            *self = code;
+        }
+        Ok(format!("{word}: {error:#}"))
     }
 }
 
@@ -88,9 +109,22 @@ mod tests {
     }
 
     #[test]
+    fn of_several_files_a_false_one_outweighs_one_that_is_not_read() {
+        let error = |exit| Failure::error(exit, "why");
+        let mut exit = Exit::Done;
+        assert_eq!(exit.take(error(Exit::Unread)).unwrap(), "NOT READ: why");
+        assert_eq!(exit, Exit::Unread);
+        assert_eq!(exit.take(error(Exit::Invalid)).unwrap(), "NO: why");
+        exit.take(error(Exit::Unread)).unwrap();
+        assert_eq!(exit, Exit::Invalid);
+        let gone = exit.take(error(Exit::Unreachable)).unwrap_err();
+        assert_eq!(Failure::code(&gone), Exit::Unreachable);
+    }
+
+    #[test]
     fn the_table_names_every_code() {
-        for code in 0..=9 {
-            assert!(TABLE.contains(&format!("\n  {code}  ")), "{code}");
+        for code in 0..=10 {
+            assert!(TABLE.contains(&format!("\n  {code:<3}")), "{code}");
         }
     }
 }

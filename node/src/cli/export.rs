@@ -20,7 +20,7 @@ use tally_node::{checkpoint::home_tile, home::Home, storage::RealDisk, store::St
 use super::{
     args::GenesisArg,
     exit::{Exit, Failure},
-    finality::invalid,
+    finality::{check_note, invalid},
     output::{self, Format},
     tiled::TiledLog,
 };
@@ -87,7 +87,11 @@ impl Tiles {
             (None, Some(home)) => from_home(home)?,
             (None, None) => bail!("--log or --home"),
         };
-        let signed = log.read(&note).map_err(invalid)?;
+        let place = self
+            .log
+            .clone()
+            .unwrap_or_else(|| "checkpoints/latest".to_owned());
+        let signed = check_note(&place, &note, &log)?;
         let checkpoint = &signed.checkpoint;
         if let Some(has) = has.filter(|has| *has < checkpoint.size) {
             bail!(

@@ -5,7 +5,7 @@
 use anyhow::Context;
 use tally_ledger::{
     block::Header,
-    checkpoint::{Finality, LogKeys, SignedCheckpoint, Witnesses},
+    checkpoint::{Checkpoint, Finality, LogKeys, SignedCheckpoint, Witnesses},
     genesis::Genesis,
     hash::Hash,
     merkle::verify_inclusion,
@@ -17,6 +17,7 @@ use tally_node::web::is_url;
 use super::{
     args::read_file,
     exit::{Exit, Failure},
+    kind::{self, Kind},
     tiled::TiledLog,
 };
 
@@ -57,6 +58,22 @@ pub(crate) fn read_note(place: &str) -> anyhow::Result<Vec<u8>> {
         true => read_file(&path.join("checkpoint")),
         false => read_file(path),
     }
+}
+
+/// The note of a checkpoint's bytes, of which nothing is verified.
+pub(crate) fn note_of(place: &str, bytes: &[u8]) -> anyhow::Result<Note> {
+    let note = Note::parse(bytes).ok();
+    let note = note.filter(|note| Checkpoint::parse(note.text()).is_some());
+    note.ok_or_else(|| kind::other(place, bytes, &[Kind::Checkpoint]))
+}
+
+/// A checkpoint that a quorum signed, from its bytes.
+pub(crate) fn check_note(
+    place: &str,
+    bytes: &[u8],
+    log: &LogKeys,
+) -> anyhow::Result<SignedCheckpoint> {
+    log.check(note_of(place, bytes)?).map_err(invalid)
 }
 
 /// An error of something that is false.
@@ -104,11 +121,14 @@ impl WitnessArgs {
         };
         let (proof, signed) = match bytes.starts_with(TLOG_PROOF.as_bytes()) {
             true => {
-                let proof = TlogProof::decode(&bytes).map_err(invalid)?;
+                let proof = TlogProof::decode(&bytes).map_err(|e| kind::unread(e.to_string()))?;
                 let signed = log.check(proof.checkpoint.clone()).map_err(invalid)?;
                 (Some(proof), signed)
             }
-            false => (None, log.read(&bytes).map_err(invalid)?),
+            false => {
+                let place = self.checkpoint.as_deref().or(self.log.as_deref());
+                (None, check_note(place.unwrap_or_default(), &bytes, &log)?)
+            }
         };
         let finality = self.cosigners.of(&signed.note)?;
         let under = Some(Under {
@@ -136,6 +156,12 @@ pub(crate) struct Measure {
 }
 
 impl Measure {
+    /// Whether the checkpoint is a tlog-proof, of one entry alone.
+    pub(crate) fn is_of_one_entry(&self) -> bool {
+        let under = self.under.as_ref();
+        under.is_some_and(|under| under.proof.is_some())
+    }
+
     /// How sure the log of a certified header is.
     pub(crate) fn header(&self, header: &Header) -> anyhow::Result<Finality> {
         let Some(under) = &self.under else {
@@ -193,8 +219,9 @@ impl Measure {
         match same && verify_inclusion(leaf, index, size, &proof.path, root) {
             true => Ok(under.finality.clone()),
             false => Err(invalid(format!(
-                "the tlog-proof does not show this entry, number {index}, in the log of the \
-                 checkpoint of {size} entries"
+                "the tlog-proof is of entry {}: it does not show this one, entry {index}, in the \
+                 log of the checkpoint of {size} entries",
+                proof.index
             ))),
         }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use tally_gateway_adapter::{Gateway as Running, GatewayConfig};
+use tally_gateway_adapter::{Gateway as Running, GatewayConfig, config::FILE};
 use tokio::signal::unix::{SignalKind, signal as unix_signal};
 
 use super::{
@@ -53,6 +53,11 @@ impl Gateway {
             output::write(EXAMPLE)?;
             return Ok(Exit::Done);
         };
+        anyhow::ensure!(
+            home.join(FILE).exists(),
+            "{} has no {FILE}; `tally gateway --example` prints one to fill in",
+            home.display()
+        );
         let config = GatewayConfig::load(&home)?;
         super::log::start("info", false)?;
         runtime()?.block_on(async {
@@ -95,11 +100,7 @@ mod tests {
     #[test]
     fn the_example_is_a_configuration() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(
-            folder.path().join(tally_gateway_adapter::config::FILE),
-            EXAMPLE,
-        )
-        .unwrap();
+        std::fs::write(folder.path().join(FILE), EXAMPLE).unwrap();
         GatewayConfig::load(folder.path()).unwrap();
     }
 }

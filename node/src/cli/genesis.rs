@@ -1,10 +1,7 @@
 //! `tally genesis`: makes the file that starts a chain, and prints the hash
 //! that all owners compare before they start their nodes.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde_json::json;
@@ -22,6 +19,7 @@ use super::{
     exit::Exit,
     genesis_config::{EXAMPLE, GenesisConfig, bounded, read_public},
     keys::{KeyKind, write_new_file},
+    kind::{self, Kind},
     output::{self, Format},
     validator_file::ValidatorFile,
 };
@@ -90,8 +88,9 @@ impl GenesisCommand {
 /// Reads a genesis file and validates it.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Genesis> {
     let at = || format!("genesis file {}", path.display());
-    let text = fs::read_to_string(path).with_context(at)?;
-    let genesis: Genesis = serde_json::from_str(&text).with_context(at)?;
+    let text = kind::text(path, Kind::Genesis)?;
+    let genesis: Genesis = serde_json::from_str(&text)
+        .map_err(|e| kind::misread(path, text.as_bytes(), Kind::Genesis, e))?;
     genesis.validate().with_context(at)?;
     Ok(genesis)
 }

@@ -15,12 +15,13 @@ use tally_ledger::{
 use tally_proto::v1::{self, get_history_request::Of};
 
 use super::{
-    args::{GenesisArg, ProofFiles, read_file, runtime},
+    args::{GenesisArg, ProofFiles, runtime},
     client::{Client, NodeArg, failure},
     evidence::unproven,
     exit::{Exit, Failure},
-    finality::WitnessArgs,
+    finality::{WitnessArgs, invalid},
     keys::write_new_file,
+    kind::{self, Kind},
     output::{self, Format},
 };
 
@@ -109,7 +110,8 @@ impl Get {
         let (mut from, mut to) = (self.from, self.to);
         loop {
             let (bytes, _) = runtime.block_on(fetch(&mut client, self.of(), from, to))?;
-            let verified = verify(&bytes, &mut trust)?;
+            let file = HistoryFile::decode(&bytes).map_err(invalid)?;
+            let verified = prove(&file, &mut trust)?;
             // Without a last height it is that of the first answer.
             to = if to == 0 {
                 verified.header.height.0
@@ -158,8 +160,8 @@ fn verify_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
     let mut exit = Exit::Done;
     let mut proven = Vec::new();
     for path in &files.files {
-        let bytes = read_file(path)?;
-        let verified = verify(&bytes, &mut trust).and_then(|verified| {
+        let verified = read(path).and_then(|file| {
+            let verified = prove(&file, &mut trust)?;
             let finality = measure.header(&verified.header)?;
             Ok((verified, finality))
         });
@@ -169,8 +171,8 @@ fn verify_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
                 rows.push(row(path, &verified, &finality));
             }
             Err(error) => {
-                exit = Exit::Invalid;
-                rows.push(json!({"file": path, "verified": format!("NO: {error}")}));
+                let why = exit.take(error)?;
+                rows.push(json!({"file": path, "verified": why}));
             }
         }
     }
@@ -218,10 +220,12 @@ pub(crate) async fn fetch(
     Ok((answer.file.to_vec(), answer.next_height))
 }
 
-/// Decodes and verifies a file's bytes.
-fn verify(bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<VerifiedHistory> {
-    let invalid = |why: String| Failure::error(Exit::Invalid, why);
-    let file = HistoryFile::decode(bytes).map_err(|e| invalid(e.to_string()))?;
+fn read(path: &Path) -> anyhow::Result<HistoryFile> {
+    let (kind, bytes) = kind::read(path, &[Kind::History])?;
+    HistoryFile::decode(&bytes).map_err(|e| kind::misread(path, &bytes, kind, e.why))
+}
+
+fn prove(file: &HistoryFile, trust: &mut Trust<'_>) -> anyhow::Result<VerifiedHistory> {
     file.verify_with(trust).map_err(|e| unproven(trust, e))
 }
 

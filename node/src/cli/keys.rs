@@ -10,7 +10,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -23,6 +23,8 @@ use tally_ledger::{
     transaction::{Author, AuthorKind},
 };
 use zeroize::Zeroizing;
+
+use super::kind::{self, Kind};
 
 /// What signs with a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -150,11 +152,10 @@ impl KeyFile {
     /// refused: its secret is no secret.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let at = || format!("key file {}", path.display());
-        let text = Zeroizing::new(fs::read_to_string(path).with_context(at)?);
+        let text = Zeroizing::new(kind::text(path, Kind::Key)?);
         // toml's own message quotes the line, which may hold the seed.
         let key: KeyFile = toml::from_str(&text)
-            .map_err(|e| anyhow::anyhow!("{}", e.message().to_owned()))
-            .with_context(at)?;
+            .map_err(|e| kind::misread(path, text.as_bytes(), Kind::Key, e.message()))?;
         if key.seed.is_some() {
             let mode = fs::metadata(path).with_context(at)?.permissions().mode();
             if mode & 0o077 != 0 {
@@ -198,12 +199,20 @@ impl KeyFile {
 /// Writes a file that must not exist yet and makes it durable.
 pub(crate) fn write_new_file(path: &Path, bytes: &[u8], mode: u32) -> anyhow::Result<()> {
     let at = || format!("writing {}", path.display());
-    let mut file = OpenOptions::new()
+    let file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(mode)
-        .open(path)
-        .with_context(at)?;
+        .open(path);
+    if let Err(error) = &file
+        && error.kind() == io::ErrorKind::AlreadyExists
+    {
+        bail!(
+            "{} is there already and is not overwritten: name another file, or move it away",
+            path.display()
+        );
+    }
+    let mut file = file.with_context(at)?;
     file.write_all(bytes).with_context(at)?;
     file.sync_all().with_context(at)
 }

@@ -29,6 +29,7 @@ mod init;
 mod key;
 mod keypair;
 mod keys;
+mod kind;
 mod log;
 mod mock_engine;
 mod names;
@@ -40,6 +41,7 @@ mod proven;
 mod prune;
 mod rates;
 mod receipt;
+mod receipt_file;
 mod receipts;
 mod role;
 mod states;
@@ -83,7 +85,8 @@ enum Command {
     Init(init::Init),
     /// Try everything on this machine: four validators, a gateway, three accounts
     #[command(after_help = "Example:\n  tally demo\n  tally demo --check\n  \
-        tally demo --upstream http://127.0.0.1:8000")]
+        tally demo --upstream http://127.0.0.1:8000\n\nIt says how to end one of its \
+        validators and start it again: it goes on with three.")]
     Demo(demo::Demo),
     /// Put the genesis and the other validators' addresses into a home
     #[command(

@@ -9,19 +9,16 @@ use tally_ledger::{
     action::{Action, Correct},
     certified::Trust,
     checkpoint::{Finality, LogKeys},
-    codec,
-    genesis::Genesis,
     ids::{Amount, Time},
     merkle::leaf_hash,
     price::PriceTable,
     receipt::{PriceCheck, ReceiptFile, VerifiedReceipt},
-    receipts::RECEIPTS_MAGIC,
     tlog_proof::TlogProof,
 };
 use tally_proto::v1::{self, get_receipt_request::By};
 
 use super::{
-    args::{GenesisArg, ProofFiles, parse_amount, read_file, runtime},
+    args::{GenesisArg, ProofFiles, parse_amount, runtime},
     client::{Client, NodeArg, failure},
     clock::{parse_date, show_date},
     evidence::unproven,
@@ -29,6 +26,7 @@ use super::{
     finality::{CosignerArgs, Measure, WitnessArgs, invalid},
     keys::write_new_file,
     output::{self, Format},
+    receipt_file::{Named, Receipts, hold_of},
     receipts,
     submit::SubmitArgs,
     tiled::TiledLog,
@@ -52,18 +50,26 @@ pub(crate) enum ReceiptCommand {
         receipt verify 17.receipt --genesis genesis.json --checkpoint 17.tlog-proof \\\n    \
         --witness council.example/w1+bca0f392+BGKmEbRy2JsOX8k8BpufcAtMVS1VvA6HtWAI7xe2sr6+ \
         --witnesses 1\n\nIt is final: a quorum certified it. With cosignatures it is witnessed: \
-        no other history\nwas shown to these witnesses."
+        no other history\nwas shown to these witnesses. A tlog-proof is of one receipt: of a file of many, name it \
+        by\n--hold, --debit or --index."
     )]
-    Verify(ProofFiles),
+    Verify(ReceiptFiles),
     /// Make a tlog-proof: the receipt under a checkpoint that witnesses cosigned
     #[command(
         after_help = "Example:\n  tally receipt prove 17.receipt --log http://127.0.0.1:26653 \
-        --out 17.tlog-proof \\\n    --genesis genesis.json"
+        --out 17.tlog-proof \\\n    --genesis genesis.json\n  tally receipt prove ann.receipts \
+        --hold 0/1/17 --log http://127.0.0.1:26653 \\\n    --out 17.tlog-proof --genesis \
+        genesis.json\n\nThe proof is of one receipt: of a file of many, name one."
     )]
     Prove(Prove),
     /// Print how a receipt's cost was computed: the formula with its numbers
-    #[command(after_help = "Example:\n  tally receipt explain 17.receipt --genesis genesis.json")]
-    Explain(ProofFiles),
+    #[command(
+        after_help = "Example:\n  tally receipt explain 17.receipt --genesis genesis.json\n  \
+        tally receipt explain ann.receipts --hold 0/1/17 --genesis genesis.json\n\nOf a file of \
+        many receipts each is explained, or those that are named. Such a file does not\nshow the \
+        fee: what the cost is above the price of the usage is taken for it."
+    )]
+    Explain(ReceiptFiles),
     /// Check that the receipts of a folder are all there are and add up
     #[command(after_help = super::audit::EXAMPLE)]
     Audit(super::audit::AuditArgs),
@@ -77,19 +83,13 @@ pub(crate) enum ReceiptCommand {
 
 /// Arguments of `receipt get`.
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("by").required(true).multiple(true)))]
+#[command(group(clap::ArgGroup::new("by").required(true).multiple(true)
+    .args(["index", "hold", "debit", "account"])))]
 pub(crate) struct Get {
-    /// By its index in the log; may be repeated
-    #[arg(long, group = "by")]
-    index: Vec<u64>,
-    /// By its hold, GATEWAY/JOURNAL/NUMBER; may be repeated
-    #[arg(long, group = "by", value_name = "G/J/N", value_parser = parse_triple)]
-    hold: Vec<(u32, u32, u64)>,
-    /// By its debit, GATEWAY/JOURNAL/NUMBER; may be repeated
-    #[arg(long, group = "by", value_name = "G/J/N", value_parser = parse_triple)]
-    debit: Vec<(u32, u32, u64)>,
+    #[command(flatten)]
+    named: Named,
     /// All of an account, between two heights
-    #[arg(long, group = "by", value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER")]
     account: Option<u32>,
     /// First height, of an account's
     #[arg(long, default_value_t = 0, value_name = "HEIGHT", requires = "account")]
@@ -120,8 +120,10 @@ pub(crate) struct Get {
 /// Arguments of `receipt prove`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Prove {
-    /// Receipt file
+    /// File of one receipt, or of many of which one is named
     file: PathBuf,
+    #[command(flatten)]
+    named: Named,
     /// Tiled log with its checkpoint: a node's HTTP address, or a folder
     #[arg(long, value_name = "PREFIX")]
     log: String,
@@ -148,20 +150,6 @@ pub(crate) struct CorrectArgs {
     expires: Time,
     #[command(flatten)]
     submit: SubmitArgs,
-}
-
-/// Parses `0/1/17`; a name with dashes, as headers carry it, does too.
-fn parse_triple(text: &str) -> Result<(u32, u32, u64), String> {
-    let error = || format!("`{text}` is no GATEWAY/JOURNAL/NUMBER such as 0/1/17");
-    let parts: Vec<&str> = text.split(['/', '-', '.']).collect();
-    let [gateway, journal, number] = parts[..] else {
-        return Err(error());
-    };
-    Ok((
-        gateway.parse().map_err(|_| error())?,
-        journal.parse().map_err(|_| error())?,
-        number.parse().map_err(|_| error())?,
-    ))
 }
 
 impl ReceiptCommand {
@@ -194,30 +182,6 @@ impl ReceiptCommand {
 }
 
 impl Get {
-    /// All receipts that are named one by one.
-    fn named(&self) -> v1::GetReceiptsRequest {
-        let holds = self.hold.iter();
-        let debits = self.debit.iter();
-        v1::GetReceiptsRequest {
-            indexes: self.index.clone(),
-            holds: holds
-                .map(|(gateway, journal, number)| v1::HoldId {
-                    gateway: *gateway,
-                    journal: *journal,
-                    number: *number,
-                })
-                .collect(),
-            debits: debits
-                .map(|(gateway, journal, number)| v1::DebitId {
-                    gateway: *gateway,
-                    journal: *journal,
-                    number: *number,
-                })
-                .collect(),
-            without_details: self.without_details,
-        }
-    }
-
     /// The only receipt, if one is named and nothing else is asked for.
     fn single(&self) -> Option<By> {
         if self.account.is_some() || self.without_details {
@@ -228,7 +192,7 @@ impl Get {
             holds,
             debits,
             ..
-        } = self.named();
+        } = self.named.request(false);
         let indexes = indexes.into_iter().map(By::Index);
         let holds = holds.into_iter().map(By::Hold);
         let mut named = indexes
@@ -244,7 +208,7 @@ impl Get {
             if let Some(by) = self.single() {
                 return fetch(&mut client, by).await;
             }
-            let mut request = self.named();
+            let mut request = self.named.request(self.without_details);
             if let Some(account) = self.account {
                 let found = receipts::of_account(&mut client, account, self.from, self.to).await?;
                 request.indexes.extend(found);
@@ -252,7 +216,13 @@ impl Get {
             receipts::fetch(&mut client, request).await
         })?;
         let measure = self.witness.open(&genesis)?;
-        let rows = rows(&self.out, &bytes, &mut Trust::new(&genesis)?, &measure)?;
+        let file = Receipts::decode(&bytes).map_err(invalid)?;
+        let verified = file.verify(&mut Trust::new(&genesis)?)?;
+        let proven = measured(&file, &verified, &Named::default(), &measure)?;
+        let rows: Vec<Value> = proven
+            .iter()
+            .map(|(one, sure)| row(&self.out, one, sure))
+            .collect();
         write_new_file(&self.out, &bytes, 0o644)?;
         match (&rows[..], self.single()) {
             ([row], Some(_)) => output::print(format, row)?,
@@ -263,11 +233,29 @@ impl Get {
 }
 
 impl Prove {
+    /// The one receipt that is meant.
+    fn chosen(&self, trust: &mut Trust<'_>) -> anyhow::Result<VerifiedReceipt> {
+        let all = Receipts::read(&self.file)?.verify(trust)?;
+        self.named.check(&all)?;
+        let mut meant = all.iter().filter(|one| self.named.means(one));
+        match (meant.next(), meant.next()) {
+            (Some(one), None) => Ok(*one),
+            _ => {
+                let why = format!(
+                    "a tlog-proof is of one receipt, and {} has {}: name one by --hold, --debit or \
+                     --index; `tally receipt explain` lists them",
+                    self.file.display(),
+                    all.len()
+                );
+                Err(Failure::error(Exit::Usage, why))
+            }
+        }
+    }
+
     fn run(self, format: Format) -> anyhow::Result<Exit> {
         let genesis = self.genesis.read()?;
         let log = LogKeys::new(&genesis);
-        let bytes = read_file(&self.file)?;
-        let verified = verify(&bytes, &mut Trust::new(&genesis)?)?;
+        let verified = self.chosen(&mut Trust::new(&genesis)?)?;
         let tiles = TiledLog::open(&self.log)?;
         let signed = log.read(&tiles.checkpoint()?).map_err(invalid)?;
         let finality = self.cosigners.of(&signed.note)?;
@@ -316,42 +304,43 @@ pub(crate) async fn fetch(client: &mut Client, by: By) -> anyhow::Result<Vec<u8>
     Ok(answer.into_inner().file.to_vec())
 }
 
-/// Decodes and verifies a file's bytes.
+/// Verifies a file's bytes of one receipt, as a node gave them.
 pub(crate) fn verify(bytes: &[u8], trust: &mut Trust<'_>) -> anyhow::Result<VerifiedReceipt> {
-    let invalid = |why: String| Failure::error(Exit::Invalid, why);
-    let file = ReceiptFile::decode(bytes).map_err(|e| invalid(e.to_string()))?;
+    let file = ReceiptFile::decode(bytes).map_err(invalid)?;
     file.verify_with(trust).map_err(|e| unproven(trust, e))
 }
 
-/// What a file of one receipt or of many proves, and how sure it is that it
-/// stays; a row per receipt.
-fn rows(
-    path: &Path,
-    bytes: &[u8],
-    trust: &mut Trust<'_>,
-    measure: &Measure,
-) -> anyhow::Result<Vec<Value>> {
-    if bytes.starts_with(&RECEIPTS_MAGIC) {
-        let (verified, header) = receipts::verify(bytes, trust)?;
-        let finality = measure.header(&header)?;
-        let row = |one| row(path, one, &finality);
-        return Ok(verified.iter().map(row).collect());
-    }
-    let (verified, finality) = measured(bytes, trust, measure)?;
-    Ok(vec![row(path, &verified, &finality)])
+/// Arguments of the commands that read receipt files.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReceiptFiles {
+    #[command(flatten)]
+    files: ProofFiles,
+    #[command(flatten)]
+    named: Named,
 }
 
-/// What a file of one receipt proves, and how sure it is that it stays.
+/// The receipts of a verified file that are meant, and how sure it is of each
+/// that it stays.
 fn measured(
-    bytes: &[u8],
-    trust: &mut Trust<'_>,
+    file: &Receipts,
+    verified: &[VerifiedReceipt],
+    named: &Named,
     measure: &Measure,
-) -> anyhow::Result<(VerifiedReceipt, Finality)> {
-    let verified = verify(bytes, trust)?;
-    let header = ReceiptFile::decode(bytes)?.certified.header;
-    let leaf = leaf_hash(&verified.receipt.leaf());
-    let finality = measure.entry(verified.index, &leaf, &header)?;
-    Ok((verified, finality))
+) -> anyhow::Result<Vec<(VerifiedReceipt, Finality)>> {
+    let header = file.header();
+    let all = match measure.is_of_one_entry() {
+        true => None,
+        false => Some(measure.header(header)?),
+    };
+    let meant = verified.iter().filter(|one| named.means(one));
+    let sure = |one: &VerifiedReceipt| match &all {
+        Some(finality) => Ok((*one, finality.clone())),
+        None => {
+            let leaf = leaf_hash(&one.receipt.leaf());
+            Ok((*one, measure.entry(one.index, &leaf, header)?))
+        }
+    };
+    meant.map(sure).collect()
 }
 
 fn price_check(check: &PriceCheck) -> String {
@@ -383,38 +372,60 @@ fn row(path: &Path, verified: &VerifiedReceipt, finality: &Finality) -> Value {
     })
 }
 
-fn verify_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
+fn verify_all(args: &ReceiptFiles, format: Format) -> anyhow::Result<Exit> {
+    let ReceiptFiles { files, named } = args;
     let genesis = files.genesis.read()?;
     let mut trust = Trust::new(&genesis)?;
     let measure = files.witness.open(&genesis)?;
-    let mut rows = Vec::new();
-    let mut exit = Exit::Done;
+    let (mut rows, mut seen, mut exit) = (Vec::new(), Vec::new(), Exit::Done);
     for path in &files.files {
-        let bytes = read_file(path)?;
-        let proven = self::rows(path, &bytes, &mut trust, &measure);
-        rows.extend(proven.unwrap_or_else(|error| {
-            exit = Exit::Invalid;
-            vec![json!({"file": path, "verified": format!("NO: {error}")})]
-        }));
+        let proven = Receipts::read(path).and_then(|file| {
+            let verified = file.verify(&mut trust)?;
+            seen.extend_from_slice(&verified);
+            measured(&file, &verified, named, &measure)
+        });
+        match proven {
+            Ok(proven) => rows.extend(proven.iter().map(|(one, sure)| row(path, one, sure))),
+            Err(error) => {
+                let why = exit.take(error)?;
+                rows.push(json!({"file": path, "verified": why}));
+            }
+        }
+    }
+    if exit == Exit::Done {
+        named.check(&seen)?;
     }
     output::print(format, &rows)?;
     Ok(exit)
 }
 
-fn explain_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
+fn explain_all(args: &ReceiptFiles, format: Format) -> anyhow::Result<Exit> {
+    let ReceiptFiles { files, named } = args;
     let genesis = files.genesis.read()?;
     let mut trust = Trust::new(&genesis)?;
     let measure = files.witness.open(&genesis)?;
-    let mut all = Vec::new();
+    let (mut all, mut seen, mut exit) = (Vec::new(), Vec::new(), Exit::Done);
     for path in &files.files {
         let at = || format!("receipt file {}", path.display());
-        let bytes = read_file(path)?;
-        let (verified, finality) = measured(&bytes, &mut trust, &measure).with_context(at)?;
-        let file = ReceiptFile::decode(&bytes).with_context(at)?;
-        let mut one = explain(&genesis, &file, &verified).with_context(at)?;
-        one["finality"] = json!(finality.to_string());
-        all.push(one);
+        let file = Receipts::read(path)?;
+        let verified = file.verify(&mut trust).with_context(at)?;
+        seen.extend_from_slice(&verified);
+        let tables = file.tables(&genesis).with_context(at)?;
+        for (one, finality) in measured(&file, &verified, named, &measure).with_context(at)? {
+            let mut value = match explain(&tables, &one) {
+                Ok(value) => value,
+                Err(error) if verified.len() == 1 => return Err(error).with_context(at),
+                // Of many, the others are explained all the same.
+                Err(error) => {
+                    exit = Exit::Failed;
+                    unexplained(&one, &error)
+                }
+            };
+            value["finality"] = json!(finality.to_string());
+            all.push(value);
+        }
     }
+    named.check(&seen)?;
     match &all[..] {
         [one] => output::print(format, one)?,
         _ if format == Format::Json => output::print(format, &all)?,
@@ -425,20 +436,28 @@ fn explain_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
             }
         }
     }
-    Ok(Exit::Done)
+    Ok(exit)
+}
+
+/// What is left to say of a receipt whose cost cannot be computed again.
+fn unexplained(verified: &VerifiedReceipt, error: &anyhow::Error) -> Value {
+    let receipt = verified.receipt;
+    json!({
+        "not explained": error.to_string(),
+        "cost": receipt.cost,
+        "charged": receipt.charged,
+        "account": receipt.account,
+        "entry": verified.index,
+        "final in block": receipt.height,
+    })
 }
 
 /// The formula with its numbers, then who bears the cost.
-fn explain(
-    genesis: &Genesis,
-    file: &ReceiptFile,
-    verified: &VerifiedReceipt,
-) -> anyhow::Result<Value> {
+fn explain(tables: &[PriceTable], verified: &VerifiedReceipt) -> anyhow::Result<Value> {
     let detail = verified
         .detail
         .context("the detail is not kept, so the usage is unknown")?;
-    let table = price_table(genesis, file);
-    let table = table.filter(|table| table.version == detail.table);
+    let table = tables.iter().find(|table| table.version == detail.table);
     let table =
         table.with_context(|| format!("price table {} is not in the file", detail.table))?;
     let model = table
@@ -452,16 +471,14 @@ fn explain(
     let mut value = super::price::explain(model, &detail.usage, fee)?;
     let receipt = verified.receipt;
     value["price table"] = json!(detail.table);
+    value["price"] = json!(price_check(&verified.price));
     value["limit (hold)"] = json!(verified.fixed.map(|fixed| fixed.limit));
     value["charged"] = json!(receipt.charged);
     value["loss of the gateway"] = json!(verified.loss());
     value["account"] = json!(receipt.account);
     value["class"] = json!(receipt.class);
     value["flags"] = json!(receipt.flags.names());
-    value["hold"] = json!(format!(
-        "{}/{}/{}",
-        receipt.position.gateway, detail.hold_journal, detail.hold
-    ));
+    value["hold"] = json!(hold_of(verified).map(|(g, j, n)| format!("{g}/{j}/{n}")));
     value["arrival"] = json!(show_date(Time(detail.arrival)));
     value["duration ms"] = json!(detail.duration);
     // Version 1 of a debit does not say; queue 0 is none.
@@ -473,13 +490,4 @@ fn explain(
     value["entry"] = json!(verified.index);
     value["final in block"] = json!(receipt.height);
     Ok(value)
-}
-
-/// The table that the file proves, else the genesis's.
-fn price_table(genesis: &Genesis, file: &ReceiptFile) -> Option<PriceTable> {
-    let Some(proof) = &file.prices else {
-        return Some(genesis.prices.clone());
-    };
-    let leaf = proof.verify(genesis).ok()??;
-    codec::decode(leaf, leaf.len()).ok()
 }

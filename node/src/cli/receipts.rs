@@ -1,16 +1,9 @@
-//! Many receipts in one file: fetching and verifying, for `tally receipt`.
+//! Many receipts in one file: fetching, for `tally receipt`.
 
 use anyhow::Context;
-use tally_ledger::{
-    block::Header, certified::Trust, receipt::VerifiedReceipt, receipts::ReceiptsFile,
-};
 use tally_proto::v1::{self, entry::Fact, list_entries_request::Of};
 
-use super::{
-    client::{Client, failure},
-    evidence::unproven,
-    finality::invalid,
-};
+use super::client::{Client, failure};
 
 /// Entries that are listed at once.
 const PAGE: u32 = 1_000;
@@ -55,14 +48,4 @@ pub(crate) async fn of_account(
     let first = found.first().copied();
     first.with_context(|| format!("account {account} has no receipt there"))?;
     Ok(found)
-}
-
-/// Decodes and verifies a file's bytes; what it shows, and under which header.
-pub(crate) fn verify(
-    bytes: &[u8],
-    trust: &mut Trust<'_>,
-) -> anyhow::Result<(Vec<VerifiedReceipt>, Header)> {
-    let file = ReceiptsFile::decode(bytes).map_err(invalid)?;
-    let verified = file.verify_with(trust).map_err(|e| unproven(trust, e))?;
-    Ok((verified, file.certified.header))
 }

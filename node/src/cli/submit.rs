@@ -24,7 +24,7 @@ use super::{
     args::{GenesisArg, runtime},
     client::{Client, NodeArg, failure},
     clock::{now, parse_duration, show_date},
-    exit::Exit,
+    exit::{Exit, Failure},
     keys::KeyFile,
     output::{self, Format},
     tx_file::{TxFile, parse_author},
@@ -139,9 +139,10 @@ impl Signers {
     ) -> anyhow::Result<Body> {
         let mut all: Vec<Author> = self.keys.iter().map(|(author, _)| *author).collect();
         all.extend(&self.later);
-        let (author, others) = all
-            .split_first()
-            .context("--key is needed: who signs this?")?;
+        let (author, others) = all.split_first().ok_or_else(|| {
+            let why = "who signs this? Give the secret key file by --key";
+            Failure::error(Exit::Usage, why)
+        })?;
         Ok(Body::new(*author, others, id, valid_until, action))
     }
 

@@ -79,8 +79,10 @@ impl TiledLog {
                 } = site.as_ref();
                 let url = format!("{prefix}/{name}");
                 let answer = runtime.block_on(web.get(&url));
-                let (status, bytes) =
-                    answer.map_err(|error| Failure::error(Exit::Unreachable, error.to_string()))?;
+                let (status, bytes) = answer.map_err(|error| {
+                    let hint = "a node serves its log at the `http` address of its config.toml";
+                    Failure::error(Exit::Unreachable, format!("{error}; {hint}"))
+                })?;
                 match status.as_u16() {
                     200 => Ok(Some(bytes.to_vec())),
                     404 => Ok(None),

@@ -13,7 +13,10 @@ use tally_ledger::{
     transaction::{Author, Body, Transaction, signing_domain},
 };
 
-use super::keys::{KeyFile, write_new_file};
+use super::{
+    keys::{KeyFile, write_new_file},
+    kind::{self, Kind},
+};
 
 /// A transaction on its way to its signers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,8 +57,9 @@ impl TxFile {
     /// Reads a file; the body must decode.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let at = || format!("transaction file {}", path.display());
-        let text = fs::read_to_string(path).with_context(at)?;
-        let file: TxFile = serde_json::from_str(&text).with_context(at)?;
+        let text = kind::text(path, Kind::Transaction)?;
+        let file: TxFile = serde_json::from_str(&text)
+            .map_err(|e| kind::misread(path, text.as_bytes(), Kind::Transaction, e))?;
         file.body().with_context(at)?;
         Ok(file)
     }

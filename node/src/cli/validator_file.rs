@@ -2,14 +2,16 @@
 //! into the genesis and into their own lists of peers. Nothing in it is
 //! secret.
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path};
 
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tally_ledger::crypto::PublicKey;
 use tally_node::config::Peer;
 
-use super::keys::write_new_file;
+use super::{
+    keys::write_new_file,
+    kind::{self, Kind},
+};
 
 /// The public side of a validator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,9 +36,9 @@ pub(crate) struct ValidatorFile {
 impl ValidatorFile {
     /// Reads a file.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let at = || format!("validator file {}", path.display());
-        let text = fs::read_to_string(path).with_context(at)?;
-        toml::from_str(&text).with_context(at)
+        let text = kind::text(path, Kind::Validator)?;
+        toml::from_str(&text)
+            .map_err(|e| kind::misread(path, text.as_bytes(), Kind::Validator, e.message()))
     }
 
     /// Writes a new file.

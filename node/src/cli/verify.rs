@@ -3,7 +3,7 @@
 
 use std::{
     io::{IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     pin::Pin,
     time::{Duration, Instant},
 };
@@ -11,17 +11,7 @@ use std::{
 use anyhow::Context;
 use futures::{Stream, StreamExt};
 use serde_json::{Value, json};
-use tally_ledger::{
-    block::Header,
-    consistency_file::{CONSISTENCY_MAGIC, ConsistencyFile},
-    genesis::Genesis,
-    hash::Hash,
-    history::{HISTORY_MAGIC, HistoryFile},
-    ids::Height,
-    receipt::{RECEIPT_MAGIC, ReceiptFile},
-    receipts::{RECEIPTS_MAGIC, ReceiptsFile},
-    state_file::{STATE_MAGIC, StateFile},
-};
+use tally_ledger::{genesis::Genesis, hash::Hash, ids::Height};
 use tally_node::{
     home::Home,
     storage::Record,
@@ -30,9 +20,10 @@ use tally_node::{
 use tally_proto::v1;
 
 use super::{
-    args::{read_file, runtime},
+    args::runtime,
     client::{Client, NodeArg, failure},
     exit::{Exit, Failure},
+    kind,
     output::{self, Format},
 };
 
@@ -205,6 +196,13 @@ impl Verify {
                 snapshots: None,
             },
         };
+        if self.node.is_none() && !sources.blocks.is_dir() {
+            anyhow::bail!(
+                "there is no folder {}: --home takes a node's home or a copy that has data/blocks, \
+                 --blocks the folder of block files itself",
+                sources.blocks.display()
+            );
+        }
         Ok((sources, genesis))
     }
 
@@ -215,7 +213,7 @@ impl Verify {
             .map(|(height, id)| (height, id, "--expect".to_owned()))
             .collect();
         for path in &self.proof {
-            let headers = headers_of(path)?;
+            let headers = kind::headers(path)?;
             let named = headers.iter().map(|header| {
                 let who = path.display().to_string();
                 (header.height, header.id(), who)
@@ -224,39 +222,6 @@ impl Verify {
         }
         Ok(all)
     }
-}
-
-/// The headers under which a file proves something.
-fn headers_of(path: &Path) -> anyhow::Result<Vec<Header>> {
-    let bytes = read_file(path)?;
-    let form = || format!("{} is no file that proves something", path.display());
-    let magic = bytes.first_chunk::<8>().copied().with_context(form)?;
-    let headers = match magic {
-        RECEIPT_MAGIC => {
-            let file = ReceiptFile::decode(&bytes).with_context(form)?;
-            let prices = file.prices.map(|prices| prices.certified.header);
-            let headers = [Some(file.certified.header), prices];
-            headers.into_iter().flatten().collect()
-        }
-        RECEIPTS_MAGIC => {
-            let file = ReceiptsFile::decode(&bytes).with_context(form)?;
-            vec![file.certified.header]
-        }
-        STATE_MAGIC => {
-            let file = StateFile::decode(&bytes).with_context(form)?;
-            vec![file.certified.header]
-        }
-        HISTORY_MAGIC => {
-            let file = HistoryFile::decode(&bytes).with_context(form)?;
-            vec![file.certified.header]
-        }
-        CONSISTENCY_MAGIC => {
-            let file = ConsistencyFile::decode(&bytes).with_context(form)?;
-            vec![file.old.header, file.new.header]
-        }
-        _ => anyhow::bail!(form()),
-    };
-    Ok(headers)
 }
 
 fn add_report(value: &mut Value, task: &Task, report: &Report) {

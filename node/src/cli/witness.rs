@@ -3,11 +3,13 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
+use anyhow::Context;
 use serde_json::json;
 use tally_node::{
     run::abort_on_panic,
     witness::{Witness, serve},
 };
+use tokio::net::TcpListener;
 
 use super::{
     args::{GenesisArg, runtime},
@@ -58,10 +60,19 @@ impl WitnessCommand {
         );
         log::start(&self.filter, false)?;
         abort_on_panic();
-        let witness = Witness::open(&self.state, &genesis, &self.name, key.secret()?, self.new)?;
-        let witness = Arc::new(witness);
+        let secret = key.secret()?;
         runtime()?.block_on(async {
-            let (address, task) = serve(self.listen, witness.clone(), stop::signal()).await?;
+            // Before the state: a busy port must leave none behind.
+            let listener = TcpListener::bind(self.listen).await;
+            let listener = listener.with_context(|| {
+                format!(
+                    "listening on {}; choose another address by --listen",
+                    self.listen
+                )
+            })?;
+            let witness = Witness::open(&self.state, &genesis, &self.name, secret, self.new)?;
+            let witness = Arc::new(witness);
+            let (address, task) = serve(listener, witness.clone(), stop::signal())?;
             let value = json!({
                 "listen": address,
                 "witness": witness.key().to_string(),

@@ -52,13 +52,13 @@ struct Shared {
 }
 
 /// Serves until `shutdown`, or until the state cannot be written; gives back
-/// the address it listens on.
-pub async fn serve(
-    address: SocketAddr,
+/// the address it listens on. The listener comes first and the witness then,
+/// which makes its state: a busy port must leave none behind.
+pub fn serve(
+    listener: TcpListener,
     witness: Arc<Witness>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<(SocketAddr, JoinHandle<Result<(), StateFault>>)> {
-    let listener = TcpListener::bind(address).await?;
     let bound = listener.local_addr()?;
     let (fault, mut faults) = watch::channel(None);
     let router = Router::new()

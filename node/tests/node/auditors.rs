@@ -105,7 +105,55 @@ async fn an_auditor_learns_whether_it_is_final_or_witnessed() {
     tally(&format!("{verify} WITNESS")).fails(2);
     fs::write(folder.join("plain"), signed.note.to_string()).unwrap();
     let ran = tally(&format!("{verify} --checkpoint plain WITNESS"));
-    assert!(ran.out.contains("--log") && ran.code == 7, "{ran:?}");
+    assert!(ran.err.contains("--log") && ran.code == 2, "{ran:?}");
+
+    // Of a file of many, each is explained, and the one that is named proven.
+    tally("receipt get --debit 0/1/7 --debit 0/1/320 --out two.receipts GENESIS NODE").ok();
+    let explained = tally("receipt explain two.receipts GENESIS").json();
+    let [first, second] = &explained.as_array().unwrap()[..] else {
+        panic!("two receipts: {explained}");
+    };
+    let alone = tally("receipt explain 7.receipt GENESIS").json();
+    for field in ["sum", "cost", "charged", "account", "hold", "entry"] {
+        assert_eq!(first[field], alone[field], "{field}: {explained}");
+    }
+    let named = format!("--hold {}", second["hold"].as_str().unwrap());
+    let one = tally(&format!("receipt explain two.receipts {named} GENESIS")).json();
+    assert_eq!(&one, second);
+    let prove = |named: &str| {
+        let line = "receipt prove two.receipts LOG --out two.tlog-proof GENESIS WITNESS";
+        tally(&format!("{line} {named}"))
+    };
+    let which = prove("").fails(2);
+    assert!(which.contains("name one by --hold"), "{which}");
+    let none = prove("--hold 0/1/9999").fails(2);
+    assert!(
+        none.contains("hold 0/1/9999 is not in these files"),
+        "{none}"
+    );
+    assert_eq!(prove(&named).json()["entry"], second["entry"]);
+    let verify_two = "receipt verify two.receipts GENESIS --checkpoint two.tlog-proof WITNESS";
+    let rows = tally(&format!("{verify_two} {named}")).json();
+    assert_eq!(rows.as_array().unwrap().len(), 1);
+    assert_eq!(rows[0]["finality"], witnessed.as_str());
+    let all = tally(verify_two);
+    assert!(all.out.contains("the tlog-proof is of entry"), "{all:?}");
+    all.fails(7);
+    // Without details an entry has no hold, and its cost no formula.
+    let bare = "receipt get --debit 0/1/7 --debit 0/1/320 --without-details";
+    tally(&format!("{bare} --out bare.receipts GENESIS NODE")).ok();
+    let ran = tally("receipt explain bare.receipts GENESIS");
+    assert!(
+        ran.code == 1 && ran.out.contains("the detail is not kept"),
+        "{ran:?}"
+    );
+    let none = tally(&format!("receipt explain bare.receipts {named} GENESIS")).fails(2);
+    assert!(none.contains("--index"), "{none}");
+    // One kind for another, here and where evidence is made.
+    let other = tally("receipt explain ann-0.history GENESIS").fails(1);
+    assert!(other.contains("reading ann-0.history"), "{other}");
+    let other = tally("receipt explain v0/genesis.json GENESIS").fails(10);
+    assert!(other.contains("is a genesis file"), "{other}");
 
     // Histories and consistency say it too; an account's state is final.
     let row = tally("history get --account 0 --out ann GENESIS NODE").json();

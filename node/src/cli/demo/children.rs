@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -67,9 +67,20 @@ impl Process {
         })
     }
 
+    /// The number of its process; absent: it has ended.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// How the child has ended, if it has.
+    pub(crate) fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        let status = self.child.try_wait();
+        status.with_context(|| format!("looking at {}", self.name))
+    }
+
     /// Fails if the child has ended, with the end of its log.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
-        let Some(status) = self.child.try_wait()? else {
+        let Some(status) = self.ended()? else {
             return Ok(());
         };
         let log = fs::read_to_string(&self.err).unwrap_or_default();

@@ -7,6 +7,7 @@ mod evidence;
 mod follow;
 mod http;
 mod load;
+mod outages;
 mod show;
 mod world;
 
@@ -32,9 +33,9 @@ pub(crate) struct Demo {
     /// Run a scripted load and verify everything instead of waiting for you
     #[arg(long)]
     check: bool,
-    /// Requests of the scripted load
+    /// Requests of the scripted load; from 600 on one account must run out of balance
     #[arg(long, default_value_t = 1200, requires = "check",
-        value_parser = clap::value_parser!(u64).range(100..=1_000_000))]
+        value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     requests: u64,
 }
 
@@ -53,7 +54,8 @@ impl Demo {
             .dir
             .clone()
             .or(temporary.as_ref().map(|dir| dir.path().to_owned()));
-        let dir = dir.context("no folder")?;
+        // What is printed works from any folder.
+        let dir = std::path::absolute(dir.context("no folder")?)?;
         let result = runtime()?.block_on(async {
             tokio::select! {
                 result = self.go(&dir, format) => result,
@@ -73,7 +75,8 @@ impl Demo {
         let began = std::time::Instant::now();
         let say = |what: &str| eprintln!("{:5.1} s  {what}", began.elapsed().as_secs_f64());
         let (config, engine) = self.engine().await?;
-        let mut world = World::start(dir, &config, &engine, say).await?;
+        let requests = if self.check { self.requests } else { 0 };
+        let mut world = World::start(dir, &config, &engine, requests, say).await?;
         let result = if self.check {
             check::run(&mut world, self.requests as usize, format, &say).await
         } else {

@@ -5,6 +5,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::ExitStatus,
     time::Duration,
 };
 
@@ -41,9 +42,13 @@ use crate::cli::{
 const START: Duration = Duration::from_secs(60);
 const DAY_MS: u64 = 86_400_000;
 
-/// Grants of each holder: `innovation`, `priority`. The third one's runs out.
+/// Grants of each holder in micro-CT: `innovation`, `priority`. The third one's
+/// runs out under a long load.
 const GRANTS: [(u64, u64); testnet::HOLDERS] =
     [(50_000_000, 20_000_000), (50_000_000, 0), (250_000, 0)];
+/// What the others are granted at least for each request of a load, so that
+/// theirs never do: more than a third of such requests' largest cost.
+const PER_REQUEST: (u64, u64) = (2_500, 3_500);
 
 /// A holder with an API key.
 #[derive(Debug, Clone)]
@@ -88,11 +93,13 @@ pub(crate) struct Engine {
 }
 
 impl World {
-    /// Brings everything up, step by step; says what it waits for.
+    /// Brings everything up, step by step, for a load of that many requests;
+    /// says what it waits for.
     pub(crate) async fn start(
         dir: &Path,
         config: &str,
         engine: &Engine,
+        requests: u64,
         say: impl Fn(&str),
     ) -> anyhow::Result<Self> {
         let net = testnet::make(dir, 4, None, config)?;
@@ -114,7 +121,13 @@ impl World {
         world.first_block().await?;
         say("four validators agree");
         let mut client = world.node(0).connect().await?;
-        for (i, (innovation, priority)) in GRANTS.into_iter().enumerate() {
+        for (i, (mut innovation, mut priority)) in GRANTS.into_iter().enumerate() {
+            if i + 1 < GRANTS.len() {
+                innovation = innovation.max(requests * PER_REQUEST.0);
+            }
+            if priority > 0 {
+                priority = priority.max(requests * PER_REQUEST.1);
+            }
             let holder = world.holder(&mut client, i, innovation, priority).await?;
             world.holders.push(holder);
         }
@@ -153,9 +166,26 @@ impl World {
 
     /// Fails if anything has ended.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
-        let nodes = self.nodes.iter_mut().flatten();
-        let mut all = nodes.chain(&mut self.engine).chain(&mut self.gateway);
-        all.try_for_each(Process::check)
+        let mut nodes = self.nodes.iter_mut().flatten();
+        nodes.try_for_each(Process::check)?;
+        self.check_services()
+    }
+
+    /// Fails if the engine or the gateway has ended.
+    pub(crate) fn check_services(&mut self) -> anyhow::Result<()> {
+        let mut services = self.engine.iter_mut().chain(&mut self.gateway);
+        services.try_for_each(Process::check)
+    }
+
+    /// How a validator's process has ended, if it has.
+    pub(crate) fn ended(&mut self, validator: usize) -> anyhow::Result<Option<ExitStatus>> {
+        let node = self.nodes[validator].as_mut();
+        node.map_or(Ok(None), Process::ended)
+    }
+
+    /// The number of each validator's process.
+    pub(crate) fn process_ids(&self) -> impl Iterator<Item = u32> {
+        self.nodes.iter().flatten().filter_map(Process::id)
     }
 
     /// Stops the gateway first, so that it settles what it holds.

@@ -37,7 +37,8 @@ impl Outsider {
         let stopped = async move {
             let _ = stopped.await;
         };
-        let (address, task) = serve(listen, Arc::new(witness), stopped).await.unwrap();
+        let listener = tokio::net::TcpListener::bind(listen).await.unwrap();
+        let (address, task) = serve(listener, Arc::new(witness), stopped).unwrap();
         Self {
             address,
             key,
