@@ -18,9 +18,9 @@
 //!
 //! The first pause is half a second, the longest half a minute. A check in
 //! the background (`health`) that fails twice in a row takes an engine down
-//! too, until the next one and longer while they fail; one that succeeds ends
-//! the pause. A request decides all the same: an engine that says that it is well
-//! and answers nobody stays down.
+//! too, and until one succeeds no request is sent to find out, however long
+//! the checks take. Then a request decides all the same: an engine that says
+//! that it is well and answers nobody stays down.
 
 use tally_ledger::ids::AccountNumber;
 
@@ -121,11 +121,18 @@ impl Health {
     /// Whether a request may go now.
     pub fn gate(&self, now: u64) -> Gate {
         match self.state {
+            // The next check decides, however long it takes.
+            _ if self.is_unwell() => Gate::Shut,
             State::Up => Gate::Open,
             State::Down(until) if now >= until => Gate::Probe,
             State::Probing(since) if now >= since.saturating_add(PROBE_ALONE) => Gate::Probe,
             State::Down(_) | State::Probing(_) => Gate::Shut,
         }
+    }
+
+    /// Whether its checks fail.
+    fn is_unwell(&self) -> bool {
+        self.checks >= CHECKS_IN_A_ROW
     }
 
     /// Whether it is up.
@@ -167,6 +174,7 @@ impl Health {
             (State::Probing(_), Outcome::Answered) if probe => {
                 *self = Health {
                     answered: self.answered,
+                    checks: self.checks,
                     ..Health::default()
                 };
             }
@@ -240,27 +248,19 @@ impl Health {
         }
         self.checks += 1;
         match self.state {
-            State::Up if self.checks >= CHECKS_IN_A_ROW => {
-                let down = self.down(now);
-                self.shut_for(2 * again, now);
-                down
-            }
-            State::Down(_) => {
-                let hopeful = self.is_hopeful();
-                self.pauses = self.pauses.max(2);
-                self.shut_for(2 * again, now);
-                hopeful
-            }
+            State::Up if self.is_unwell() => self.down(now),
+            State::Down(until) => self.prolong(until.max(now + 2 * again)),
+            State::Probing(_) if self.is_unwell() => self.prolong(now + 2 * again),
             State::Up | State::Probing(_) => false,
         }
     }
 
-    /// No request finds out whether it is back for so many ms at least: the
-    /// next check does.
-    fn shut_for(&mut self, ms: u64, now: u64) {
-        if let State::Down(until) = self.state {
-            self.state = State::Down(until.max(now + ms));
-        }
+    /// Down for longer; whether that is longer than was hoped.
+    fn prolong(&mut self, until: u64) -> bool {
+        let hopeful = self.is_hopeful();
+        self.pauses = self.pauses.max(2);
+        self.state = State::Down(until);
+        hopeful
     }
 
     fn down(&mut self, now: u64) -> bool {
@@ -401,9 +401,10 @@ mod tests {
         assert!(!health.checked(true, 2_000, 0));
         assert!(!health.checked(false, 2_000, 0));
         assert!(health.checked(false, 2_000, 0));
-        // Longer than its first pause: the next check decides, no request.
-        assert_eq!(health.gate(3_999), Gate::Shut);
-        assert_eq!(health.gate(4_000), Gate::Probe);
+        // The next check decides, no request, whenever it is answered.
+        for now in [0, 499, 500, 4_000, MINUTE] {
+            assert_eq!(health.gate(now), Gate::Shut);
+        }
         assert!(health.is_hopeful());
         // While they fail no request is sent to find out, nor waits.
         assert!(health.checked(false, 2_000, 400));
@@ -415,5 +416,31 @@ mod tests {
         assert!(health.began(Outcome::Away, ONE, true, 4_000));
         assert!(!health.checked(true, 2_000, 4_100));
         assert_eq!(health.gate(4_100), Gate::Probe);
+    }
+
+    #[test]
+    fn a_probe_under_way_opens_nothing_while_checks_fail() {
+        let mut health = Health::default();
+        health.began(Outcome::Away, ONE, false, 0);
+        health.probe(500);
+        assert!(!health.checked(false, 2_000, 600));
+        assert!(health.checked(false, 2_000, 2_600));
+        assert!(!health.is_hopeful());
+        // Neither its time nor its end does.
+        assert_eq!(health.gate(500 + PROBE_ALONE), Gate::Shut);
+        health.undecided(3_000);
+        assert_eq!(health.gate(3_000), Gate::Shut);
+        assert!(!health.checked(true, 2_000, 4_600));
+        assert_eq!(health.gate(4_600), Gate::Probe);
+
+        // One that was answered: the next check that fails shuts it again.
+        let mut health = Health::default();
+        health.began(Outcome::Away, ONE, false, 0);
+        health.probe(500);
+        assert!(!health.checked(false, 2_000, 600));
+        health.began(Outcome::Answered, ONE, true, 700);
+        assert_eq!(health.gate(700), Gate::Open);
+        assert!(health.checked(false, 2_000, 2_600));
+        assert_eq!(health.gate(MINUTE), Gate::Shut);
     }
 }
