@@ -230,7 +230,9 @@ impl<A: Application> Host<A> {
             let failed = self.origins.failed(height, body);
             let senders = self.validators_among(&failed);
             warn!(%height, round, %id, senders, why, "a form of a certified block fails here");
-            if senders > self.validators.0.len() - self.validators.quorum() {
+            // One sender proves nothing, though none may be faulty.
+            let faulty = self.validators.0.len() - self.validators.quorum();
+            if senders > faulty.max(1) {
                 let why = format!("{why}; {senders} validators sent forms of it, and each fails");
                 return Err(ConsensusError::Diverged { height, id, why }.into());
             }

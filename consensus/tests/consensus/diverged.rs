@@ -29,12 +29,12 @@ use tally_ledger::{
 use tokio::sync::{mpsc, oneshot};
 
 const FIRST: Height = Height(1);
-/// Who decides, without the node that is looked at.
-const QUORUM: [u8; 3] = [1, 2, 3];
 
 /// A node's host without its engine.
 struct Hand {
     bare: Bare<Counter>,
+    /// Who decides: without the node that is looked at, if there are enough.
+    quorum: Vec<u8>,
     run: Run,
     network: mpsc::Sender<NetworkMsg<Engine>>,
     _parts: mpsc::Receiver<NetworkMsg<Engine>>,
@@ -47,12 +47,18 @@ impl Hand {
         let mut bare = Bare::open(Arc::new(RealDisk), config, keys, application, 0).unwrap();
         let run = bare.run(1).unwrap();
         let (network, _parts) = mpsc::channel(64);
+        let least = crate::common::validators(node.count).quorum();
         Self {
             bare,
+            quorum: (0..node.count).rev().take(least).collect(),
             run,
             network,
             _parts,
         }
+    }
+
+    fn next(&self) -> Height {
+        Height(self.bare.committed().0 + 1)
     }
 
     /// A message of the engine; the fault that it ends the node with.
@@ -78,12 +84,13 @@ impl Hand {
 
     /// Tells it that a block was decided.
     async fn decide(&mut self, id: Hash) -> Result<(), ConsensusError> {
-        let signature = |n: u8| CommitSignature::new(address(n), precommit(n, id));
+        let height = self.next();
+        let signature = |n: &u8| CommitSignature::new(address(*n), precommit(*n, height, id));
         let certificate = CommitCertificate {
-            height: FIRST.into(),
+            height: height.into(),
             round: Round::new(0),
             value_id: BlockId(id),
-            commit_signatures: QUORUM.map(signature).to_vec(),
+            commit_signatures: self.quorum.iter().map(signature).collect(),
         };
         let (reply, _answer) = oneshot::channel();
         let message = AppMsg::Decided {
@@ -96,15 +103,16 @@ impl Hand {
 
     /// Shows it precommits, as the engine does with those of a certificate.
     async fn precommits(&mut self, id: Hash) {
-        for n in QUORUM {
+        let height = self.next();
+        for n in self.quorum.clone() {
             let vote = Vote {
                 kind: VoteType::Precommit,
-                height: FIRST.into(),
+                height: height.into(),
                 round: Round::new(0),
                 block: NilOrVal::Val(BlockId(id)),
                 voter: address(n),
             };
-            let (key, signature) = (Key::new(address(n).0), precommit(n, id));
+            let (key, signature) = (Key::new(address(n).0), precommit(n, height, id));
             let verifier = &self.run.verifier;
             let checked = verifier.verify_signed_vote(&vote, &signature, &key);
             assert!(checked.await.unwrap().is_valid());
@@ -122,7 +130,7 @@ impl Hand {
         peer: PeerId,
         body: &[u8],
     ) -> Result<SyncedValueOutcome<Engine>, ConsensusError> {
-        self.bare.served(peer, FIRST, body);
+        self.bare.served(peer, self.next(), body);
         self.synced(body).await
     }
 
@@ -130,7 +138,7 @@ impl Hand {
     async fn synced(&mut self, body: &[u8]) -> Result<SyncedValueOutcome<Engine>, ConsensusError> {
         let (reply, answer) = oneshot::channel();
         let message = AppMsg::ProcessSyncedValue {
-            height: FIRST.into(),
+            height: self.next().into(),
             round: Round::new(0),
             proposer: address(1),
             value_bytes: body.to_vec().into(),
@@ -151,7 +159,11 @@ fn network_id(n: u8) -> PeerId {
 
 /// A block of the first height, and its id.
 fn first_block() -> (Vec<u8>, Hash) {
-    let body = [&1_u64.to_le_bytes()[..], &[0; 6]].concat();
+    block(FIRST)
+}
+
+fn block(height: Height) -> (Vec<u8>, Hash) {
+    let body = [&height.0.to_le_bytes()[..], &[0; 6]].concat();
     let id = crate::common::body_id(&body);
     (body, id)
 }
@@ -165,8 +177,8 @@ fn address(n: u8) -> Address {
     Address(keys(n).consensus.public())
 }
 
-fn precommit(n: u8, id: Hash) -> Signature {
-    let bytes = vote_bytes(FIRST, 0, Some(&id));
+fn precommit(n: u8, height: Height, id: Hash) -> Signature {
+    let bytes = vote_bytes(height, 0, Some(&id));
     keys(n).consensus.sign(Domain::Precommit, &CHAIN, &bytes)
 }
 
@@ -298,4 +310,21 @@ async fn one_lying_validator_stops_nobody_with_any_number_of_false_forms() {
     assert!(matches!(taken, Ok(SyncedValueOutcome::Verdict(value)) if value.validity.is_valid()));
     hand.decide(block).await.unwrap();
     assert_eq!(node.height(), 1);
+}
+
+/// A quorum of three is all three: none may be faulty. A false form of one is
+/// no proof even so, for it may be the one that is.
+#[tokio::test]
+async fn where_no_validator_may_be_faulty_one_liar_still_stops_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = &network(folder.path(), "three", 3)[0];
+    let (_, block) = first_block();
+    let mut hand = Hand::open(node);
+    hand.precommits(block).await;
+    for n in 0..3 {
+        let outcome = hand.synced_from(network_id(1), &false_form(block, n)).await;
+        assert!(is_fault(&outcome), "{n}");
+    }
+    let second = hand.synced_from(network_id(2), &false_form(block, 9)).await;
+    assert_diverged(second.map(drop), block, "2 validators sent forms of it");
 }
