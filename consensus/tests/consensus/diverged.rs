@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{CHAIN, Counter, Node, keys, network, other_form};
+use crate::common::{CHAIN, Counter, MAX_BLOCK, Node, keys, network, other_form};
 use malachitebft_app_channel::{AppMsg, NetworkMsg, app::engine::host::SyncedValueOutcome};
 use malachitebft_core_types::{
     CommitCertificate, CommitSignature, NilOrVal, Round, VoteExtensions, VoteType,
@@ -327,4 +327,42 @@ async fn where_no_validator_may_be_faulty_one_liar_still_stops_nobody() {
     }
     let second = hand.synced_from(network_id(2), &false_form(block, 9)).await;
     assert_diverged(second.map(drop), block, "2 validators sent forms of it");
+}
+
+/// What this program cannot read, or takes for too large, is none of a
+/// certified block that others sent: it counts like a form that fails.
+#[tokio::test]
+async fn bodies_that_this_program_cannot_take_count_like_forms_that_fail() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = &network(folder.path(), "later", 4)[0];
+    let (_, block) = first_block();
+    let mut large = other_form(block, true);
+    large.resize(MAX_BLOCK / 4 * 5 + 1, 0);
+    let mut hand = Hand::open(node);
+    // Without a certificate they count for nothing.
+    for n in 1..4 {
+        let later = hand.synced_from(network_id(n), b"later").await;
+        assert!(is_fault(&later), "{n}");
+    }
+    let mut hand = Hand::open(node);
+    hand.precommits(block).await;
+    for body in [&b"later"[..], b"", b"of a version", &large] {
+        assert!(is_fault(&hand.synced_from(network_id(2), body).await));
+        assert!(is_fault(&hand.synced_from(PeerId::random(), body).await));
+    }
+    let second = hand.synced_from(network_id(3), b"other").await;
+    assert_diverged(second.map(drop), block, "cannot read it; 2 validators");
+    // The same with one that is too large, after one that is false.
+    let mut hand = Hand::open(node);
+    hand.precommits(block).await;
+    let first = hand.synced_from(network_id(1), &false_form(block, 1)).await;
+    assert!(is_fault(&first));
+    let second = hand.synced_from(network_id(3), &large).await;
+    assert_diverged(second.map(drop), block, "bytes are more than 5242880; 2 v");
+    // A true form of a third one would have been taken.
+    let mut hand = Hand::open(node);
+    hand.precommits(block).await;
+    assert!(is_fault(&hand.synced_from(network_id(1), b"later").await));
+    let good = other_form(block, true);
+    assert!(!is_fault(&hand.synced_from(network_id(2), &good).await));
 }
