@@ -366,3 +366,47 @@ async fn bodies_that_this_program_cannot_take_count_like_forms_that_fail() {
     let good = other_form(block, true);
     assert!(!is_fault(&hand.synced_from(network_id(2), &good).await));
 }
+
+/// Of seven validators two may be faulty: the third form that fails stops it.
+#[tokio::test]
+async fn of_seven_validators_two_liars_stop_nobody_and_a_third_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = &network(folder.path(), "seven", 7)[0];
+    let (_, block) = first_block();
+    let mut hand = Hand::open(node);
+    hand.precommits(block).await;
+    for n in 0..6 {
+        let peer = network_id(5 + n as u8 % 2);
+        let outcome = hand.synced_from(peer, &false_form(block, n)).await;
+        assert!(is_fault(&outcome), "{n}");
+    }
+    let third = hand.synced_from(network_id(1), &false_form(block, 9)).await;
+    assert_diverged(third.map(drop), block, "3 validators sent forms of it");
+}
+
+/// Senders are counted block by block: one that lied about another block does
+/// not add to the next one's.
+#[tokio::test]
+async fn forms_that_failed_are_forgotten_with_the_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = &network(folder.path(), "commit", 4)[0];
+    let (_, first) = first_block();
+    let mut hand = Hand::open(node);
+    hand.precommits(first).await;
+    let lie = hand.synced_from(network_id(3), &false_form(first, 1)).await;
+    assert!(is_fault(&lie));
+    let good = other_form(first, true);
+    assert!(!is_fault(&hand.synced_from(network_id(2), &good).await));
+    hand.decide(first).await.unwrap();
+    assert_eq!(node.height(), 1);
+    let (_, second) = block(Height(2));
+    hand.precommits(second).await;
+    let lie = hand
+        .synced_from(network_id(1), &false_form(second, 1))
+        .await;
+    assert!(is_fault(&lie));
+    let good = other_form(second, true);
+    assert!(!is_fault(&hand.synced_from(network_id(2), &good).await));
+    hand.decide(second).await.unwrap();
+    assert_eq!(node.height(), 2);
+}
