@@ -39,7 +39,7 @@ use crate::{
     codec::Wire,
     context::{Engine, Part},
     gossip::Direct,
-    origins::Origins,
+    origins::{BODIES, Origins},
 };
 
 /// Events that may wait for the engine; it loses what it is too slow for, as
@@ -176,7 +176,9 @@ fn note(origins: &Origins, event: &NetworkEvent<Engine>) {
     let Some(peer) = sender(peer) else {
         return;
     };
-    for value in &response.values {
+    // Nothing has checked them: as many as are remembered are hashed, and an
+    // honest peer sends fewer.
+    for value in response.values.iter().take(BODIES) {
         origins.note(peer, value.height().into(), &value.value_bytes);
     }
 }
@@ -295,11 +297,16 @@ impl Actor for Relay {
 
 #[cfg(test)]
 mod tests {
-    use malachitebft_core_types::{Round, SignedMessage};
-    use tally_ledger::crypto::{PublicKey, Signature};
+    use malachitebft_app_channel::app::types::sync::RawDecidedValue;
+    use malachitebft_core_types::{ExtendedCommitCertificate, Round, SignedMessage};
+    use malachitebft_sync::{OutboundRequestId, ValueResponse};
+    use tally_ledger::{
+        crypto::{PublicKey, Signature},
+        hash::Hash,
+    };
 
     use super::*;
-    use crate::context::{Address, Height, Vote};
+    use crate::context::{Address, BlockId, Height, Vote};
 
     const WIRE: Wire = Wire {
         max_response: 1 << 20,
@@ -314,6 +321,34 @@ mod tests {
             voter: Address(PublicKey([3; 32])),
         };
         SignedMessage::new(vote, Signature([5; 64]))
+    }
+
+    #[test]
+    fn of_a_response_no_more_bodies_are_noted_than_are_remembered() {
+        let (origins, peer) = (Origins::default(), PeerId::random());
+        let value = |height: u64| {
+            let certificate = ExtendedCommitCertificate {
+                height: Height(height),
+                round: Round::new(0),
+                value_id: BlockId(Hash([0; 32])),
+                commit_signatures: Vec::new(),
+            };
+            RawDecidedValue::new(Bytes::from_static(b"a body"), certificate)
+        };
+        // The lowest of all would be remembered, if it were looked at.
+        let last = BODIES as u64 + 2;
+        let values = (2..last).chain([1]).map(value).collect();
+        let response = ValueResponse::new(Height(2), values);
+        let response = Some(Response::ValueResponse(response));
+        let request = OutboundRequestId::new("1");
+        let from = engine_peer(peer).unwrap();
+        note(
+            &origins,
+            &NetworkEvent::SyncResponse(request, from, response),
+        );
+        let noted = |height| origins.failed(height, b"a body").contains(&peer);
+        assert!(!noted(tally_ledger::ids::Height(1)));
+        assert!(noted(tally_ledger::ids::Height(last - 1)));
     }
 
     /// A network that fails of the first message.
