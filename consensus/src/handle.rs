@@ -87,9 +87,10 @@ pub enum ConsensusError {
     #[error("the application stopped consensus: {0}")]
     Application(#[source] Fatal),
     /// A certified block does not execute here to what it says, or no form of
-    /// it that more validators sent than may be faulty: this node's state or
-    /// software differs from a quorum's. Compare the state at the height
-    /// before with another node's.
+    /// it that more validators sent than may be faulty does, or can be read:
+    /// this node's state or software differs from a quorum's. Compare the
+    /// program's version, and the state at the height before, with another
+    /// node's.
     #[error("certified block {id} of height {height} is invalid here: {why}")]
     Diverged {
         /// The height.

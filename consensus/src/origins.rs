@@ -23,7 +23,7 @@ use tally_ledger::{hash::Hash, ids::Height};
 
 /// Most bodies remembered of a peer, those of the lowest heights: more than
 /// the engine asks for ahead.
-const BODIES: usize = 256;
+pub(crate) const BODIES: usize = 256;
 /// Most peers; only configured ones are ever asked.
 const PEERS: usize = 256;
 

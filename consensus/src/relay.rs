@@ -31,15 +31,15 @@ use malachitebft_app_channel::{
 };
 use malachitebft_codec::Codec;
 use malachitebft_core_types::ValidatorSet;
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::{sync::mpsc, task::JoinHandle};
-use tracing::debug;
+use tracing::{debug, error};
 
 use crate::{
     codec::Wire,
     context::{Engine, Part},
     gossip::Direct,
-    origins::Origins,
+    origins::{BODIES, Origins},
 };
 
 /// Events that may wait for the engine; it loses what it is too slow for, as
@@ -114,11 +114,7 @@ impl Relay {
         })
     }
 
-    fn publish(
-        &self,
-        message: NetworkMsg<Engine>,
-        state: &State,
-    ) -> Result<(), ActorProcessingErr> {
+    fn publish(&self, message: NetworkMsg<Engine>, state: &State) {
         let sent = match &message {
             NetworkMsg::PublishConsensusMsg(message) => {
                 self.send(VOTE_OR_PROPOSAL, message, state.validators)
@@ -127,9 +123,17 @@ impl Relay {
             _ => false,
         };
         if !sent {
-            state.engine.cast(message)?;
+            state.to_engine(message);
         }
-        Ok(())
+    }
+}
+
+impl State {
+    fn to_engine(&self, message: NetworkMsg<Engine>) {
+        if self.engine.cast(message).is_err() {
+            // Not to fail of that: why it is gone comes next, and counts.
+            debug!("the network is gone; a message to it was dropped");
+        }
     }
 }
 
@@ -172,7 +176,9 @@ fn note(origins: &Origins, event: &NetworkEvent<Engine>) {
     let Some(peer) = sender(peer) else {
         return;
     };
-    for value in &response.values {
+    // Nothing has checked them: as many as are remembered are hashed, and an
+    // honest peer sends fewer.
+    for value in response.values.iter().take(BODIES) {
         origins.note(peer, value.height().into(), &value.value_bytes);
     }
 }
@@ -243,13 +249,36 @@ impl Actor for Relay {
     ) -> Result<(), ActorProcessingErr> {
         if let NetworkMsg::Subscribe(subscriber) = message {
             subscriber.subscribe_to_port(&state.events);
-            state.engine.cast(NetworkMsg::Subscribe(subscriber))?;
+            state.to_engine(NetworkMsg::Subscribe(subscriber));
             return Ok(());
         }
         if let NetworkMsg::UpdateValidatorSet(validators) = &message {
             state.validators = validators.count();
         }
-        self.publish(message, state)
+        self.publish(message, state);
+        Ok(())
+    }
+
+    /// The network has ended: so does the relay, for the same reason.
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        event: SupervisionEvent,
+        _: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorFailed(_, error) => {
+                error!(%error, "the network failed");
+                myself.stop(Some(format!("the network failed: {error}")));
+            }
+            SupervisionEvent::ActorTerminated(_, _, reason) => {
+                let reason = reason.unwrap_or_else(|| "no reason given".to_owned());
+                error!(reason, "the network stopped");
+                myself.stop(Some(format!("the network stopped: {reason}")));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     async fn post_stop(
@@ -260,25 +289,30 @@ impl Actor for Relay {
         if let Some(reading) = &state.reading {
             reading.abort();
         }
-        state.engine.stop_and_wait(None, None).await?;
+        // If it is gone already, that is why this one stops.
+        let _ = state.engine.stop_and_wait(None, None).await;
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use malachitebft_core_types::{Round, SignedMessage};
-    use tally_ledger::crypto::{PublicKey, Signature};
+    use malachitebft_app_channel::app::types::sync::RawDecidedValue;
+    use malachitebft_core_types::{ExtendedCommitCertificate, Round, SignedMessage};
+    use malachitebft_sync::{OutboundRequestId, ValueResponse};
+    use tally_ledger::{
+        crypto::{PublicKey, Signature},
+        hash::Hash,
+    };
 
     use super::*;
-    use crate::context::{Address, Height, Vote};
+    use crate::context::{Address, BlockId, Height, Vote};
 
     const WIRE: Wire = Wire {
         max_response: 1 << 20,
     };
 
-    #[test]
-    fn a_vote_comes_back_as_its_sender_s_and_nothing_else_means_anything() {
+    fn a_vote() -> SignedMessage<Engine, Vote> {
         let vote = Vote {
             height: Height(7),
             round: Round::new(1),
@@ -286,7 +320,142 @@ mod tests {
             block: malachitebft_core_types::NilOrVal::Nil,
             voter: Address(PublicKey([3; 32])),
         };
-        let vote = SignedMessage::new(vote, Signature([5; 64]));
+        SignedMessage::new(vote, Signature([5; 64]))
+    }
+
+    #[test]
+    fn of_a_response_no_more_bodies_are_noted_than_are_remembered() {
+        let (origins, peer) = (Origins::default(), PeerId::random());
+        let value = |height: u64| {
+            let certificate = ExtendedCommitCertificate {
+                height: Height(height),
+                round: Round::new(0),
+                value_id: BlockId(Hash([0; 32])),
+                commit_signatures: Vec::new(),
+            };
+            RawDecidedValue::new(Bytes::from_static(b"a body"), certificate)
+        };
+        // The lowest of all would be remembered, if it were looked at.
+        let last = BODIES as u64 + 2;
+        let values = (2..last).chain([1]).map(value).collect();
+        let response = ValueResponse::new(Height(2), values);
+        let response = Some(Response::ValueResponse(response));
+        let request = OutboundRequestId::new("1");
+        let from = engine_peer(peer).unwrap();
+        note(
+            &origins,
+            &NetworkEvent::SyncResponse(request, from, response),
+        );
+        let noted = |height| origins.failed(height, b"a body").contains(&peer);
+        assert!(!noted(tally_ledger::ids::Height(1)));
+        assert!(noted(tally_ledger::ids::Height(last - 1)));
+    }
+
+    /// A network that fails of the first message.
+    struct Failing;
+
+    #[async_trait::async_trait]
+    impl Actor for Failing {
+        type Msg = NetworkMsg<Engine>;
+        type State = ();
+        type Arguments = ();
+
+        async fn pre_start(
+            &self,
+            _: ActorRef<Self::Msg>,
+            (): (),
+        ) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+
+        async fn handle(
+            &self,
+            myself: ActorRef<Self::Msg>,
+            message: Self::Msg,
+            (): &mut (),
+        ) -> Result<(), ActorProcessingErr> {
+            match message {
+                NetworkMsg::PublishConsensusMsg(_) => Err("the port is gone".into()),
+                NetworkMsg::PublishLivenessMsg(_) => {
+                    myself.stop(Some("it was told to".to_owned()));
+                    Ok(())
+                }
+                _ => Ok(()),
+            }
+        }
+    }
+
+    /// Tells how what it is over has ended.
+    struct Over;
+
+    #[async_trait::async_trait]
+    impl Actor for Over {
+        type Msg = ();
+        type State = mpsc::Sender<String>;
+        type Arguments = mpsc::Sender<String>;
+
+        async fn pre_start(
+            &self,
+            _: ActorRef<()>,
+            ends: mpsc::Sender<String>,
+        ) -> Result<Self::State, ActorProcessingErr> {
+            Ok(ends)
+        }
+
+        async fn handle_supervisor_evt(
+            &self,
+            _: ActorRef<()>,
+            event: SupervisionEvent,
+            ends: &mut Self::State,
+        ) -> Result<(), ActorProcessingErr> {
+            let end = match event {
+                SupervisionEvent::ActorFailed(_, error) => format!("failed: {error}"),
+                SupervisionEvent::ActorTerminated(_, _, reason) => format!("ended: {reason:?}"),
+                _ => return Ok(()),
+            };
+            ends.send(end).await.map_err(Into::into)
+        }
+    }
+
+    /// How a relay ends after its network got a message.
+    async fn end(message: NetworkMsg<Engine>) -> String {
+        let (network, _) = Actor::spawn(None, Failing, ()).await.unwrap();
+        let (sender, mut ends) = mpsc::channel(1);
+        let (over, _) = Actor::spawn(None, Over, sender).await.unwrap();
+        let relay = Relay {
+            wire: WIRE,
+            direct: None,
+            origins: Arc::default(),
+        };
+        let (relay, _) = Actor::spawn(None, relay, network).await.unwrap();
+        relay.link(over.get_cell());
+        // More than one: the network may be gone before it says why.
+        relay.cast(message).unwrap();
+        for _ in 0..100 {
+            let vote = SignedConsensusMsg::Vote(a_vote());
+            let _ = relay.cast(NetworkMsg::PublishConsensusMsg(vote));
+            tokio::task::yield_now().await;
+        }
+        ends.recv().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_network_that_ends_takes_the_relay_with_it_and_its_reason_is_kept() {
+        let vote = SignedConsensusMsg::Vote(a_vote());
+        assert_eq!(
+            end(NetworkMsg::PublishConsensusMsg(vote)).await,
+            r#"ended: Some("the network failed: the port is gone")"#
+        );
+        let vote = malachitebft_app_channel::app::consensus::LivenessMsg::Vote(a_vote());
+        assert_eq!(
+            end(NetworkMsg::PublishLivenessMsg(vote)).await,
+            r#"ended: Some("the network stopped: it was told to")"#
+        );
+    }
+
+    #[test]
+    fn a_vote_comes_back_as_its_sender_s_and_nothing_else_means_anything() {
+        let vote = a_vote();
         let message = WIRE
             .encode(&SignedConsensusMsg::Vote(vote.clone()))
             .unwrap();

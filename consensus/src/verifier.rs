@@ -73,6 +73,18 @@ impl Witness {
         rounds.values().any(|count| *count >= quorum)
     }
 
+    /// The block that a quorum precommitted in one round, if there is one.
+    pub(crate) fn certified(&self, quorum: usize) -> Option<Hash> {
+        let mut counts: BTreeMap<(BlockId, u32), usize> = BTreeMap::new();
+        let facts = self.facts();
+        for (_, block, round, _) in facts.votes.iter().filter(|vote| vote.0) {
+            *counts.entry((*block, *round)).or_default() += 1;
+        }
+        let certified = |(_, count): &(_, usize)| *count >= quorum;
+        let ((block, _), _) = counts.into_iter().find(certified)?;
+        Some(block.0)
+    }
+
     /// Whether `signature` is `key`'s over a complete message; `check` is asked
     /// only for what was not good before. A precommit comes as a vote, then in
     /// the engine's certificate, then in the ledger's.
@@ -257,9 +269,11 @@ mod tests {
             witness.voted(&vote(7, 0, 1, 1));
             witness.voted(&vote(7, 0, 2, 1));
             assert!(!witness.quorum(true, &block, 3));
+            assert_eq!(witness.certified(3), None);
         }
         witness.voted(&vote(7, 0, 4, 1));
         assert!(witness.quorum(true, &block, 3));
+        assert_eq!(witness.certified(3), Some(block));
         assert!(!witness.quorum(false, &block, 3));
         witness.commit(Height(7));
         assert!(!witness.quorum(true, &block, 1));

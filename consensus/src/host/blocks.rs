@@ -227,17 +227,44 @@ impl<A: Application> Host<A> {
             .blocking(move |a| a.validate(slot, &copy, Source::Synced))
             .await?;
         if let Verdict::Invalid(why) = &verdict {
-            let failed = self.origins.failed(height, body);
-            let senders = self.validators_among(&failed);
-            warn!(%height, round, %id, senders, why, "a form of a certified block fails here");
-            if senders > self.validators.0.len() - self.validators.quorum() {
-                let why = format!("{why}; {senders} validators sent forms of it, and each fails");
-                return Err(ConsensusError::Diverged { height, id, why }.into());
-            }
+            self.form_fails(round, id, body, why)?;
             return Ok(false);
         }
         self.height.valid.insert(id);
         Ok(true)
+    }
+
+    /// Counts who sent a form of a certified block that fails here; an error
+    /// once these are more than may be faulty.
+    fn form_fails(&self, round: u32, id: Hash, body: &Bytes, why: &str) -> Result<(), Exit> {
+        let height = Height(self.committed.0 + 1);
+        let failed = self.origins.failed(height, body);
+        let senders = self.validators_among(&failed);
+        warn!(%height, round, %id, senders, why, "a form of a certified block fails here");
+        // One sender proves nothing, though none may be faulty.
+        let faulty = self.validators.0.len() - self.validators.quorum();
+        if senders > faulty.max(1) {
+            let why = format!("{why}; {senders} validators sent forms of it, and each fails");
+            return Err(ConsensusError::Diverged { height, id, why }.into());
+        }
+        Ok(())
+    }
+
+    /// A body came with a verified certificate and is none to this program.
+    /// A validator that is not faulty sends what it has committed, which was
+    /// readable to a quorum; so it counts like a form that does not execute.
+    fn unusable(&self, round: u32, body: &Bytes, why: &str) -> Result<(), Exit> {
+        // It does not name its block; the certificate's precommits do.
+        match self.witness.certified(self.validators.quorum()) {
+            Some(id) => self.form_fails(round, id, body, why),
+            None => {
+                warn!(
+                    round,
+                    why, "a body of no block that is known to be certified"
+                );
+                Ok(())
+            }
+        }
     }
 
     /// How many of some peers are validators.
@@ -331,19 +358,24 @@ impl<A: Application> Host<A> {
             Some(_) => self.config.max_block_bytes,
             None => self.config.max_block_bytes / 4 * 5,
         };
-        if body.len() > most {
-            return Ok(SyncedValueOutcome::PeerFault);
-        }
         let certified = || self.application.cheap().certified_id(&body);
-        let Some(id) = whole.or_else(certified) else {
-            return Ok(SyncedValueOutcome::PeerFault);
+        let readable = match body.len() {
+            bytes if bytes > most => Err(format!("its {bytes} bytes are more than {most}")),
+            _ => (whole.or_else(certified)).ok_or("this program cannot read it".to_owned()),
+        };
+        let number = round.as_u32().unwrap_or(0);
+        let id = match readable {
+            Ok(id) => id,
+            Err(why) => {
+                self.unusable(number, &body, &why)?;
+                return Ok(SyncedValueOutcome::PeerFault);
+            }
         };
         // Without a quorum for this very id the body is not the certified
         // one, and the peer is to blame.
         if !self.witness.quorum(true, &id, self.validators.quorum()) {
             return Ok(SyncedValueOutcome::PeerFault);
         }
-        let number = round.as_u32().unwrap_or(0);
         // Its id does not bind all of it: judged before it is kept.
         if whole.is_none() && !self.is_true_form(number, id, &body).await? {
             return Ok(SyncedValueOutcome::PeerFault);

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{CHAIN, Counter, Node, keys, network, other_form};
+use crate::common::{CHAIN, Counter, MAX_BLOCK, Node, keys, network, other_form};
 use malachitebft_app_channel::{AppMsg, NetworkMsg, app::engine::host::SyncedValueOutcome};
 use malachitebft_core_types::{
     CommitCertificate, CommitSignature, NilOrVal, Round, VoteExtensions, VoteType,
@@ -29,12 +29,12 @@ use tally_ledger::{
 use tokio::sync::{mpsc, oneshot};
 
 const FIRST: Height = Height(1);
-/// Who decides, without the node that is looked at.
-const QUORUM: [u8; 3] = [1, 2, 3];
 
 /// A node's host without its engine.
 struct Hand {
     bare: Bare<Counter>,
+    /// Who decides: without the node that is looked at, if there are enough.
+    quorum: Vec<u8>,
     run: Run,
     network: mpsc::Sender<NetworkMsg<Engine>>,
     _parts: mpsc::Receiver<NetworkMsg<Engine>>,
@@ -47,12 +47,18 @@ impl Hand {
         let mut bare = Bare::open(Arc::new(RealDisk), config, keys, application, 0).unwrap();
         let run = bare.run(1).unwrap();
         let (network, _parts) = mpsc::channel(64);
+        let least = crate::common::validators(node.count).quorum();
         Self {
             bare,
+            quorum: (0..node.count).rev().take(least).collect(),
             run,
             network,
             _parts,
         }
+    }
+
+    fn next(&self) -> Height {
+        Height(self.bare.committed().0 + 1)
     }
 
     /// A message of the engine; the fault that it ends the node with.
@@ -78,12 +84,13 @@ impl Hand {
 
     /// Tells it that a block was decided.
     async fn decide(&mut self, id: Hash) -> Result<(), ConsensusError> {
-        let signature = |n: u8| CommitSignature::new(address(n), precommit(n, id));
+        let height = self.next();
+        let signature = |n: &u8| CommitSignature::new(address(*n), precommit(*n, height, id));
         let certificate = CommitCertificate {
-            height: FIRST.into(),
+            height: height.into(),
             round: Round::new(0),
             value_id: BlockId(id),
-            commit_signatures: QUORUM.map(signature).to_vec(),
+            commit_signatures: self.quorum.iter().map(signature).collect(),
         };
         let (reply, _answer) = oneshot::channel();
         let message = AppMsg::Decided {
@@ -96,15 +103,16 @@ impl Hand {
 
     /// Shows it precommits, as the engine does with those of a certificate.
     async fn precommits(&mut self, id: Hash) {
-        for n in QUORUM {
+        let height = self.next();
+        for n in self.quorum.clone() {
             let vote = Vote {
                 kind: VoteType::Precommit,
-                height: FIRST.into(),
+                height: height.into(),
                 round: Round::new(0),
                 block: NilOrVal::Val(BlockId(id)),
                 voter: address(n),
             };
-            let (key, signature) = (Key::new(address(n).0), precommit(n, id));
+            let (key, signature) = (Key::new(address(n).0), precommit(n, height, id));
             let verifier = &self.run.verifier;
             let checked = verifier.verify_signed_vote(&vote, &signature, &key);
             assert!(checked.await.unwrap().is_valid());
@@ -122,7 +130,7 @@ impl Hand {
         peer: PeerId,
         body: &[u8],
     ) -> Result<SyncedValueOutcome<Engine>, ConsensusError> {
-        self.bare.served(peer, FIRST, body);
+        self.bare.served(peer, self.next(), body);
         self.synced(body).await
     }
 
@@ -130,7 +138,7 @@ impl Hand {
     async fn synced(&mut self, body: &[u8]) -> Result<SyncedValueOutcome<Engine>, ConsensusError> {
         let (reply, answer) = oneshot::channel();
         let message = AppMsg::ProcessSyncedValue {
-            height: FIRST.into(),
+            height: self.next().into(),
             round: Round::new(0),
             proposer: address(1),
             value_bytes: body.to_vec().into(),
@@ -151,7 +159,11 @@ fn network_id(n: u8) -> PeerId {
 
 /// A block of the first height, and its id.
 fn first_block() -> (Vec<u8>, Hash) {
-    let body = [&1_u64.to_le_bytes()[..], &[0; 6]].concat();
+    block(FIRST)
+}
+
+fn block(height: Height) -> (Vec<u8>, Hash) {
+    let body = [&height.0.to_le_bytes()[..], &[0; 6]].concat();
     let id = crate::common::body_id(&body);
     (body, id)
 }
@@ -165,8 +177,8 @@ fn address(n: u8) -> Address {
     Address(keys(n).consensus.public())
 }
 
-fn precommit(n: u8, id: Hash) -> Signature {
-    let bytes = vote_bytes(FIRST, 0, Some(&id));
+fn precommit(n: u8, height: Height, id: Hash) -> Signature {
+    let bytes = vote_bytes(height, 0, Some(&id));
     keys(n).consensus.sign(Domain::Precommit, &CHAIN, &bytes)
 }
 
@@ -298,4 +310,103 @@ async fn one_lying_validator_stops_nobody_with_any_number_of_false_forms() {
     assert!(matches!(taken, Ok(SyncedValueOutcome::Verdict(value)) if value.validity.is_valid()));
     hand.decide(block).await.unwrap();
     assert_eq!(node.height(), 1);
+}
+
+/// A quorum of three is all three: none may be faulty. A false form of one is
+/// no proof even so, for it may be the one that is.
+#[tokio::test]
+async fn where_no_validator_may_be_faulty_one_liar_still_stops_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = &network(folder.path(), "three", 3)[0];
+    let (_, block) = first_block();
+    let mut hand = Hand::open(node);
+    hand.precommits(block).await;
+    for n in 0..3 {
+        let outcome = hand.synced_from(network_id(1), &false_form(block, n)).await;
+        assert!(is_fault(&outcome), "{n}");
+    }
+    let second = hand.synced_from(network_id(2), &false_form(block, 9)).await;
+    assert_diverged(second.map(drop), block, "2 validators sent forms of it");
+}
+
+/// What this program cannot read, or takes for too large, is none of a
+/// certified block that others sent: it counts like a form that fails.
+#[tokio::test]
+async fn bodies_that_this_program_cannot_take_count_like_forms_that_fail() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = &network(folder.path(), "later", 4)[0];
+    let (_, block) = first_block();
+    let mut large = other_form(block, true);
+    large.resize(MAX_BLOCK / 4 * 5 + 1, 0);
+    let mut hand = Hand::open(node);
+    // Without a certificate they count for nothing.
+    for n in 1..4 {
+        let later = hand.synced_from(network_id(n), b"later").await;
+        assert!(is_fault(&later), "{n}");
+    }
+    let mut hand = Hand::open(node);
+    hand.precommits(block).await;
+    for body in [&b"later"[..], b"", b"of a version", &large] {
+        assert!(is_fault(&hand.synced_from(network_id(2), body).await));
+        assert!(is_fault(&hand.synced_from(PeerId::random(), body).await));
+    }
+    let second = hand.synced_from(network_id(3), b"other").await;
+    assert_diverged(second.map(drop), block, "cannot read it; 2 validators");
+    // The same with one that is too large, after one that is false.
+    let mut hand = Hand::open(node);
+    hand.precommits(block).await;
+    let first = hand.synced_from(network_id(1), &false_form(block, 1)).await;
+    assert!(is_fault(&first));
+    let second = hand.synced_from(network_id(3), &large).await;
+    assert_diverged(second.map(drop), block, "bytes are more than 5242880; 2 v");
+    // A true form of a third one would have been taken.
+    let mut hand = Hand::open(node);
+    hand.precommits(block).await;
+    assert!(is_fault(&hand.synced_from(network_id(1), b"later").await));
+    let good = other_form(block, true);
+    assert!(!is_fault(&hand.synced_from(network_id(2), &good).await));
+}
+
+/// Of seven validators two may be faulty: the third form that fails stops it.
+#[tokio::test]
+async fn of_seven_validators_two_liars_stop_nobody_and_a_third_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = &network(folder.path(), "seven", 7)[0];
+    let (_, block) = first_block();
+    let mut hand = Hand::open(node);
+    hand.precommits(block).await;
+    for n in 0..6 {
+        let peer = network_id(5 + n as u8 % 2);
+        let outcome = hand.synced_from(peer, &false_form(block, n)).await;
+        assert!(is_fault(&outcome), "{n}");
+    }
+    let third = hand.synced_from(network_id(1), &false_form(block, 9)).await;
+    assert_diverged(third.map(drop), block, "3 validators sent forms of it");
+}
+
+/// Senders are counted block by block: one that lied about another block does
+/// not add to the next one's.
+#[tokio::test]
+async fn forms_that_failed_are_forgotten_with_the_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = &network(folder.path(), "commit", 4)[0];
+    let (_, first) = first_block();
+    let mut hand = Hand::open(node);
+    hand.precommits(first).await;
+    let lie = hand.synced_from(network_id(3), &false_form(first, 1)).await;
+    assert!(is_fault(&lie));
+    let good = other_form(first, true);
+    assert!(!is_fault(&hand.synced_from(network_id(2), &good).await));
+    hand.decide(first).await.unwrap();
+    assert_eq!(node.height(), 1);
+    let (_, second) = block(Height(2));
+    hand.precommits(second).await;
+    let lie = hand
+        .synced_from(network_id(1), &false_form(second, 1))
+        .await;
+    assert!(is_fault(&lie));
+    let good = other_form(second, true);
+    assert!(!is_fault(&hand.synced_from(network_id(2), &good).await));
+    hand.decide(second).await.unwrap();
+    assert_eq!(node.height(), 2);
 }

@@ -380,8 +380,10 @@ impl Life {
                 let Response::ValueResponse(response) = WIRE.decode(bytes).ok()?;
                 self.asked_until = 0;
                 for value in response.values {
-                    let height = value.certificate.height.0;
-                    self.synced.insert(height, (from, value));
+                    let height = value.certificate.height;
+                    let sender = keys(from).peer_id();
+                    (self.bare).served(sender, height.into(), &value.value_bytes);
+                    self.synced.insert(height.0, (from, value));
                 }
                 self.feed_synced();
             }
