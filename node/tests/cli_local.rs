@@ -362,7 +362,7 @@ fn mistakes_are_told_with_what_to_do() {
     ] {
         let said = run(folder, &line);
         assert!(
-            said.code == code && said.err.contains(wanted),
+            said.code == code && format!("{}{}", said.err, said.out).contains(wanted),
             "{line}: {said:?}"
         );
     }

@@ -387,7 +387,7 @@ fn verify_all(args: &ReceiptFiles, format: Format) -> anyhow::Result<Exit> {
         match proven {
             Ok(proven) => rows.extend(proven.iter().map(|(one, sure)| row(path, one, sure))),
             Err(error) => {
-                let why = exit.take(error)?;
+                let why = exit.take(error);
                 rows.push(json!({"file": path, "verified": why}));
             }
         }

@@ -105,7 +105,22 @@ async fn an_auditor_learns_whether_it_is_final_or_witnessed() {
     tally(&format!("{verify} WITNESS")).fails(2);
     fs::write(folder.join("plain"), signed.note.to_string()).unwrap();
     let ran = tally(&format!("{verify} --checkpoint plain WITNESS"));
-    assert!(ran.err.contains("--log") && ran.code == 2, "{ran:?}");
+    assert!(ran.out.contains("--log") && ran.code == 2, "{ran:?}");
+    // A false one outweighs that no way to the checkpoint was given.
+    let mut altered = fs::read(folder.join("320.receipt")).unwrap();
+    let middle = altered.len() / 2;
+    altered[middle] ^= 1;
+    fs::write(folder.join("altered.receipt"), &altered).unwrap();
+    for files in ["altered.receipt 7.receipt", "7.receipt altered.receipt"] {
+        let ran = tally(&format!(
+            "receipt verify {files} GENESIS --checkpoint plain WITNESS"
+        ));
+        let said = |what: &str| ran.out.contains(what);
+        assert!(
+            ran.code == 7 && said("NO: ") && said("NOT VERIFIED: ") && said("--log"),
+            "{ran:?}"
+        );
+    }
 
     // Of a file of many, each is explained, and the one that is named proven.
     tally("receipt get --debit 0/1/7 --debit 0/1/320 --out two.receipts GENESIS NODE").ok();
