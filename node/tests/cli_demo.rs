@@ -77,6 +77,30 @@ fn the_check_passes_and_finds_what_is_missing_doubled_or_altered() {
         let altered = run_audit(folder);
         assert!([7, 10].contains(&altered.code), "byte {at}: {altered:?}");
     }
+    // One that cannot be read, first or last, hides no altered one; alone it
+    // is what the audit ends with, and not that its receipt is missing.
+    let garbage = audit.join("0.receipt");
+    fs::write(&garbage, "garbage").unwrap();
+    let unread = run_audit(folder).fails(10);
+    assert!(
+        unread.contains("0.receipt") && unread.contains("not finished"),
+        "{unread}"
+    );
+    let mut altered = bytes.clone();
+    altered[bytes.len() / 2] ^= 1;
+    fs::write(victim, &altered).unwrap();
+    let name = victim.file_name().unwrap().to_str().unwrap();
+    assert!(complaint(folder).contains(name));
+    fs::write(&garbage, &altered).unwrap();
+    fs::write(victim, "garbage").unwrap();
+    assert!(complaint(folder).contains("0.receipt"));
+    fs::remove_file(garbage).unwrap();
+    fs::write(victim, &bytes).unwrap();
+    let states = audit.join("0.state");
+    fs::write(&states, "garbage").unwrap();
+    fs::write(victim, &altered).unwrap();
+    assert!(complaint(folder).contains(name));
+    fs::remove_file(states).unwrap();
     fs::write(victim, &bytes).unwrap();
 
     let class = files(&audit, "state").remove(0);
