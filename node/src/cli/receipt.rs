@@ -23,7 +23,7 @@ use super::{
     clock::{parse_date, show_date},
     evidence::unproven,
     exit::{Exit, Failure},
-    finality::{CosignerArgs, Measure, WitnessArgs, invalid},
+    finality::{CosignerArgs, Measure, WitnessArgs, check_note, invalid},
     keys::write_new_file,
     output::{self, Format},
     receipt_file::{Named, Receipts, hold_of},
@@ -257,7 +257,7 @@ impl Prove {
         let log = LogKeys::new(&genesis);
         let verified = self.chosen(&mut Trust::new(&genesis)?)?;
         let tiles = TiledLog::open(&self.log)?;
-        let signed = log.read(&tiles.checkpoint()?).map_err(invalid)?;
+        let signed = check_note(&self.log, &tiles.checkpoint()?, &log)?;
         let finality = self.cosigners.of(&signed.note)?;
         let (index, size) = (verified.index, signed.checkpoint.size);
         if index >= size {
