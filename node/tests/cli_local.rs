@@ -427,6 +427,31 @@ fn noise_is_false_from_the_network_and_unread_in_a_file() {
     is(10, "receipt verify none --checkpoint proof");
 }
 
+/// A file may be as long as the longest history; what it is must not cost
+/// many times that.
+#[test]
+fn naming_a_long_file_takes_little_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    ceremony(folder);
+    let line = "receipt verify long --genesis genesis.json";
+    for (begin, end) in [("[0", "]"), ("{\"a\":[0", "]}"), ("a = [0", "]")] {
+        let zeros = ",0".repeat(15 << 20);
+        write(folder, "long", &format!("{begin}{zeros}{end}"));
+        let limited = format!("ulimit -v 600000 && exec \"$0\" {line}");
+        let ended = std::process::Command::new("sh")
+            .args(["-c", &limited, env!("CARGO_BIN_EXE_tally")])
+            .current_dir(folder)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ended.stdout);
+        assert!(
+            ended.status.code() == Some(10) && said.contains("no file that Tally makes"),
+            "{ended:?}"
+        );
+    }
+}
+
 /// A party outside needs the genesis, a key and a state, and no node.
 #[test]
 fn a_witness_starts_with_its_memory_or_not_at_all() {
