@@ -13,6 +13,7 @@ use std::{
 };
 
 use cli_common::{LIMIT, Ran, Running, chat, http, run, start, tally, wait_for};
+use tally_ledger::receipt::ReceiptFile;
 
 fn files(audit: &Path, ending: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(audit)
@@ -68,15 +69,24 @@ fn the_check_passes_and_finds_what_is_missing_doubled_or_altered() {
     assert!(doubled.contains("two receipts"), "{doubled}");
     fs::remove_file(copy).unwrap();
 
-    // Every hundredth byte, one at a time: nothing in a file is idle.
+    // Every hundredth byte, one at a time: nothing in a file is idle. Altered
+    // where it is the file's form, it cannot be read at all; little of it is.
+    let (mut looked_at, mut formless) = (0, 0);
     for at in (0..bytes.len()).step_by(100) {
         let mut altered = bytes.clone();
         altered[at] ^= 1;
-        fs::write(victim, altered).unwrap();
-        // Altered where it is the file's form, it cannot be read at all.
-        let altered = run_audit(folder);
-        assert!([7, 10].contains(&altered.code), "byte {at}: {altered:?}");
+        fs::write(victim, &altered).unwrap();
+        let readable = ReceiptFile::decode(&altered).is_ok();
+        let said = run_audit(folder);
+        let code = if readable { 7 } else { 10 };
+        assert_eq!(said.code, code, "byte {at}: {said:?}");
+        looked_at += 1;
+        formless += usize::from(!readable);
     }
+    assert!(
+        looked_at > 4 * formless,
+        "{formless} of {looked_at} alterations leave nothing to read"
+    );
     // One that cannot be read, first or last, hides no altered one; alone it
     // is what the audit ends with, and not that its receipt is missing.
     let garbage = audit.join("0.receipt");
