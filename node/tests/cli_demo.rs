@@ -87,6 +87,8 @@ fn the_check_passes_and_finds_what_is_missing_doubled_or_altered() {
         looked_at > 4 * formless,
         "{formless} of {looked_at} alterations leave nothing to read"
     );
+    fs::write(victim, &bytes).unwrap();
+
     // One that cannot be read, first or last, hides no altered one; alone it
     // is what the audit ends with, and not that its receipt is missing.
     let garbage = audit.join("0.receipt");
