@@ -13,6 +13,7 @@ use std::{
 };
 
 use cli_common::{LIMIT, Ran, Running, chat, http, run, start, tally, wait_for};
+use tally_ledger::receipt::ReceiptFile;
 
 fn files(audit: &Path, ending: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(audit)
@@ -68,15 +69,50 @@ fn the_check_passes_and_finds_what_is_missing_doubled_or_altered() {
     assert!(doubled.contains("two receipts"), "{doubled}");
     fs::remove_file(copy).unwrap();
 
-    // Every hundredth byte, one at a time: nothing in a file is idle.
+    // Every hundredth byte, one at a time: nothing in a file is idle. Altered
+    // where it is the file's form, it cannot be read at all; little of it is.
+    let (mut looked_at, mut formless) = (0, 0);
     for at in (0..bytes.len()).step_by(100) {
         let mut altered = bytes.clone();
         altered[at] ^= 1;
-        fs::write(victim, altered).unwrap();
-        // Altered where it is the file's form, it cannot be read at all.
-        let altered = run_audit(folder);
-        assert!([7, 10].contains(&altered.code), "byte {at}: {altered:?}");
+        fs::write(victim, &altered).unwrap();
+        let readable = ReceiptFile::decode(&altered).is_ok();
+        let said = run_audit(folder);
+        let code = if readable { 7 } else { 10 };
+        assert_eq!(said.code, code, "byte {at}: {said:?}");
+        looked_at += 1;
+        formless += usize::from(!readable);
     }
+    assert!(
+        looked_at > 4 * formless,
+        "{formless} of {looked_at} alterations leave nothing to read"
+    );
+    fs::write(victim, &bytes).unwrap();
+
+    // One that cannot be read, first or last, hides no altered one; alone it
+    // is what the audit ends with, and not that its receipt is missing.
+    let garbage = audit.join("0.receipt");
+    fs::write(&garbage, "garbage").unwrap();
+    let unread = run_audit(folder).fails(10);
+    assert!(
+        unread.contains("0.receipt") && unread.contains("not finished"),
+        "{unread}"
+    );
+    let mut altered = bytes.clone();
+    altered[bytes.len() / 2] ^= 1;
+    fs::write(victim, &altered).unwrap();
+    let name = victim.file_name().unwrap().to_str().unwrap();
+    assert!(complaint(folder).contains(name));
+    fs::write(&garbage, &altered).unwrap();
+    fs::write(victim, "garbage").unwrap();
+    assert!(complaint(folder).contains("0.receipt"));
+    fs::remove_file(garbage).unwrap();
+    fs::write(victim, &bytes).unwrap();
+    let states = audit.join("0.state");
+    fs::write(&states, "garbage").unwrap();
+    fs::write(victim, &altered).unwrap();
+    assert!(complaint(folder).contains(name));
+    fs::remove_file(states).unwrap();
     fs::write(victim, &bytes).unwrap();
 
     let class = files(&audit, "state").remove(0);
@@ -272,6 +308,31 @@ fn what_the_demo_prints_works_and_its_children_end_with_it() {
     });
 }
 
+fn kill(pid: &str) {
+    let status = Command::new("kill").args(["-9", pid]).status();
+    assert!(status.unwrap().success());
+}
+
+/// Validator 0 is killed; how the demo says to start it again.
+fn kill_first(pid: &str, next: &mut impl FnMut(&str) -> String) -> String {
+    kill(pid);
+    let said = next("validator 0 has ended");
+    assert!(
+        said.contains("SIGKILL") && said.contains("with 3 of 4 the chain goes on"),
+        "{said}"
+    );
+    said.split("tally node --home ").nth(1).unwrap().to_owned()
+}
+
+/// Validator 0 is started by hand, and the demo sees it.
+fn start_by_hand(folder: &Path, home: &str, next: &mut impl FnMut(&str) -> String) -> Running {
+    let log = folder.join("by-hand.log");
+    let by_hand = Running::start(folder, &log, &format!("node --home {home}"));
+    let back = next("validator 0 ");
+    assert!(back.contains("validator 0 is back, at height"), "{back}");
+    by_hand
+}
+
 /// Any one validator may be killed and started again by hand, also the one
 /// whose blocks are shown; two may not.
 fn one_may_end(
@@ -280,23 +341,10 @@ fn one_may_end(
     next: &mut impl FnMut(&str) -> String,
     ask: impl Fn(),
 ) -> Running {
-    let kill = |pid: &str| {
-        let status = Command::new("kill").args(["-9", pid]).status();
-        assert!(status.unwrap().success());
-    };
-    kill(pids[0]);
-    let said = next("validator 0 has ended");
-    assert!(
-        said.contains("SIGKILL") && said.contains("with 3 of 4 the chain goes on"),
-        "{said}"
-    );
+    let home = kill_first(pids[0], next);
     ask();
     next("  receipt ");
-    let start = said.split("tally node --home ").nth(1).unwrap();
-    let log = folder.join("by-hand.log");
-    let by_hand = Running::start(folder, &log, &format!("node --home {start}"));
-    let back = next("validator 0 ");
-    assert!(back.contains("validator 0 is back, at height"), "{back}");
+    let by_hand = start_by_hand(folder, &home, next);
     ask();
     next("  receipt ");
     kill(pids[2]);
@@ -341,6 +389,54 @@ fn give_back(folder: &Path, grpc: &str) {
     assert_eq!(given["entries"][0]["amount"], *charged);
     let more = correct("0.000001", both).fails(4);
     assert!(more.contains("OverReceipt (69)"), "{more}");
+}
+
+/// The child of a process whose arguments begin so.
+fn child_of(parent: u32, command: &str) -> String {
+    let parent = format!("PPid:\t{parent}");
+    let is = |folder: &Path| {
+        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
+        let arguments = read("cmdline");
+        read("status").lines().any(|line| line == parent)
+            && arguments.split('\0').nth(1) == Some(command)
+    };
+    let mut processes = fs::read_dir("/proc")
+        .unwrap()
+        .map(|one| one.unwrap().path());
+    let found = processes.find(|folder| is(folder)).unwrap();
+    found.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+/// Whatever ends the demo, it says what it does not end.
+#[test]
+fn a_validator_started_by_hand_is_named_when_the_gateway_ends_the_demo() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut child = tally(folder)
+        .args(["demo", "--dir", "demo"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut lines = lines.map(Result::unwrap);
+    let mut next = |wanted: &str| lines.find(|line| line.contains(wanted)).unwrap();
+    let processes = next("processes of the validators: ");
+    let pids = processes.split(": ").nth(1).unwrap().trim_end_matches("):");
+    let home = kill_first(pids.split(' ').next().unwrap(), &mut next);
+    let mut by_hand = start_by_hand(folder, &home, &mut next);
+    kill(&child_of(child.id(), "gateway"));
+    // The rest is read so that it can be written.
+    let _ = lines.count();
+    let ended = child.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("gateway")
+            && said.contains("validator 0, which was started by hand, runs on"),
+        "{said}"
+    );
+    assert_eq!(by_hand.terminate(LIMIT), 0);
 }
 
 /// Without a quorum the demo ends, and says why.

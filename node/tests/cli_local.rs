@@ -4,10 +4,16 @@
 
 mod cli_common;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
 
 use cli_common::{http, run, start, write};
 use serde_json::Value;
+use tally_ledger::tlog_proof::TLOG_PROOF;
 
 /// Four owners, two admins, two issuers and a gateway make a genesis, each
 /// with own keys.
@@ -362,8 +368,86 @@ fn mistakes_are_told_with_what_to_do() {
     ] {
         let said = run(folder, &line);
         assert!(
-            said.code == code && said.err.contains(wanted),
+            said.code == code && format!("{}{}", said.err, said.out).contains(wanted),
             "{line}: {said:?}"
+        );
+    }
+}
+
+/// Answers every GET with this page, until the test ends.
+fn page(body: &str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let body = body.to_owned();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let length = body.len();
+            let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length:";
+            let _ = write!(stream, "{head} {length}\r\n\r\n{body}");
+        }
+    });
+    format!("http://{address}")
+}
+
+/// Who answers with noise has answered falsely; a file of noise is no file of
+/// ours.
+#[test]
+fn noise_is_false_from_the_network_and_unread_in_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    ceremony(folder);
+    let proof = format!("{TLOG_PROOF}\nnoise\n");
+    write(folder, "checkpoint", "noise");
+    write(folder, "proof", &proof);
+    let noise = page("noise");
+    let is = |code: i32, line: &str| {
+        let ran = run(folder, &format!("{line} --genesis genesis.json"));
+        assert_eq!(ran.code, code, "{line}: {ran:?}");
+    };
+    for (place, code) in [(&noise[..], 7), (".", 10)] {
+        is(code, &format!("checkpoint verify {place}/checkpoint"));
+        is(code, &format!("checkpoint compare {place}/checkpoint ."));
+        is(
+            code,
+            &format!("receipt verify none --checkpoint {place}/checkpoint"),
+        );
+        is(code, &format!("history verify none --log {place}"));
+        is(code, &format!("export tiles there --log {place}"));
+        let shown = run(folder, &format!("checkpoint show {place}/checkpoint"));
+        let said = shown.fails(code);
+        assert!(said.contains("expected was a checkpoint"), "{said}");
+    }
+    let proofs = page(&proof);
+    is(
+        7,
+        &format!("receipt verify none --checkpoint {proofs}/proof"),
+    );
+    is(10, "receipt verify none --checkpoint proof");
+}
+
+/// A file may be as long as the longest history; what it is must not cost
+/// many times that.
+#[test]
+fn naming_a_long_file_takes_little_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    ceremony(folder);
+    let line = "receipt verify long --genesis genesis.json";
+    for (begin, end) in [("[0", "]"), ("{\"a\":[0", "]}"), ("a = [0", "]")] {
+        let zeros = ",0".repeat(15 << 20);
+        write(folder, "long", &format!("{begin}{zeros}{end}"));
+        let limited = format!("ulimit -v 600000 && exec \"$0\" {line}");
+        let ended = std::process::Command::new("sh")
+            .args(["-c", &limited, env!("CARGO_BIN_EXE_tally")])
+            .current_dir(folder)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&ended.stdout);
+        assert!(
+            ended.status.code() == Some(10) && said.contains("no file that Tally makes"),
+            "{ended:?}"
         );
     }
 }

@@ -230,6 +230,26 @@ fn prove_histories(net: &Net, controls: usize) {
         "{both:?}"
     );
     both.fails(7);
+    // So it does what is not there, in either order; all are listed.
+    for files in [
+        "altered.history gone.history",
+        "gone.history altered.history",
+    ] {
+        let both = verify(&format!("{files} ann-1.history"));
+        let rows: Value = serde_json::from_str(&both.out).unwrap();
+        let said = |begin: &str| {
+            let rows = rows.as_array().unwrap().iter();
+            rows.filter(|row| row["verified"].as_str().unwrap().starts_with(begin))
+                .count()
+        };
+        assert_eq!(
+            (said("NO: "), said("NOT VERIFIED: "), said("yes")),
+            (1, 1, 1),
+            "{both:?}"
+        );
+        both.fails(7);
+    }
+    verify("ann-1.history gone.history").fails(1);
     let proof = "verify --home net/v0 --level roots --proof net/keys/issuer-0.pub";
     let proof = run(folder, proof).fails(10);
     assert!(proof.contains("is a key file"), "{proof}");

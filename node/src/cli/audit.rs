@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tally_ledger::{
     audit::{Audit, AuditReport, ClassReport},
     checkpoint::Finality,
+    codec::DecodeError,
     ids::Amount,
     receipt::{PriceCheck, ReceiptFile},
     state_file::StateFile,
@@ -84,10 +85,17 @@ impl AuditArgs {
             let message = format!("{} {why}: {how}", self.dir.display());
             return Err(kind::unread(message));
         }
+        // A file that cannot be read ends the audit only after all others: one
+        // of them may be false.
+        let mut unread = None;
         for path in states {
-            let (kind, bytes) = kind::read(&path, &[Kind::State])?;
-            let file = StateFile::decode(&bytes);
-            let file = file.map_err(|e| kind::misread(&path, &bytes, kind, e.why))?;
+            let file = match read(&path, Kind::State, StateFile::decode) {
+                Ok(file) => file,
+                Err(error) => {
+                    unread.get_or_insert(error);
+                    continue;
+                }
+            };
             let taken = audit.state(&file);
             taken.map_err(|e| invalid(&path, with_fork(e, audit.take_fork(), &genesis)))?;
         }
@@ -99,18 +107,36 @@ impl AuditArgs {
             return Err(Failure::error(Exit::Usage, message));
         }
         for path in receipts {
-            let (kind, bytes) = kind::read(&path, &[Kind::Receipt])?;
-            let file = ReceiptFile::decode(&bytes);
-            let file = file.map_err(|e| kind::misread(&path, &bytes, kind, e.why))?;
+            let file = match read(&path, Kind::Receipt, ReceiptFile::decode) {
+                Ok(file) => file,
+                Err(error) => {
+                    unread.get_or_insert(error);
+                    continue;
+                }
+            };
             let verified = audit.receipt(&file);
             let verified =
                 verified.map_err(|e| invalid(&path, with_fork(e, audit.take_fork(), &genesis)))?;
             exact += u64::from(verified.price == PriceCheck::Exact);
         }
+        // Without it nobody knows whether anything is missing.
+        if let Some(unread) = unread {
+            return Err(unread.context("the audit is not finished"));
+        }
         let report = audit.finish().map_err(|e| invalid(&self.dir, e))?;
         output::print(format, &describe(&report, exact))?;
         Ok(Exit::Done)
     }
+}
+
+/// Reads and decodes a file of one kind.
+fn read<T>(
+    path: &Path,
+    kind: Kind,
+    decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+) -> anyhow::Result<T> {
+    let (kind, bytes) = kind::read(path, &[kind])?;
+    decode(&bytes).map_err(|e| kind::misread(path, &bytes, kind, e.why))
 }
 
 fn invalid(path: &Path, error: impl std::fmt::Display) -> anyhow::Error {

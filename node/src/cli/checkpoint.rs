@@ -137,7 +137,7 @@ impl Verify {
         for place in &self.checkpoints {
             let mut row = match self.one(place, &log) {
                 Ok(row) => row,
-                Err(error) => json!({"verified": exit.take(error)?}),
+                Err(error) => json!({"verified": exit.take(error)}),
             };
             row["checkpoint"] = json!(place);
             rows.push(row);

@@ -112,7 +112,8 @@ impl NodeArg {
             "an https node needs --ca: the certificate that its own must lead to"
         );
         let endpoint = Endpoint::from_shared(uri).map_err(|_| wrong())?;
-        if endpoint.uri().port().is_none() {
+        // An address with a scheme has that one's port.
+        if !self.node.contains("://") && endpoint.uri().port().is_none() {
             let why = format!("`{}` names no port, as 127.0.0.1:26650 does", self.node);
             return Err(Failure::error(Exit::Usage, why));
         }
@@ -325,5 +326,34 @@ impl Client {
             .await?
             .ok_or_else(|| Failure::error(Exit::NotNow, format!("there is no {what} {number}")))?;
         Ok((height, codec::decode(&leaf, leaf.len())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_address_without_a_scheme_must_name_its_port() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca = folder.path().join("ca.pem");
+        let issued = rcgen::generate_simple_self_signed(vec!["host.example".to_owned()]);
+        std::fs::write(&ca, issued.unwrap().cert.pem()).unwrap();
+        let endpoint = |node: &str, ca: Option<&std::path::Path>| {
+            let mut arg = NodeArg::plain(node);
+            arg.ca = ca.map(Into::into);
+            arg.endpoint().map(|endpoint| endpoint.uri().to_string())
+        };
+        let ca = Some(ca.as_path());
+        let proxied = endpoint("https://host.example", ca).unwrap();
+        assert_eq!(proxied, "https://host.example/");
+        endpoint("http://host.example", None).unwrap();
+        endpoint("127.0.0.1:26650", None).unwrap();
+        endpoint("host.example:443", ca).unwrap();
+        for (node, ca) in [("host.example", None), ("host.example", ca)] {
+            let error = endpoint(node, ca).unwrap_err();
+            assert_eq!(Failure::code(&error), Exit::Usage);
+            assert!(error.to_string().contains("names no port"), "{error}");
+        }
     }
 }

@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use serde_json::{Value, json};
 use tally_ledger::{
     certified::{CertifiedHeader, Trust},
@@ -99,7 +98,7 @@ fn verify_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
         let proven = read(path).and_then(|file| prove(&file, &mut trust, &measure));
         let mut row = match proven {
             Ok(row) => row,
-            Err(error) => json!({"verified": exit.take(error)?}),
+            Err(error) => json!({"verified": exit.take(error)}),
         };
         row["file"] = json!(path);
         rows.push(row);
@@ -119,9 +118,8 @@ pub(crate) async fn fetch(client: &mut Client, old: u64, new: u64) -> anyhow::Re
     let answer = client.audit.get_consistency(request).await;
     let path = answer.map_err(|e| failure(&e))?.into_inner().path;
     let path: Result<Vec<_>, _> = path.iter().map(|bytes| hash("path", bytes)).collect();
-    let path = List::new(path?)
-        .ok()
-        .context("the node's path is too long")?;
+    let path = List::new(path.map_err(invalid)?);
+    let path = path.map_err(|_| invalid("the node's path is too long"))?;
     Ok(ConsistencyFile { old, new, path }.encode())
 }
 
@@ -129,8 +127,8 @@ async fn certified(client: &mut Client, height: u64) -> anyhow::Result<Certified
     let request = v1::GetHeaderRequest { height };
     let answer = client.audit.get_header(request).await;
     let found = answer.map_err(|e| failure(&e))?.into_inner().header;
-    let found = found.context("the node's answer lacks the header")?;
-    let (header, certificate) = found.parts()?;
+    let found = found.ok_or_else(|| invalid("the node's answer lacks the header"))?;
+    let (header, certificate) = found.parts().map_err(invalid)?;
     Ok(CertifiedHeader {
         header,
         certificate,

@@ -307,7 +307,7 @@ fn verify_all(files: &ProofFiles, format: Format) -> anyhow::Result<Exit> {
         let mut row = json!({"file": path, "verified": "yes"});
         match verify(path, &genesis) {
             Ok((file, proves)) => describe(&mut row, &file.evidence, &proves, &genesis),
-            Err(error) => row["verified"] = json!(exit.take(error)?),
+            Err(error) => row["verified"] = json!(exit.take(error)),
         }
         rows.push(row);
     }

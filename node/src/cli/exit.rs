@@ -53,20 +53,25 @@ impl From<Exit> for ExitCode {
 }
 
 impl Exit {
+    /// Takes in how one of several files ended. What is false outweighs
+    /// everything; of other codes the first is kept.
+    pub(crate) fn add(&mut self, code: Exit) {
+        if code == Exit::Invalid || *self == Exit::Done {
+            *self = code;
+        }
+    }
+
     /// Takes in the error of one of several files, and gives what is listed of
-    /// that file. What is false outweighs what could not be read; any other
-    /// error ends the command.
-    pub(crate) fn take(&mut self, error: anyhow::Error) -> anyhow::Result<String> {
+    /// that file. The others are looked at all the same.
+    pub(crate) fn take(&mut self, error: anyhow::Error) -> String {
         let code = Failure::code(&error);
+        self.add(code);
         let word = match code {
             Exit::Invalid => "NO",
             Exit::Unread => "NOT READ",
-            _ => return Err(error),
+            _ => "NOT VERIFIED",
         };
-        if *self != Exit::Invalid {
-            *self = code;
-        }
-        Ok(format!("{word}: {error:#}"))
+        format!("{word}: {error:#}")
     }
 }
 
@@ -109,16 +114,25 @@ mod tests {
     }
 
     #[test]
-    fn of_several_files_a_false_one_outweighs_one_that_is_not_read() {
+    fn of_several_files_a_false_one_outweighs_all_and_else_the_first_counts() {
         let error = |exit| Failure::error(exit, "why");
+        let others = [Exit::Failed, Exit::Usage, Exit::Unreachable, Exit::Unread];
+        for other in others {
+            let mut exit = Exit::Done;
+            assert_eq!(exit.take(error(Exit::Invalid)), "NO: why");
+            exit.take(error(other));
+            assert_eq!(exit, Exit::Invalid, "{other:?} later");
+            let mut exit = Exit::Done;
+            exit.take(error(other));
+            assert_eq!(exit, other);
+            exit.take(error(Exit::NotNow));
+            assert_eq!(exit, other, "the first counts");
+            exit.take(error(Exit::Invalid));
+            assert_eq!(exit, Exit::Invalid, "{other:?} earlier");
+        }
         let mut exit = Exit::Done;
-        assert_eq!(exit.take(error(Exit::Unread)).unwrap(), "NOT READ: why");
-        assert_eq!(exit, Exit::Unread);
-        assert_eq!(exit.take(error(Exit::Invalid)).unwrap(), "NO: why");
-        exit.take(error(Exit::Unread)).unwrap();
-        assert_eq!(exit, Exit::Invalid);
-        let gone = exit.take(error(Exit::Unreachable)).unwrap_err();
-        assert_eq!(Failure::code(&gone), Exit::Unreachable);
+        assert_eq!(exit.take(error(Exit::Unread)), "NOT READ: why");
+        assert_eq!(exit.take(error(Exit::Usage)), "NOT VERIFIED: why");
     }
 
     #[test]

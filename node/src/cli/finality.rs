@@ -64,7 +64,7 @@ pub(crate) fn read_note(place: &str) -> anyhow::Result<Vec<u8>> {
 pub(crate) fn note_of(place: &str, bytes: &[u8]) -> anyhow::Result<Note> {
     let note = Note::parse(bytes).ok();
     let note = note.filter(|note| Checkpoint::parse(note.text()).is_some());
-    note.ok_or_else(|| kind::other(place, bytes, &[Kind::Checkpoint]))
+    note.ok_or_else(|| formless(place, kind::other(place, bytes, &[Kind::Checkpoint])))
 }
 
 /// A checkpoint that a quorum signed, from its bytes.
@@ -74,6 +74,15 @@ pub(crate) fn check_note(
     log: &LogKeys,
 ) -> anyhow::Result<SignedCheckpoint> {
     log.check(note_of(place, bytes)?).map_err(invalid)
+}
+
+/// The error of bytes in no readable form: of a file that it is not read, of
+/// what answers at an address that it is false.
+pub(crate) fn formless(place: &str, unread: anyhow::Error) -> anyhow::Error {
+    match is_url(place) {
+        true => invalid(unread),
+        false => unread,
+    }
 }
 
 /// An error of something that is false.
@@ -119,16 +128,16 @@ impl WitnessArgs {
             let under = None;
             return Ok(Measure { under, tiles });
         };
+        let place = self.checkpoint.as_deref().or(self.log.as_deref());
+        let place = place.unwrap_or_default();
         let (proof, signed) = match bytes.starts_with(TLOG_PROOF.as_bytes()) {
             true => {
-                let proof = TlogProof::decode(&bytes).map_err(|e| kind::unread(e.to_string()))?;
+                let proof = TlogProof::decode(&bytes)
+                    .map_err(|error| formless(place, kind::unread(format!("{place}: {error}"))))?;
                 let signed = log.check(proof.checkpoint.clone()).map_err(invalid)?;
                 (Some(proof), signed)
             }
-            false => {
-                let place = self.checkpoint.as_deref().or(self.log.as_deref());
-                (None, check_note(place.unwrap_or_default(), &bytes, &log)?)
-            }
+            false => (None, check_note(place, &bytes, &log)?),
         };
         let finality = self.cosigners.of(&signed.note)?;
         let under = Some(Under {

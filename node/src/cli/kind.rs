@@ -29,6 +29,10 @@ const MAX_BYTES: usize = if MAX_HISTORY_FILE_BYTES > MAX_RECEIPTS_FILE_BYTES {
     MAX_RECEIPTS_FILE_BYTES
 };
 
+/// A longer text is not parsed only to name its kind: what is parsed takes
+/// many times the file's size.
+const MAX_NAMED_TEXT: usize = 1 << 20;
+
 /// A kind of file that some command reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -97,7 +101,13 @@ impl Kind {
         if Note::parse(text.as_bytes()).is_ok_and(|note| Checkpoint::parse(note.text()).is_some()) {
             return Some(Checkpoint);
         }
-        if let Ok(Value::Object(fields)) = serde_json::from_str(text) {
+        if text.len() >= MAX_NAMED_TEXT {
+            return None;
+        }
+        if text.trim_start().starts_with('{') {
+            let Ok(Value::Object(fields)) = serde_json::from_str(text) else {
+                return None;
+            };
             let has = |name| fields.contains_key(name);
             return match (has("persons"), has("signatures")) {
                 (true, _) => Some(Genesis),
@@ -314,6 +324,17 @@ mod tests {
         ] {
             assert_eq!(Kind::of(text.as_bytes()), Some(kind), "{text}");
         }
+    }
+
+    #[test]
+    fn a_text_is_parsed_only_if_it_is_short() {
+        let genesis = |spaces| format!(r#"{}{{"persons": []}}"#, " ".repeat(spaces));
+        let key = |spaces| format!("{}kind = ''\npublic = ''", "\n".repeat(spaces));
+        let of = |text: String| Kind::of(text.as_bytes());
+        assert_eq!(of(genesis(1_000)), Some(Genesis));
+        assert_eq!(of(key(1_000)), Some(Key));
+        assert_eq!(of(genesis(MAX_NAMED_TEXT)), None);
+        assert_eq!(of(key(MAX_NAMED_TEXT)), None);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::{
     clock::{parse_date, show_date},
     evidence::unproven,
     exit::{Exit, Failure},
-    finality::{CosignerArgs, Measure, WitnessArgs, invalid},
+    finality::{CosignerArgs, Measure, WitnessArgs, check_note, invalid},
     keys::write_new_file,
     output::{self, Format},
     receipt_file::{Named, Receipts, hold_of},
@@ -257,7 +257,7 @@ impl Prove {
         let log = LogKeys::new(&genesis);
         let verified = self.chosen(&mut Trust::new(&genesis)?)?;
         let tiles = TiledLog::open(&self.log)?;
-        let signed = log.read(&tiles.checkpoint()?).map_err(invalid)?;
+        let signed = check_note(&self.log, &tiles.checkpoint()?, &log)?;
         let finality = self.cosigners.of(&signed.note)?;
         let (index, size) = (verified.index, signed.checkpoint.size);
         if index >= size {
@@ -387,7 +387,7 @@ fn verify_all(args: &ReceiptFiles, format: Format) -> anyhow::Result<Exit> {
         match proven {
             Ok(proven) => rows.extend(proven.iter().map(|(one, sure)| row(path, one, sure))),
             Err(error) => {
-                let why = exit.take(error)?;
+                let why = exit.take(error);
                 rows.push(json!({"file": path, "verified": why}));
             }
         }
@@ -405,27 +405,30 @@ fn explain_all(args: &ReceiptFiles, format: Format) -> anyhow::Result<Exit> {
     let mut trust = Trust::new(&genesis)?;
     let measure = files.witness.open(&genesis)?;
     let (mut all, mut seen, mut exit) = (Vec::new(), Vec::new(), Exit::Done);
+    let mut whole = true;
     for path in &files.files {
-        let at = || format!("receipt file {}", path.display());
-        let file = Receipts::read(path)?;
-        let verified = file.verify(&mut trust).with_context(at)?;
-        seen.extend_from_slice(&verified);
-        let tables = file.tables(&genesis).with_context(at)?;
-        for (one, finality) in measured(&file, &verified, named, &measure).with_context(at)? {
-            let mut value = match explain(&tables, &one) {
-                Ok(value) => value,
-                Err(error) if verified.len() == 1 => return Err(error).with_context(at),
-                // Of many, the others are explained all the same.
-                Err(error) => {
-                    exit = Exit::Failed;
-                    unexplained(&one, &error)
-                }
-            };
-            value["finality"] = json!(finality.to_string());
-            all.push(value);
+        let proven = Receipts::read(path).and_then(|file| {
+            let verified = file.verify(&mut trust)?;
+            seen.extend_from_slice(&verified);
+            let tables = file.tables(&genesis)?;
+            Ok((tables, measured(&file, &verified, named, &measure)?))
+        });
+        match proven {
+            Ok((tables, proven)) => {
+                let values = proven.iter();
+                all.extend(values.map(|(one, sure)| explained(&tables, one, sure, &mut exit)));
+            }
+            Err(error) => {
+                whole = false;
+                let why = exit.take(error);
+                all.push(json!({"file": path, "verified": why}));
+            }
         }
     }
-    named.check(&seen)?;
+    // It may be in the file that shows nothing.
+    if whole {
+        named.check(&seen)?;
+    }
     match &all[..] {
         [one] => output::print(format, one)?,
         _ if format == Format::Json => output::print(format, &all)?,
@@ -437,6 +440,22 @@ fn explain_all(args: &ReceiptFiles, format: Format) -> anyhow::Result<Exit> {
         }
     }
     Ok(exit)
+}
+
+/// How a receipt's cost was computed, or why that cannot be said; the others
+/// are explained all the same.
+fn explained(
+    tables: &[PriceTable],
+    verified: &VerifiedReceipt,
+    finality: &Finality,
+    exit: &mut Exit,
+) -> Value {
+    let mut value = explain(tables, verified).unwrap_or_else(|error| {
+        exit.add(Exit::Failed);
+        unexplained(verified, &error)
+    });
+    value["finality"] = json!(finality.to_string());
+    value
 }
 
 /// What is left to say of a receipt whose cost cannot be computed again.

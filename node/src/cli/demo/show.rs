@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tally_ledger::ids::{Amount, Time};
 use tally_proto::v1::{self, entry::Fact};
 use tokio::{
@@ -87,20 +87,21 @@ pub(crate) async fn watch(world: &mut World) -> anyhow::Result<()> {
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let stop = stop::signal();
     tokio::pin!(stop);
+    // Whatever ends it, the lines below are said.
     let result = loop {
-        tokio::select! {
-            block = blocks.recv() => match block {
-                Some(block) => output::write(&lines(&block))?,
-                None => bail!("nobody follows the chain any more"),
-            },
-            _ = look.tick() => {
-                world.check_services()?;
-                match outages.look(world).await {
-                    Ok(said) => output::write(&said.concat())?,
-                    Err(error) => break Err(error),
-                }
+        let said = tokio::select! {
+            block = blocks.recv() => {
+                let block = block.context("nobody follows the chain any more");
+                block.map(|block| lines(&block))
             }
+            _ = look.tick() => match world.check_services() {
+                Ok(()) => outages.look(world).await.map(|said| said.concat()),
+                Err(error) => Err(error),
+            },
             () = &mut stop => break Ok(()),
+        };
+        if let Err(error) = said.and_then(|said| output::write(&said)) {
+            break Err(error);
         }
     };
     for i in outages.left() {
