@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::net::{CHECKER, CT, ISSUER, Net, Running, by_debit, by_hold, key, list, submit, until};
+use crate::net::{
+    CHECKER, CT, ISSUER, Net, Running, by_debit, by_hold, key, list, real_disk, submit, until,
+};
 use tally_ledger::{
     account::Account,
     action::{Action, BindApiKey, Correct},
@@ -366,7 +368,8 @@ async fn damage_in_a_block_file_stops_the_start_and_says_where() {
     let mut bytes = fs::read(&file).unwrap();
     bytes[300] ^= 1;
     fs::write(&file, &bytes).unwrap();
-    let error = RunningNode::start(&net.homes[0], SOLO)
+    let error = net
+        .try_start(&real_disk(), 0, SOLO)
         .await
         .unwrap_err()
         .to_string();
@@ -399,7 +402,8 @@ async fn a_certified_block_that_executes_to_another_root_stops_the_start_and_say
         .append(Height(1), &certificate, &block.encode())
         .unwrap();
     drop(files);
-    let error = RunningNode::start(home, SOLO)
+    let error = net
+        .try_start(&real_disk(), 0, SOLO)
         .await
         .unwrap_err()
         .to_string();

@@ -9,7 +9,7 @@ use tally_ledger::{
 use tally_node::{Engine, NodeError, checkpoint::CheckpointFault};
 
 use super::*;
-use crate::net::CT;
+use crate::net::{CT, real_disk};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_alone_signs_its_log_and_serves_every_tile() {
@@ -70,7 +70,8 @@ async fn a_node_alone_signs_its_log_and_serves_every_tile() {
     let other = Checkpoint::new(&net.chain(), 5, Hash([9; 32]));
     let note = sign_note(&other, log.keys(), [(0, other.sign(&key))]).unwrap();
     fs::write(folder.join("signed"), note.to_string()).unwrap();
-    let error = tally_node::RunningNode::start(&net.homes[0], Engine::Solo)
+    let error = net
+        .try_start(&real_disk(), 0, Engine::Solo)
         .await
         .unwrap_err();
     assert!(
@@ -84,7 +85,7 @@ async fn a_node_alone_signs_its_log_and_serves_every_tile() {
     // So does a file that is not what it wrote.
     for bytes in [&b"noise"[..], &note.to_string().into_bytes()[..100]] {
         fs::write(folder.join("signed"), bytes).unwrap();
-        let error = tally_node::RunningNode::start(&net.homes[0], Engine::Solo).await;
+        let error = net.try_start(&real_disk(), 0, Engine::Solo).await;
         let error = error.unwrap_err().to_string();
         assert!(error.contains("signed: is damaged"), "{error}");
         // It is not told to forget what it signed.

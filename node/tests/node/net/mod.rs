@@ -32,9 +32,9 @@ use tally_ledger::{
     transaction::{Author, Body, Transaction},
 };
 use tally_node::{
-    Engine, Home, RunningNode,
+    Engine, Home, NodeError, RunningNode,
     config::{Listen, NodeConfig, Peer, Storage},
-    home::NodeKeys,
+    home::{HomeError, NodeKeys},
     storage::{Disk, RealDisk},
 };
 use tally_proto::{
@@ -183,6 +183,10 @@ fn free() -> (TcpSocket, SocketAddr) {
     (socket, address)
 }
 
+pub fn real_disk() -> Arc<dyn Disk> {
+    Arc::new(RealDisk)
+}
+
 impl Net {
     pub fn new(validators: usize) -> Self {
         Self::with(
@@ -237,13 +241,32 @@ impl Net {
     }
 
     pub async fn start(&self, index: usize, engine: Engine) -> Running {
-        self.start_on(Arc::new(RealDisk), index, engine).await
+        self.start_on(real_disk(), index, engine).await
+    }
+
+    /// A node of a home that another one has just left. A program that some
+    /// other test starts in this moment has all open files for a while, and
+    /// with them their locks.
+    pub async fn try_start(
+        &self,
+        disk: &Arc<dyn Disk>,
+        index: usize,
+        engine: Engine,
+    ) -> Result<RunningNode, NodeError> {
+        let until = Instant::now() + Duration::from_secs(30);
+        loop {
+            let started = RunningNode::start_on(disk.clone(), &self.homes[index], engine).await;
+            match started {
+                Err(NodeError::Home(HomeError::InUse(_))) if Instant::now() < until => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                started => return started,
+            }
+        }
     }
 
     pub async fn start_on(&self, disk: Arc<dyn Disk>, index: usize, engine: Engine) -> Running {
-        let node = RunningNode::start_on(disk, &self.homes[index], engine)
-            .await
-            .unwrap();
+        let node = self.try_start(&disk, index, engine).await.unwrap();
         let (grpc, http) = (node.grpc, node.http);
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(node.run(async move {
