@@ -9,10 +9,10 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
-use cli_common::{LIMIT, Ran, Running, chat, http, run, start, tally, wait_for};
+use cli_common::{LIMIT, Ran, Running, chat, http, run, start, wait_for};
 use tally_ledger::receipt::ReceiptFile;
 
 fn files(audit: &Path, ending: &str) -> Vec<PathBuf> {
@@ -235,27 +235,38 @@ fn prune(folder: &Path, receipts: u64) {
     assert!(count(&rebuilt, "height") > 0);
 }
 
+/// The demo, and what it prints.
+fn start_demo(folder: &Path, more: &str) -> (Running, impl Iterator<Item = String> + use<>) {
+    let log = folder.join("demo.log");
+    let mut demo = Running::start(folder, &log, &format!("demo --dir demo {more}"));
+    let lines = BufReader::new(demo.0.stdout.take().unwrap()).lines();
+    (demo, lines.map(Result::unwrap))
+}
+
+/// The processes of its validators, from the line that names them.
+fn validators(line: &str) -> Vec<String> {
+    let pids = line.split(": ").nth(1).unwrap().trim_end_matches("):");
+    pids.split(' ').map(str::to_owned).collect()
+}
+
+/// It ends with code 1; what it says then.
+fn fails(folder: &Path, demo: &mut Running, lines: impl Iterator<Item = String>) -> String {
+    // The rest is read so that it can be written.
+    let _ = lines.count();
+    let ended = wait_for("the demo to end", LIMIT, || demo.0.try_wait().unwrap());
+    let said = fs::read_to_string(folder.join("demo.log")).unwrap();
+    assert_eq!(ended.code(), Some(1), "{said}");
+    said
+}
+
 /// The interactive demo: what it prints works when pasted, and its processes
 /// end with it.
 #[test]
 fn what_the_demo_prints_works_and_its_children_end_with_it() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let mut child = tally(folder)
-        .args(["demo", "--dir", "demo"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut demo = Running(child);
-    let mut next = |wanted: &str| {
-        lines
-            .by_ref()
-            .map(Result::unwrap)
-            .find(|line| line.contains(wanted))
-            .unwrap()
-    };
+    let (mut demo, mut lines) = start_demo(folder, "");
+    let mut next = |wanted: &str| lines.find(|line| line.contains(wanted)).unwrap();
     let curl = next("curl -N");
     let url = curl.split_whitespace().nth(2).unwrap().to_owned();
     let secret = curl
@@ -277,8 +288,7 @@ fn what_the_demo_prints_works_and_its_children_end_with_it() {
         .to_owned();
     let answer = chat(&address, &secret, &body);
     assert!(answer.contains("data: [DONE]"), "{answer}");
-    let processes = next("processes of the validators: ");
-    let pids = processes.split(": ").nth(1).unwrap().trim_end_matches("):");
+    let pids = validators(&next("processes of the validators: "));
     let receipt = next("  receipt ");
     assert!(receipt.contains("account 0"), "{receipt}");
     assert!(
@@ -287,7 +297,6 @@ fn what_the_demo_prints_works_and_its_children_end_with_it() {
     );
 
     give_back(folder, &grpc_of(folder, 0));
-    let pids: Vec<&str> = pids.split(' ').collect();
     let mut by_hand = one_may_end(folder, &pids, &mut next, || {
         let answer = chat(&address, &secret, &body);
         assert!(answer.contains("data: [DONE]"), "{answer}");
@@ -337,17 +346,17 @@ fn start_by_hand(folder: &Path, home: &str, next: &mut impl FnMut(&str) -> Strin
 /// whose blocks are shown; two may not.
 fn one_may_end(
     folder: &Path,
-    pids: &[&str],
+    pids: &[String],
     next: &mut impl FnMut(&str) -> String,
     ask: impl Fn(),
 ) -> Running {
-    let home = kill_first(pids[0], next);
+    let home = kill_first(&pids[0], next);
     ask();
     next("  receipt ");
     let by_hand = start_by_hand(folder, &home, next);
     ask();
     next("  receipt ");
-    kill(pids[2]);
+    kill(&pids[2]);
     let said = next("validator 2 has ended");
     assert!(said.contains("with 3 of 4"), "{said}");
     by_hand
@@ -412,25 +421,13 @@ fn child_of(parent: u32, command: &str) -> String {
 fn a_validator_started_by_hand_is_named_when_the_gateway_ends_the_demo() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let mut child = tally(folder)
-        .args(["demo", "--dir", "demo"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut lines = lines.map(Result::unwrap);
+    let (mut demo, mut lines) = start_demo(folder, "");
     let mut next = |wanted: &str| lines.find(|line| line.contains(wanted)).unwrap();
-    let processes = next("processes of the validators: ");
-    let pids = processes.split(": ").nth(1).unwrap().trim_end_matches("):");
-    let home = kill_first(pids.split(' ').next().unwrap(), &mut next);
+    let pids = validators(&next("processes of the validators: "));
+    let home = kill_first(&pids[0], &mut next);
     let mut by_hand = start_by_hand(folder, &home, &mut next);
-    kill(&child_of(child.id(), "gateway"));
-    // The rest is read so that it can be written.
-    let _ = lines.count();
-    let ended = child.wait_with_output().unwrap();
-    let said = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!(ended.status.code(), Some(1), "{said}");
+    kill(&child_of(demo.0.id(), "gateway"));
+    let said = fails(folder, &mut demo, lines);
     assert!(
         said.contains("gateway")
             && said.contains("validator 0, which was started by hand, runs on"),
@@ -444,25 +441,12 @@ fn a_validator_started_by_hand_is_named_when_the_gateway_ends_the_demo() {
 fn the_demo_ends_when_two_validators_have() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    let mut child = tally(folder)
-        .args(["demo", "--dir", "demo"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut lines = lines.map(Result::unwrap);
+    let (mut demo, mut lines) = start_demo(folder, "");
     let processes = lines.find(|line| line.contains("processes of the validators: "));
-    let processes = processes.unwrap();
-    let pids = processes.split(": ").nth(1).unwrap().trim_end_matches("):");
-    let two: Vec<&str> = pids.split(' ').skip(2).collect();
-    let killed = Command::new("kill").arg("-9").args(two).status();
+    let pids = validators(&processes.unwrap());
+    let killed = Command::new("kill").arg("-9").args(&pids[2..]).status();
     assert!(killed.unwrap().success());
-    // The rest is read so that it can be written.
-    let _ = lines.count();
-    let ended = child.wait_with_output().unwrap();
-    let said = String::from_utf8(ended.stderr).unwrap();
-    assert_eq!(ended.status.code(), Some(1), "{said}");
+    let said = fails(folder, &mut demo, lines);
     assert!(
         said.contains("validators 2 and 3 have ended") && said.contains("3 of 4 are needed"),
         "{said}"
@@ -493,18 +477,7 @@ fn another_engine_can_stand_behind_the_demo() {
         "--format json mock-engine --port 0 --model own-model",
     );
     let url = said["listening"].as_str().unwrap();
-    let mut child = tally(folder)
-        .args(["demo", "--dir", "demo", "--upstream", url])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let _demo = Running(child);
-    let data = lines
-        .by_ref()
-        .map(Result::unwrap)
-        .find(|line| line.contains("-d '"))
-        .unwrap();
+    let (_demo, mut lines) = start_demo(folder, &format!("--upstream {url}"));
+    let data = lines.find(|line| line.contains("-d '")).unwrap();
     assert!(data.contains("\"model\": \"own-model\""), "{data}");
 }
