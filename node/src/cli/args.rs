@@ -1,6 +1,6 @@
 //! Arguments that many commands share, and how their values are read.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use tally_ledger::{genesis::Genesis, ids::Amount};
@@ -33,11 +33,6 @@ pub(crate) struct ProofFiles {
     pub(crate) genesis: GenesisArg,
     #[command(flatten)]
     pub(crate) witness: WitnessArgs,
-}
-
-/// The bytes of such a file.
-pub(crate) fn read_file(path: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
 }
 
 /// Parses decimal CT.

@@ -15,7 +15,6 @@ use tally_ledger::{
 use tally_node::web::is_url;
 
 use super::{
-    args::read_file,
     exit::{Exit, Failure},
     kind::{self, Kind},
     tiled::TiledLog,
@@ -55,8 +54,8 @@ pub(crate) fn read_note(place: &str) -> anyhow::Result<Vec<u8>> {
     }
     let path = std::path::Path::new(place);
     match path.is_dir() {
-        true => read_file(&path.join("checkpoint")),
-        false => read_file(path),
+        true => kind::bytes_of(&path.join("checkpoint"), &[Kind::Checkpoint]),
+        false => kind::bytes_of(path, &[Kind::Checkpoint]),
     }
 }
 

@@ -209,7 +209,7 @@ pub(crate) fn misread(
 }
 
 /// All bytes of a file, which must be no folder and no longer than any kind.
-fn bytes_of(path: &Path, wanted: &[Kind]) -> anyhow::Result<Vec<u8>> {
+pub(crate) fn bytes_of(path: &Path, wanted: &[Kind]) -> anyhow::Result<Vec<u8>> {
     let at = || format!("reading {}, {}", path.display(), any_of(wanted));
     let file = File::open(path).with_context(at)?;
     let metadata = file.metadata().with_context(at)?;
@@ -224,6 +224,10 @@ fn bytes_of(path: &Path, wanted: &[Kind]) -> anyhow::Result<Vec<u8>> {
     // In one piece: of a secret key no copies are left behind.
     let mut bytes = Vec::with_capacity(metadata.len().min(most) as usize + 1);
     file.take(most).read_to_end(&mut bytes).with_context(at)?;
+    if bytes.len() > MAX_BYTES {
+        let why = format!("longer than any file that Tally makes ({MAX_BYTES} bytes)");
+        return Err(unread(format!("{} is {why}", path.display())));
+    }
     Ok(bytes)
 }
 
@@ -352,5 +356,21 @@ mod tests {
         let error = read(folder.path(), &wanted).unwrap_err();
         assert_eq!(Failure::code(&error), Exit::Unread);
         assert!(error.to_string().contains("is a folder"));
+    }
+
+    #[test]
+    fn what_is_longer_than_any_kind_is_not_cut_and_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let refused = |bytes: usize| {
+            file.as_file().set_len(bytes as u64).unwrap();
+            bytes_of(file.path(), &[Genesis]).map(|bytes| bytes.len())
+        };
+        assert_eq!(refused(MAX_BYTES).unwrap(), MAX_BYTES);
+        let error = refused(MAX_BYTES + 1).unwrap_err();
+        assert_eq!(Failure::code(&error), Exit::Unread);
+        assert!(
+            error.to_string().contains("longer than any file"),
+            "{error}"
+        );
     }
 }

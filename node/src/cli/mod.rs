@@ -222,7 +222,7 @@ impl Command {
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
     let exit = cli.command.run(cli.format).unwrap_or_else(|error| {
-        eprintln!("tally: {error:#}");
+        eprintln!("tally: {}", output::plain(&format!("{error:#}"), "\n"));
         Failure::code(&error)
     });
     exit.into()

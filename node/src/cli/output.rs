@@ -109,10 +109,25 @@ fn rows_table(rows: &[Value]) -> String {
 pub(crate) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => plain(text, ""),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
         other => other.to_string(),
     }
+}
+
+/// A text that may be a stranger's (a file's name, a word in it) as a terminal
+/// shows it and does nothing else: control characters are written out, but for
+/// those of `kept`.
+pub(crate) fn plain(text: &str, kept: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && !kept.contains(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 #[cfg(test)]
@@ -120,6 +135,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_strangers_name_moves_no_cursor_and_makes_no_row() {
+        let rows = json!([{"file": "a\u{1b}[2J\nb", "verified": "NO"}]);
+        let shown = table(&rows);
+        assert!(shown.contains(r"a\u{1b}[2J\nb  NO"), "{shown}");
+        assert_eq!(plain("one\ntwo\u{7}", "\n"), "one\ntwo\\u{7}");
+        assert_eq!(plain("\u{e4}\u{2014}", ""), "\u{e4}\u{2014}");
+    }
 
     #[test]
     fn tables_align_and_lack_nothing() {
