@@ -8,7 +8,11 @@ mod cli_common;
 
 use std::{fs, thread::JoinHandle};
 
-use cli_common::{LIMIT, Net, chat, gateway::Metered, http, post, run, wait_for};
+use cli_common::{
+    LIMIT, Net, chat,
+    gateway::{Metered, STOP},
+    http, post, run, wait_for,
+};
 use serde_json::Value;
 
 /// What is leased of account 0, over all classes.
@@ -191,7 +195,7 @@ fn a_gateway_returns_its_leases_and_nodes_stop_clean() {
 
     // Nodes, one after the other, with a gateway that follows them.
     for i in 0..4 {
-        assert_eq!(metered.net.terminate(i, LIMIT), 0, "validator {i}");
+        assert_eq!(metered.net.terminate(i, STOP), 0, "validator {i}");
         let log = fs::read_to_string(metered.net.log(i)).unwrap();
         let last = log.lines().last().unwrap();
         assert!(last.contains("node stopped"), "{last}");
@@ -214,6 +218,6 @@ fn a_gateway_returns_its_leases_and_nodes_stop_clean() {
 
     // All at once: nobody waits for a quorum to be able to stop.
     for i in 0..4 {
-        assert_eq!(metered.net.terminate(i, LIMIT), 0, "validator {i}");
+        assert_eq!(metered.net.terminate(i, STOP), 0, "validator {i}");
     }
 }

@@ -1,7 +1,7 @@
 //! A trial net with a gateway, the mock engine behind it, and holders who may
 //! spend: separate processes, made with an operator's commands.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use serde_json::Value;
 use tally_gateway_adapter::{
@@ -15,6 +15,9 @@ use super::{LIMIT, Net, Running, start, wait_for};
 pub(crate) const HOLDERS: usize = 3;
 /// The model that everybody may buy, and the one for `priority`.
 pub(crate) const MODELS: [&str; 2] = ["tally-base", "tally-large"];
+/// How long a process that stops in order may take on a busy machine: twice
+/// what a gateway allows itself.
+pub(crate) const STOP: Duration = Duration::from_secs(30);
 /// What each holder has of each class, in CT.
 const GRANT: u32 = 4_000;
 
@@ -126,7 +129,7 @@ impl Metered {
     /// SIGTERM; gives the exit code.
     pub(crate) fn terminate_gateway(&mut self) -> i32 {
         let mut gateway = self.gateway.take().expect("it runs");
-        gateway.terminate(LIMIT)
+        gateway.terminate(STOP)
     }
 
     /// What has ended by itself.
