@@ -60,7 +60,7 @@ async fn who_does_not_finish_in_time_is_cut_and_pays_what_was_made() {
     // A second to finish, two for connections to end, and the chain's word.
     let took = began.elapsed();
     assert!(took >= Duration::from_secs(1), "{took:?}");
-    assert!(took < crate::support::DEADLINE, "{took:?}");
+    assert!(took < Duration::from_secs(1 + 2 + 15), "{took:?}");
     assert!(!stream.await.unwrap().body.contains("[DONE]"));
     let (receipts, debits) = (setup.chain.receipts(), setup.chain.debits());
     assert_eq!((receipts.len(), debits[0].detail.usage.0[2]), (1, 2));
