@@ -71,8 +71,8 @@ pub struct Diverged {
 pub enum Urgency {
     /// A promise depends on it, and something else is done meanwhile.
     Now,
-    /// The same once somebody waits for it, or nobody ever will; until then
-    /// it is not urgent.
+    /// The same once somebody waits for it, or nobody ever will, on a thread
+    /// that writes itself; anywhere else the same as now.
     Waited,
     /// With the next urgent record, or after a few milliseconds.
     Soon,
@@ -216,7 +216,7 @@ impl Journal {
         }
         record.frame(&mut inner.buffer);
         inner.records += 1;
-        // On a thread that writes itself nobody else is woken. Where another
+        // On a thread that writes itself nobody else is hurried. Where another
         // one is to write, it is told at once: to ask it later would take the
         // lock a second time.
         let number = inner.records;

@@ -31,6 +31,10 @@ use crate::{
 const MARK: Duration = Duration::from_millis(700);
 /// How often a silent stream is looked at.
 const TICK: Duration = Duration::from_millis(200);
+/// Bytes of events that leave together, if they have arrived together.
+const TOGETHER: usize = 16 * 1024;
+/// How long an engine may take to end its body after `[DONE]`.
+const TAIL: Duration = Duration::from_secs(1);
 
 /// Turns of looking at a running request, the first one after a while.
 pub(super) fn ticks() -> tokio::time::Interval {
@@ -38,10 +42,6 @@ pub(super) fn ticks() -> tokio::time::Interval {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ticks
 }
-/// Bytes of events that leave together, if they have arrived together.
-const TOGETHER: usize = 16 * 1024;
-/// How long an engine may take to end its body after `[DONE]`.
-const TAIL: Duration = Duration::from_secs(1);
 
 /// Carries one stream.
 pub(super) struct Pump {
@@ -228,9 +228,14 @@ impl Pump {
         flags
     }
 
-    async fn carry(&mut self, body: &mut Decoded, seen: &mut Seen, splitter: &mut Splitter) -> End {
+    /// Moves the hold if it is time for that; whether the stream must end.
+    fn look(&mut self) -> Option<End> {
         self.hold.keep(self.early);
-        if let Some(end) = self.must_end() {
+        self.must_end()
+    }
+
+    async fn carry(&mut self, body: &mut Decoded, seen: &mut Seen, splitter: &mut Splitter) -> End {
+        if let Some(end) = self.look() {
             return end;
         }
         let mut tick = ticks();
@@ -241,8 +246,7 @@ impl Pump {
                 frame = body.frame() => frame,
                 () = self.feed.closed() => return End::ClientGone,
                 _ = tick.tick() => {
-                    self.hold.keep(self.early);
-                    if let Some(end) = self.must_end() {
+                    if let Some(end) = self.look() {
                         return end;
                     }
                     continue;
